@@ -1,0 +1,289 @@
+//! The settings as the rest of the program reads them: every default filled in, every value checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use super::{ByteSize, UtcOffset};
+use crate::topic::{TopicPattern, TopicTemplate};
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[mqtt]`
+    pub mqtt: Mqtt,
+    /// `[redis]`
+    pub redis: Redis,
+    /// `[queues]`
+    pub queues: Queues,
+    /// `[spool]`
+    pub spool: Spool,
+    /// `[plugins.NAME]`, in the file's order.
+    pub plugins: IndexMap<String, Plugin>,
+    /// `[[routes]]`, in the file's order: the first that matches takes the message.
+    pub routes: Vec<Route>,
+    /// `[commands]`
+    pub commands: Commands,
+    /// `[admin]`
+    pub admin: Admin,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Who this gateway is, among several; the same after a restart.
+    pub instance: String,
+    /// Of `received_at`.
+    pub time_zone: UtcOffset,
+    /// How long an orderly end may take.
+    pub shutdown_timeout: Duration,
+}
+
+/// A text that is never shown: `Debug` prints stars.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mqtt {
+    /// Where the broker is.
+    pub url: MqttUrl,
+    /// Of the uplink connection; the downlink's adds `-commands`.
+    pub client_id: String,
+    /// What log and status call the broker.
+    pub name: String,
+    /// User name and password.
+    pub username: Option<String>,
+    /// Only together with `username`.
+    pub password: Option<Secret>,
+    /// Files for `mqtts://`.
+    pub tls: Tls,
+    /// How long the broker keeps the session of a gateway that is away.
+    pub session_expiry: Duration,
+    /// Publishes under way to the gateway, unacknowledged.
+    pub receive_maximum: u16,
+    /// The largest packet that the gateway takes.
+    pub max_packet_size: ByteSize,
+    /// Payload bytes in memory at once.
+    pub in_flight_bytes: ByteSize,
+}
+
+/// `ca_file`, `client_cert_file`, `client_key_file`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tls {
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// This gateway's certificate chain (PEM).
+    pub client_cert_file: Option<PathBuf>,
+    /// Its key (PEM).
+    pub client_key_file: Option<PathBuf>,
+}
+
+/// Where the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MqttUrl {
+    /// In this process, for trying out.
+    Embedded,
+    /// At an address.
+    At {
+        /// `mqtts://`
+        tls: bool,
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// Where Redis is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RedisUrl {
+    /// In this process, for trying out.
+    Embedded,
+    /// At an address.
+    At {
+        /// `rediss://`
+        tls: bool,
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Database number.
+        db: i64,
+        /// ACL user.
+        username: Option<String>,
+        /// Password.
+        password: Option<Secret>,
+    },
+}
+
+impl std::fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::At { tls, host, port, db, .. } => {
+                write!(f, "redis{}://{host}:{port}/{db}", if *tls { "s" } else { "" })
+            }
+        }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redis {
+    /// Where it is.
+    pub url: RedisUrl,
+    /// What the back end's own client puts before every key.
+    pub key_prefix: String,
+    /// Replicas that must have a push before it counts.
+    pub wait_replicas: u32,
+}
+
+/// `[queues]`; names without the prefix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queues {
+    /// Jobs for the back end.
+    pub incoming: String,
+    /// Commands from the back end.
+    pub outgoing: String,
+    /// What no attempt could process.
+    pub dead_letters: String,
+    /// The newest so many are kept.
+    pub dead_letters_max: u64,
+}
+
+/// `[spool]`; no effect yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spool {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its bound.
+    pub max_size: ByteSize,
+}
+
+/// `[plugins.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugin {
+    /// The component file, absolute or relative to the working directory (already joined with the settings file's folder).
+    pub path: PathBuf,
+    /// What the plugin reads with `setting`; numbers and booleans as text.
+    pub settings: IndexMap<String, String>,
+    /// `[plugins.NAME.limits]`
+    pub limits: Limits,
+    /// `[plugins.NAME.grants]`; no effect yet.
+    pub grants: Grants,
+}
+
+/// `[plugins.NAME.limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall time of one call.
+    pub call_timeout: Duration,
+    /// Linear memory of one instance.
+    pub memory: ByteSize,
+    /// All outputs of one call together.
+    pub output: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { call_timeout: Duration::from_millis(100), memory: ByteSize(32 << 20), output: ByteSize(1 << 20) }
+    }
+}
+
+/// `[plugins.NAME.grants]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grants {
+    /// Its own keys in Redis.
+    pub state: bool,
+    /// Topics that it may publish to.
+    pub publish: Vec<String>,
+    /// Hosts that it may call.
+    pub http: Vec<String>,
+}
+
+/// `[[routes]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Unique.
+    pub name: String,
+    /// The envelope's `type`.
+    pub kind: String,
+    /// Its topic, with named captures, one of which is `serial_no`.
+    pub topic: TopicPattern,
+    /// Names of plugins, in order.
+    pub handlers: Vec<String>,
+    /// The list that its jobs go to, without the prefix.
+    pub queue: String,
+    /// Of the subscription: 0, 1 or 2.
+    pub qos: u8,
+    /// Of a message whose handler fails in a way that may pass; no effect yet.
+    pub attempts: u32,
+    /// What then; no effect yet.
+    pub on_failure: OnFailure,
+    /// Jobs with an idempotency key seen within this time are not pushed again; no effect yet.
+    pub dedupe: Option<Duration>,
+    /// No effect yet.
+    pub priority: Priority,
+    /// No effect yet.
+    pub when_behind: WhenBehind,
+}
+
+/// `on_failure`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the settings' own words")]
+pub enum OnFailure {
+    DeadLetter,
+    Drop,
+    Block,
+    PassThrough,
+}
+
+/// `priority`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the settings' own words")]
+pub enum Priority {
+    Normal,
+    Low,
+}
+
+/// `when_behind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the settings' own words")]
+pub enum WhenBehind {
+    All,
+    Latest,
+}
+
+/// `[commands]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Commands {
+    /// Where they are published; holds `{target}` once, as a whole level.
+    pub topic: TopicTemplate,
+    /// The plugin that checks them; none: only the host's own checks.
+    pub validator: Option<String>,
+    /// Of a command that names none itself; no effect yet.
+    pub expiry: Duration,
+    /// Sent and not yet confirmed.
+    pub in_flight: usize,
+    /// No effect yet.
+    pub wait_for_subscriber: Duration,
+    /// No effect yet.
+    pub dedupe: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; port 0 takes a free one.
+    pub listen: std::net::SocketAddr,
+}
