@@ -1,1 +1,52 @@
-//! placeholder
+//! How long to wait before the next attempt: exponential, with jitter, bounded.
+
+use std::time::Duration;
+
+/// Delays that double from `first` to `most`.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// For servers that are away: from 50 ms to 5 s, for ever, since nothing is given up while they are.
+    #[must_use]
+    pub fn for_servers() -> Self {
+        Self { first: Duration::from_millis(50), most: Duration::from_secs(5), attempts: 0 }
+    }
+
+    /// The next delay: between half and all of the exponential one. `chance` is drawn by the caller.
+    pub fn next(&mut self, chance: u32) -> Duration {
+        let whole = self.first.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.most);
+        self.attempts = (self.attempts + 1).min(31);
+        let half = whole / 2;
+        half + half.mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    }
+
+    /// It went well: the next failure starts from the beginning.
+    pub fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_within_its_bounds() {
+        let mut backoff = Backoff::for_servers();
+        assert_eq!(backoff.next(u32::MAX), Duration::from_millis(50));
+        assert_eq!(backoff.next(u32::MAX), Duration::from_millis(100));
+        assert_eq!(backoff.next(0), Duration::from_millis(100));
+        for _ in 0..100 {
+            let delay = backoff.next(7);
+            assert!(delay <= Duration::from_secs(5));
+        }
+        assert_eq!(backoff.next(0), Duration::from_millis(2500));
+        backoff.reset();
+        assert_eq!(backoff.next(u32::MAX), Duration::from_millis(50));
+    }
+}

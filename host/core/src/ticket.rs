@@ -1,1 +1,30 @@
-//! placeholder
+//! What stands for a publish that was taken from the broker and not acknowledged yet, and every way that it ends.
+
+/// One connection to the broker, counted from 1. An acknowledgement of an older one is never sent on a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// A publish's place in the order of arrival on its connection.
+///
+/// Invariant: whoever holds it settles it; one that is never settled withholds every acknowledgement behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The connection that it came in on.
+    pub epoch: Epoch,
+    /// 0, 1, 2, … on that connection.
+    pub arrival: u64,
+}
+
+/// Every way a delivery ends. Each of them may be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Redis confirmed so many jobs of it.
+    Pushed {
+        /// One or more.
+        jobs: usize,
+    },
+    /// It is in the dead letters.
+    Dead,
+    /// A handler dropped it on purpose.
+    Dropped,
+}
