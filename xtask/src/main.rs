@@ -1,2 +1,48 @@
-//! tasks
-fn main() {}
+//! The project's tasks: `cargo xtask TASK`.
+
+mod plugins;
+mod shell;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sluicegate's tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds plugins and places the components in config/plugins/.
+    Plugins {
+        /// Those to build; all, where none is named.
+        names: Vec<String>,
+    },
+}
+
+fn root() -> PathBuf {
+    // Invariant: this crate lies in a folder of the workspace's root.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Plugins { names } => plugins::build(&root(), &names).map(|all| {
+            for built in all {
+                let changed = if built.changed { "" } else { ", unchanged" };
+                println!("{} ({} KiB, {} samples{changed})", built.path.display(), built.bytes / 1024, built.samples);
+            }
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -130,3 +130,16 @@ pub enum Failure {
     /// May be right later.
     Retry(String),
 }
+
+/// One command of the back end: what a validator is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestCommand {
+    /// The machine.
+    pub target: String,
+    /// What it is to do.
+    pub name: String,
+    /// The JSON text of its `payload`; empty where it has none.
+    pub payload: Bytes,
+    /// The back end's name for it; empty where it has none.
+    pub message_id: String,
+}

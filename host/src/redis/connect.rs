@@ -1,0 +1,133 @@
+//! How a connection to Redis is made, kept and lost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use sluicegate_core::backoff::Backoff;
+use sluicegate_core::settings::{Redis, RedisUrl};
+
+use crate::telemetry::board::{Board, Connection, ConnectionState};
+use crate::telemetry::clock;
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long Redis may take to answer a push; a longer silence is an outage, and whether the push happened is unknown.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why Redis did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedisFault {
+    /// The settings make no connection.
+    #[error("cannot make a Redis client: {0}; check redis.url")]
+    Client(String),
+    /// No answer, no connection, or an answer that says that Redis cannot work now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<redis::RedisError> for RedisFault {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Makes connections to one Redis.
+#[derive(Clone)]
+pub struct Connector {
+    client: Client,
+}
+
+impl Connector {
+    /// From the settings.
+    ///
+    /// # Errors
+    /// [`RedisFault::Client`], where the settings make no connection.
+    pub fn new(settings: &Redis, embedded: Option<SocketAddr>) -> Result<Self, RedisFault> {
+        let wrong = |error: redis::RedisError| RedisFault::Client(error.to_string());
+        let (address, server) = match (&settings.url, embedded) {
+            (RedisUrl::Embedded, Some(address)) => {
+                (ConnectionAddr::Tcp(address.ip().to_string(), address.port()), RedisConnectionInfo::default())
+            }
+            (RedisUrl::Embedded, None) => {
+                return Err(RedisFault::Client("the embedded Redis is not running".to_owned()));
+            }
+            (RedisUrl::At { tls, host, port, db, username, password }, _) => {
+                let address = if *tls {
+                    ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+                } else {
+                    ConnectionAddr::Tcp(host.clone(), *port)
+                };
+                let mut server = RedisConnectionInfo::default().set_db(*db);
+                if let Some(username) = username {
+                    server = server.set_username(username);
+                }
+                if let Some(password) = password {
+                    server = server.set_password(&password.0);
+                }
+                (address, server)
+            }
+        };
+        let info = address.into_connection_info().map_err(wrong)?;
+        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        let client =
+            Client::open(info.set_redis_settings(server).set_tcp_settings(tcp)).map_err(wrong)?;
+        Ok(Self { client })
+    }
+
+    /// One connection, whose commands time out.
+    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisFault> {
+        self.connect_with(Some(RESPONSE_TIMEOUT)).await
+    }
+
+    /// One connection for blocking pops: the library's time-out would leave a pop alive in the server.
+    pub(super) async fn connect_for_blocking(&self) -> Result<MultiplexedConnection, RedisFault> {
+        self.connect_with(None).await
+    }
+
+    async fn connect_with(&self, response: Option<Duration>) -> Result<MultiplexedConnection, RedisFault> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(response);
+        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+}
+
+/// Tells the log and the board, once when it begins and once when it ends, that Redis is away; and how long to wait.
+pub struct Link {
+    board: Arc<Board>,
+    backoff: Backoff,
+    purpose: &'static str,
+    up: bool,
+    said: bool,
+}
+
+impl Link {
+    /// `purpose` is what the log calls this connection.
+    #[must_use]
+    pub fn new(board: Arc<Board>, purpose: &'static str) -> Self {
+        Self { board, backoff: Backoff::for_servers(), purpose, up: false, said: false }
+    }
+
+    /// Redis answered.
+    pub fn up(&mut self) {
+        if !self.up {
+            tracing::info!(connection = self.purpose, "Connected to Redis");
+            self.board.set_connection(Connection::Redis, ConnectionState::Connected { detail: None });
+        }
+        self.up = true;
+        self.said = false;
+        self.backoff.reset();
+    }
+
+    /// It did not: how long to wait before the next try.
+    pub fn down(&mut self, fault: &RedisFault) -> Duration {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(connection = self.purpose, reason = %fault, "Redis does not take or give; trying again");
+        }
+        self.up = false;
+        self.board.set_connection(Connection::Redis, ConnectionState::Down { reason: fault.to_string() });
+        self.backoff.next(clock::chance())
+    }
+}

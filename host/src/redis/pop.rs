@@ -1,0 +1,97 @@
+//! Commands: moved from the back end's list into this instance's processing list, where they stand until they are settled.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+
+use super::connect::{Connector, RedisFault};
+
+/// How long one blocking move may wait in the server.
+const BLOCK: Duration = Duration::from_secs(5);
+/// A server that is silent for longer than a blocking move lasts is away.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The most that is moved in one round trip.
+const MOST: usize = 256;
+
+/// Pops on a connection of its own: a blocking pop holds up whatever shares its connection.
+pub struct Popper {
+    connector: Connector,
+    connection: Option<MultiplexedConnection>,
+    outgoing: String,
+    processing: String,
+    ask: usize,
+}
+
+impl Popper {
+    /// From `outgoing` into `processing`: whole keys, which lie in one cluster slot.
+    #[must_use]
+    pub fn new(connector: Connector, outgoing: String, processing: String) -> Self {
+        Self { connector, connection: None, outgoing, processing, ask: 0 }
+    }
+
+    /// Whether there is a connection. A move whose answer was lost with one may have happened, so after a new one is made
+    /// [`Self::processing`] is to be read.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Makes the connection and reads what stands in the processing list, oldest first.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    pub async fn connect(&mut self) -> Result<Vec<Bytes>, RedisFault> {
+        let mut connection = self.connector.connect_for_blocking().await?;
+        let mut command = redis::cmd("LRANGE");
+        command.arg(&self.processing).arg(0).arg(-1);
+        let standing = within(command.query_async::<Vec<Vec<u8>>>(&mut connection)).await?;
+        self.connection = Some(connection);
+        Ok(standing.into_iter().map(Bytes::from).collect())
+    }
+
+    /// Moves up to `room` commands, oldest first; waits a few seconds for the first one. None may have come.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// Dropped, commands may have been moved that nobody was told of: they stand in the processing list.
+    pub async fn pop(&mut self, room: usize) -> Result<Vec<Bytes>, RedisFault> {
+        let result = self.try_pop(room).await;
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
+
+    async fn try_pop(&mut self, room: usize) -> Result<Vec<Bytes>, RedisFault> {
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        if self.ask > 0 {
+            let asked = self.ask.min(room);
+            let mut pipeline = redis::pipe();
+            for _ in 0..asked {
+                pipeline.cmd("LMOVE").arg(&self.outgoing).arg(&self.processing).arg("LEFT").arg("RIGHT");
+            }
+            let moved = within(pipeline.query_async::<Vec<Option<Vec<u8>>>>(connection)).await?;
+            let moved: Vec<Bytes> = moved.into_iter().flatten().map(Bytes::from).collect();
+            self.ask = if moved.len() == asked { (self.ask * 4).min(MOST) } else { 0 };
+            if !moved.is_empty() {
+                return Ok(moved);
+            }
+        }
+        let mut command = redis::cmd("BLMOVE");
+        command.arg(&self.outgoing).arg(&self.processing).arg("LEFT").arg("RIGHT").arg(BLOCK.as_secs());
+        let moved = within(command.query_async::<Option<Vec<u8>>>(connection)).await?;
+        // Where one came, more may stand there: they are asked for without waiting, more each time.
+        self.ask = if moved.is_some() { 4 } else { 0 };
+        Ok(moved.map(Bytes::from).into_iter().collect())
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RedisFault> {
+    match tokio::time::timeout(SILENCE, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RedisFault::Unavailable(format!("no answer within {SILENCE:?}"))),
+    }
+}

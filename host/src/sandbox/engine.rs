@@ -1,0 +1,124 @@
+//! The engine: what it takes, what it refuses, and the clock by which guests yield.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+/// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+/// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
+const MAX_MEMORY: usize = 256 << 20;
+/// Instances at once, over all plugins and lanes.
+const MAX_INSTANCES: u32 = 1_000;
+/// Of a guest's own stack.
+const WASM_STACK: usize = 512 << 10;
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[error("the WebAssembly engine does not start on this machine: {0}")]
+pub struct EngineError(String);
+
+/// The engine and its clock. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    engine: Engine,
+    _clock: Arc<Clock>,
+}
+
+impl Sandbox {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// [`EngineError`], where the machine cannot reserve what it needs.
+    pub fn new() -> Result<Self, EngineError> {
+        let engine = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
+        let clock = Clock::start(engine.clone()).map_err(|error| EngineError(error.to_string()))?;
+        Ok(Self { engine, _clock: Arc::new(clock) })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+fn config() -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MAX_INSTANCES)
+        .total_core_instances(MAX_INSTANCES * 4)
+        .total_memories(MAX_INSTANCES)
+        .total_tables(MAX_INSTANCES * 2)
+        .total_stacks(MAX_INSTANCES)
+        .max_core_instances_per_component(16)
+        .max_memories_per_component(4)
+        .max_tables_per_component(8)
+        .max_memory_size(MAX_MEMORY)
+        .table_elements(20_000)
+        // Pages that the next instance would touch again anyway.
+        .linear_memory_keep_resident(64 << 10)
+        .async_stack_keep_resident(16 << 10);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_reservation(MAX_MEMORY as u64)
+        .memory_guard_size(64 << 10)
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(WASM_STACK + (512 << 10))
+        .parallel_compilation(false);
+    // The latest advisories sit in these, and no plugin needs them. Leaving out the engine's Cargo features alone is not
+    // enough: without `gc` a guest's `ref.test` ended the whole process.
+    for feature in [
+        WasmFeatures::GC,
+        WasmFeatures::EXCEPTIONS,
+        WasmFeatures::LEGACY_EXCEPTIONS,
+        WasmFeatures::THREADS,
+        WasmFeatures::SHARED_EVERYTHING_THREADS,
+        WasmFeatures::MEMORY64,
+        WasmFeatures::STACK_SWITCHING,
+        WasmFeatures::FUNCTION_REFERENCES,
+        WasmFeatures::CUSTOM_PAGE_SIZES,
+        WasmFeatures::RELAXED_SIMD,
+        WasmFeatures::CM_ASYNC,
+        WasmFeatures::CM_THREADING,
+        WasmFeatures::CM_ERROR_CONTEXT,
+        WasmFeatures::CM_GC,
+    ] {
+        config.wasm_features(feature, false);
+    }
+    config
+}
+
+/// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests.
+struct Clock {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Clock {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::park_timeout(TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It cannot panic, and there would be nothing to do about it.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One compiled build of a plugin. Messages in flight finish on the generation that they began on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indexmap::IndexMap;
+use sluicegate_core::digest::Digest;
+use sluicegate_core::settings::Limits;
+use sluicegate_samples::Sample;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::handler::sluicegate::plugin::host;
+use super::bindings::handler::{TopicHandler, TopicHandlerPre};
+use super::bindings::validator::{CommandValidator, CommandValidatorPre};
+use super::engine::Sandbox;
+use super::inspect::{self, Inspection, World};
+use super::instance::State;
+use super::refusal::{Problem, Refusal, Step};
+use crate::telemetry::metrics::PluginMetrics;
+
+/// A build, ready to be instantiated.
+pub struct Generation {
+    /// Unique in this process: what warm instances are kept by.
+    pub(super) id: u64,
+    name: String,
+    number: u64,
+    inspection: Inspection,
+    pub(super) limits: Limits,
+    pub(super) settings: Arc<IndexMap<String, String>>,
+    pub(super) sandbox: Sandbox,
+    pub(super) linked: Linked,
+    pub(super) metrics: PluginMetrics,
+}
+
+pub(super) enum Linked {
+    Handler(TopicHandlerPre<State>),
+    Validator(CommandValidatorPre<State>),
+}
+
+impl Sandbox {
+    /// Verifies, compiles and checks a component. It takes as long as compiling takes, so it is not for a thread that
+    /// polls.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the step and what is wrong.
+    pub fn compile(
+        &self,
+        bytes: &[u8],
+        settings: IndexMap<String, String>,
+        limits: Limits,
+        name: &str,
+        number: u64,
+    ) -> Result<Generation, Refusal> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let inspection = inspect::inspect(bytes)?;
+        let component = Component::from_binary(self.engine(), bytes)
+            .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
+        let linked = self
+            .link(&component, inspection.world)
+            .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
+        Ok(Generation {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: name.to_owned(),
+            number,
+            inspection,
+            limits,
+            settings: Arc::new(settings),
+            sandbox: self.clone(),
+            linked,
+            metrics: PluginMetrics::new(name),
+        })
+    }
+
+    fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
+        let mut linker = Linker::<State>::new(self.engine());
+        host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        let linked = linker.instantiate_pre(component)?;
+        Ok(match world {
+            World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
+            World::CommandValidator => Linked::Validator(CommandValidatorPre::new(linked)?),
+        })
+    }
+}
+
+impl Generation {
+    /// The name that the settings give it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// 1, 2, … of this plugin since the gateway started.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// As its manifest says.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.inspection.manifest.version
+    }
+
+    /// Of the whole file.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.inspection.digest
+    }
+
+    /// What it implements.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.inspection.world
+    }
+
+    /// What it promises.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.inspection.samples
+    }
+}
+
+/// An engine's error with its causes, in one line.
+pub(super) fn one_line(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    let mut line = String::with_capacity(text.len());
+    for part in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(part);
+    }
+    line.chars().take(512).collect()
+}
+
+// The generated types; named here so that their use is in one place.
+pub(super) type HandlerBindings = TopicHandler;
+pub(super) type ValidatorBindings = CommandValidator;

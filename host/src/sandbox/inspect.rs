@@ -1,0 +1,172 @@
+//! What a component file says of itself, read without running or compiling it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sluicegate_core::digest::Digest;
+use sluicegate_samples::Sample;
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
+
+use super::refusal::{Problem, Refusal, Step};
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: u64 = 32 << 20;
+/// The interface that this gateway serves.
+const PACKAGE: &str = "sluicegate:plugin/";
+const VERSION: &str = "@0.1.0";
+
+/// What a plugin implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// Handles messages.
+    TopicHandler,
+    /// Checks commands.
+    CommandValidator,
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TopicHandler => "topic-handler",
+            Self::CommandValidator => "command-validator",
+        })
+    }
+}
+
+/// What a plugin says of itself, in the custom section `sluicegate:manifest` (TOML).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Lower case letters, digits and hyphens.
+    pub name: String,
+    /// As its author counts.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+}
+
+/// What is known of a file before it is compiled.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// SHA-256 of the whole file.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// What it implements.
+    pub world: World,
+    /// The instances that it imports.
+    pub imports: Vec<String>,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// What it promises.
+    pub samples: Vec<Sample>,
+}
+
+/// The digest of a file's bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// Reads a component's outermost layer.
+///
+/// # Errors
+/// [`Refusal`], at `verified` for what is no component with a manifest, at `checked` for a wrong world, version or import.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
+    let verified = |problem| Refusal::new(Step::Verified, problem);
+    let size = bytes.len() as u64;
+    if size > MAX_FILE_BYTES {
+        return Err(verified(Problem::TooLarge { size, max: MAX_FILE_BYTES }));
+    }
+    let surface = Surface::read(bytes).map_err(verified)?;
+    let manifest = match surface.manifest {
+        Some(bytes) => parse_manifest(bytes).map_err(|reason| verified(Problem::Manifest(reason)))?,
+        None => return Err(verified(Problem::Manifest("it is missing".to_owned()))),
+    };
+    let samples = match surface.samples {
+        Some(bytes) => sluicegate_samples::parse_section(bytes)
+            .map_err(|error| verified(Problem::Samples(error.to_string())))?,
+        None => Vec::new(),
+    };
+    let world = check(&surface.imports, &surface.exports).map_err(|problem| Refusal::new(Step::Checked, problem))?;
+    Ok(Inspection { digest: digest(bytes), size, world, imports: surface.imports, manifest, samples })
+}
+
+#[derive(Default)]
+struct Surface<'a> {
+    imports: Vec<String>,
+    exports: Vec<String>,
+    manifest: Option<&'a [u8]>,
+    samples: Option<&'a [u8]>,
+}
+
+impl<'a> Surface<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Problem> {
+        let wrong = |error: wasmparser::BinaryReaderError| Problem::NotComponent(error.to_string());
+        let mut surface = Self::default();
+        let mut depth = 0_usize;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(wrong)? {
+                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => return Err(Problem::CoreModule),
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    for import in section {
+                        surface.imports.push(import.map_err(wrong)?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
+                        let export = export.map_err(wrong)?;
+                        if export.kind == ComponentExternalKind::Func {
+                            surface.exports.push(export.name.name.to_owned());
+                        }
+                    }
+                }
+                Payload::CustomSection(section) if depth == 0 => match section.name() {
+                    "sluicegate:manifest" => surface.manifest = Some(section.data()),
+                    "sluicegate:samples" => surface.samples = Some(section.data()),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        Ok(surface)
+    }
+}
+
+fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    let manifest: Manifest = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let fit = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
+    if !fit(&manifest.name, 64) || !fit(&manifest.version, 64) || !fit(&manifest.description, 512) {
+        return Err("name and version have 1 to 64 characters, the description up to 512, none a control character".to_owned());
+    }
+    Ok(manifest)
+}
+
+fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
+    for import in imports {
+        let Some(rest) = import.strip_prefix(PACKAGE) else {
+            let remedy = "this version grants nothing beyond sluicegate:plugin; build the plugin without it";
+            return Err(Problem::Import { import: import.clone(), remedy });
+        };
+        if !rest.ends_with(VERSION) {
+            return Err(Problem::Version { found: import.clone() });
+        }
+        if rest.starts_with("state@") {
+            let remedy = "grants.state has no effect in this version; build the plugin without it";
+            return Err(Problem::Import { import: import.clone(), remedy });
+        }
+    }
+    let has = |name: &str| exports.iter().any(|export| export == name);
+    match (has("handle"), has("validate")) {
+        (true, false) => Ok(World::TopicHandler),
+        (false, true) => Ok(World::CommandValidator),
+        (true, true) => Err(Problem::World { found: "both `handle` and `validate`".to_owned() }),
+        (false, false) if exports.is_empty() => Err(Problem::World { found: "no function".to_owned() }),
+        (false, false) => Err(Problem::World { found: format!("`{}`", exports.join("`, `")) }),
+    }
+}

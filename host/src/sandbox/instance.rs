@@ -1,0 +1,224 @@
+//! One running copy of a plugin: its store, what it may use, and one call at a time.
+//!
+//! Invariant: after a trap, a time-out or a dropped call an instance is never used again ([`super::pool`] sees to it).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use indexmap::IndexMap;
+use sluicegate_core::fault::Fault;
+use sluicegate_core::message::{Failure, Field, GuestCommand, Job, Message, Output, Publication};
+use sluicegate_core::settings::{ByteSize, Limits};
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::bindings::handler::sluicegate::plugin::{host, types};
+use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
+use super::limits::Allowance;
+
+/// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
+const ANSWER_ALLOWANCE: u64 = 64 << 10;
+/// Log lines of one call.
+const MAX_LINES: u32 = 64;
+/// Bytes of one log line, and of a failure's reason.
+const MAX_TEXT: usize = 1_024;
+
+/// What a store holds for its guest.
+pub(super) struct State {
+    allowance: Allowance,
+    settings: Arc<IndexMap<String, String>>,
+    plugin: Arc<str>,
+    deadline: Instant,
+    lines: u32,
+}
+
+impl host::Host for State {
+    fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
+        self.lines += 1;
+        if self.lines > MAX_LINES {
+            return Ok(());
+        }
+        let plugin = &*self.plugin;
+        // The guest's words are escaped: a newline or an ANSI sequence would forge other lines.
+        let text = cut(&message).escape_debug().to_string();
+        match level {
+            host::Level::Debug => tracing::debug!(target: "sluicegate::plugin", plugin, "{text}"),
+            host::Level::Info => tracing::info!(target: "sluicegate::plugin", plugin, "{text}"),
+            host::Level::Warn => tracing::warn!(target: "sluicegate::plugin", plugin, "{text}"),
+            host::Level::Error => tracing::error!(target: "sluicegate::plugin", plugin, "{text}"),
+        }
+        Ok(())
+    }
+
+    fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.settings.get(&name).cloned())
+    }
+}
+
+enum Bindings {
+    Handler(HandlerBindings),
+    Validator(ValidatorBindings),
+}
+
+/// A running copy.
+pub(super) struct Instance {
+    store: Store<State>,
+    bindings: Bindings,
+    limits: Limits,
+    /// Calls that it answered.
+    pub(super) calls: u32,
+}
+
+impl Instance {
+    /// Starts a copy. The deadline over the first call begins here: `start` functions are guest code too.
+    pub(super) async fn start(generation: &Generation, settings: Arc<IndexMap<String, String>>) -> Result<Self, Fault> {
+        let limits = generation.limits;
+        let state = State {
+            allowance: Allowance::new(limits.memory.0),
+            settings,
+            plugin: generation.name().into(),
+            deadline: Instant::now() + limits.call_timeout,
+            lines: 0,
+        };
+        let mut store = Store::new(generation.sandbox.engine(), state);
+        store.limiter(|state| &mut state.allowance);
+        // What the host allocates while it lifts an answer is bounded by this alone.
+        store.set_hostcall_fuel(usize::try_from(limits.output.0 + ANSWER_ALLOWANCE).unwrap_or(usize::MAX));
+        store.epoch_deadline_callback(|store| {
+            let over = Instant::now() >= store.data().deadline;
+            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        });
+        store.set_epoch_deadline(1);
+        let started = match &generation.linked {
+            Linked::Handler(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Handler),
+            Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
+        };
+        match started {
+            Ok(bindings) => Ok(Self { store, bindings, limits, calls: 0 }),
+            Err(error) => Err(match fault(&error, &store, limits) {
+                Fault::Trap(text) => Fault::Instantiate(text),
+                other => other,
+            }),
+        }
+    }
+
+    fn begin(&mut self) {
+        let state = self.store.data_mut();
+        state.lines = 0;
+        if self.calls > 0 {
+            state.deadline = Instant::now() + self.limits.call_timeout;
+        }
+        self.calls += 1;
+        self.store.set_epoch_deadline(1);
+    }
+
+    /// Hands it a message.
+    pub(super) async fn handle(&mut self, message: &Message) -> Result<Result<Vec<Output>, Failure>, Fault> {
+        self.begin();
+        let Bindings::Handler(bindings) = &self.bindings else {
+            return Err(Fault::Garbage("it is no topic-handler".to_owned()));
+        };
+        let message = lower(message);
+        // The engine has panicked while lifting before: one message's plugin must not end the process.
+        let answer = AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind().await;
+        let answer = self.unwrap(answer)?;
+        match answer {
+            Ok(outputs) => self.lift(outputs).map(Ok),
+            Err(failure) => Ok(Err(lift_failure(failure))),
+        }
+    }
+
+    /// Hands it a command.
+    pub(super) async fn validate(&mut self, command: &GuestCommand) -> Result<Result<Bytes, Failure>, Fault> {
+        self.begin();
+        let Bindings::Validator(bindings) = &self.bindings else {
+            return Err(Fault::Garbage("it is no command-validator".to_owned()));
+        };
+        let command = types::Command {
+            target: command.target.clone(),
+            name: command.name.clone(),
+            payload: command.payload.to_vec(),
+            message_id: command.message_id.clone(),
+        };
+        let answer = AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind().await;
+        match self.unwrap(answer)? {
+            Ok(payload) if payload.len() as u64 > self.limits.output.0 => Err(Fault::OutputTooLarge(self.limits.output)),
+            Ok(payload) => Ok(Ok(payload.into())),
+            Err(failure) => Ok(Err(lift_failure(failure))),
+        }
+    }
+
+    fn unwrap<T>(&self, answer: std::thread::Result<wasmtime::Result<T>>) -> Result<T, Fault> {
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(fault(&error, &self.store, self.limits)),
+            Err(_) => Err(Fault::Garbage("the engine panicked while it read the answer".to_owned())),
+        }
+    }
+
+    fn lift(&self, outputs: Vec<types::Output>) -> Result<Vec<Output>, Fault> {
+        let size: usize = outputs
+            .iter()
+            .map(|output| match output {
+                types::Output::Job(job) => job.payload.len() + job.idempotency_key.as_ref().map_or(0, String::len),
+                types::Output::Publish(publication) => publication.payload.len() + publication.topic.len(),
+            })
+            .sum();
+        if size as u64 > self.limits.output.0 {
+            return Err(Fault::OutputTooLarge(self.limits.output));
+        }
+        let lift = |output| match output {
+            types::Output::Job(job) => {
+                Output::Job(Job { payload: job.payload.into(), idempotency_key: job.idempotency_key })
+            }
+            types::Output::Publish(publication) => Output::Publish(Publication {
+                topic: publication.topic,
+                payload: publication.payload.into(),
+                retain: publication.retain,
+            }),
+        };
+        Ok(outputs.into_iter().map(lift).collect())
+    }
+}
+
+fn lower(message: &Message) -> types::Message {
+    let fields = |fields: &[Field]| {
+        fields.iter().map(|field| types::Field { name: field.name.clone(), value: field.value.clone() }).collect()
+    };
+    types::Message {
+        topic: message.topic.clone(),
+        captures: fields(&message.captures),
+        payload: message.payload.to_vec(),
+        properties: fields(&message.properties),
+        received_at: message.received_at.clone(),
+        id: message.id.clone(),
+        attempt: message.attempt,
+    }
+}
+
+fn lift_failure(failure: types::Failure) -> Failure {
+    match failure {
+        types::Failure::Reject(reason) => Failure::Reject(cut(&reason).to_owned()),
+        types::Failure::Retry(reason) => Failure::Retry(cut(&reason).to_owned()),
+    }
+}
+
+/// The first [`MAX_TEXT`] bytes, at a character's end.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
+}
+
+fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits) -> Fault {
+    let trap = error.downcast_ref::<Trap>();
+    let text = one_line(error);
+    match trap {
+        Some(Trap::Interrupt) => Fault::TimedOut(limits.call_timeout),
+        _ if store.data().allowance.refused => Fault::OutOfMemory(ByteSize(limits.memory.0)),
+        _ if text.contains("hostcall fuel") || text.contains("fuel allocated for hostcalls") => Fault::OutputTooLarge(limits.output),
+        // The trap's own words; what surrounds them is a backtrace.
+        Some(trap) => Fault::Trap(trap.to_string()),
+        None => Fault::Garbage(text),
+    }
+}

@@ -1,0 +1,49 @@
+//! The engine's edge: other people's code, run so that it can harm nobody. No type of the engine leaves this folder.
+//!
+//! - [`inspect`]: what a file says of itself, read without running or compiling it.
+//! - [`engine`]: the engine and its clock.
+//! - [`generation`]: one compiled build of a plugin.
+//! - [`instance`]: one running copy of it, and what it may use.
+//! - [`pool`]: the warm instances of one lane.
+//! - [`rehearse`]: the samples inside the file.
+
+pub mod engine;
+pub mod generation;
+pub mod inspect;
+mod instance;
+mod limits;
+pub mod pool;
+pub mod refusal;
+pub mod rehearse;
+
+pub use engine::Sandbox;
+pub use generation::Generation;
+pub use inspect::{Inspection, Manifest, World};
+pub use pool::Pool;
+pub use refusal::{Problem, Refusal, Step};
+pub use rehearse::rehearse;
+
+#[expect(missing_docs, clippy::all, clippy::allow_attributes, reason = "generated from wit/plugin.wit")]
+mod bindings {
+    pub(super) mod handler {
+        wasmtime::component::bindgen!({
+            path: "../wit",
+            world: "topic-handler",
+            imports: { default: trappable },
+            exports: { default: async },
+        });
+    }
+    pub(super) mod validator {
+        wasmtime::component::bindgen!({
+            path: "../wit",
+            world: "command-validator",
+            imports: { default: trappable },
+            exports: { default: async },
+            with: {
+                "sluicegate:plugin/host": super::handler::sluicegate::plugin::host,
+                "sluicegate:plugin/state": super::handler::sluicegate::plugin::state,
+                "sluicegate:plugin/types": super::handler::sluicegate::plugin::types,
+            },
+        });
+    }
+}

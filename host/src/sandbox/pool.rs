@@ -1,0 +1,138 @@
+//! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sluicegate_core::fault::Fault;
+use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
+use tokio::sync::Semaphore;
+
+use super::generation::Generation;
+use super::instance::Instance;
+
+/// Calls that an instance serves before it is made anew: what it gathered in its memory goes with it.
+const MAX_CALLS: u32 = 10_000;
+/// Instances of one build at once in a lane. Who finds none free waits: busy is no failure.
+const MAX_INSTANCES: usize = 16;
+
+struct Warm {
+    /// Numbers, not the build itself: a pool keeps no build alive.
+    idle: Vec<Instance>,
+    generation: Arc<Generation>,
+    permits: Rc<Semaphore>,
+}
+
+/// The warm instances of one lane. One lane owns it: no lock.
+#[derive(Default)]
+pub struct Pool {
+    warm: RefCell<HashMap<u64, Warm>>,
+}
+
+impl Pool {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Hands a message to a handler.
+    ///
+    /// # Errors
+    /// [`Fault`], where the call gave no answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, the instance goes with the call.
+    pub async fn handle(
+        &self,
+        generation: &Arc<Generation>,
+        message: &Message,
+    ) -> Result<Result<Vec<Output>, Failure>, Fault> {
+        let permits = self.permits(generation);
+        let _permit = permits.acquire().await;
+        let began = Instant::now();
+        // Taken out for the call: dropped or failed, it does not come back.
+        let answer = match self.take(generation).await {
+            Ok(mut instance) => match instance.handle(message).await {
+                Ok(answer) => {
+                    self.put(generation, instance);
+                    Ok(answer)
+                }
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        count(generation, began, &answer);
+        answer
+    }
+
+    /// Hands a command to a validator.
+    ///
+    /// # Errors
+    /// [`Fault`], where the call gave no answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, the instance goes with the call.
+    pub async fn validate(
+        &self,
+        generation: &Arc<Generation>,
+        command: &GuestCommand,
+    ) -> Result<Result<Bytes, Failure>, Fault> {
+        let permits = self.permits(generation);
+        let _permit = permits.acquire().await;
+        let began = Instant::now();
+        let answer = match self.take(generation).await {
+            Ok(mut instance) => match instance.validate(command).await {
+                Ok(answer) => {
+                    self.put(generation, instance);
+                    Ok(answer)
+                }
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        count(generation, began, &answer);
+        answer
+    }
+
+    /// Drops the warm instances of builds that are not kept.
+    pub fn retain(&self, keep: impl Fn(&Generation) -> bool) {
+        self.warm.borrow_mut().retain(|_, warm| keep(&warm.generation));
+    }
+
+    fn permits(&self, generation: &Arc<Generation>) -> Rc<Semaphore> {
+        let mut all = self.warm.borrow_mut();
+        let warm = all.entry(generation.id).or_insert_with(|| Warm {
+            idle: Vec::new(),
+            generation: generation.clone(),
+            permits: Rc::new(Semaphore::new(MAX_INSTANCES)),
+        });
+        warm.permits.clone()
+    }
+
+    async fn take(&self, generation: &Arc<Generation>) -> Result<Instance, Fault> {
+        let idle = self.warm.borrow_mut().get_mut(&generation.id).and_then(|warm| warm.idle.pop());
+        match idle {
+            Some(instance) => Ok(instance),
+            None => Instance::start(generation, generation.settings.clone()).await,
+        }
+    }
+
+    fn put(&self, generation: &Generation, instance: Instance) {
+        if instance.calls < MAX_CALLS
+            && let Some(warm) = self.warm.borrow_mut().get_mut(&generation.id)
+        {
+            warm.idle.push(instance);
+        }
+    }
+}
+
+fn count<T>(generation: &Generation, began: Instant, answer: &Result<T, Fault>) {
+    generation.metrics.called(began.elapsed());
+    if let Err(fault) = answer {
+        generation.metrics.fault(fault.kind());
+    }
+}

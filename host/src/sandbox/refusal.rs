@@ -1,0 +1,128 @@
+//! Why a build does not go live.
+
+use std::fmt;
+
+use sluicegate_core::fault::Fault;
+
+/// A step of a plugin's life; the same word in code, log, metric and status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The file is there and can be read.
+    Found,
+    /// It is a component with a manifest.
+    Verified,
+    /// The engine compiled it.
+    Compiled,
+    /// It implements one world of this interface and imports nothing that was not granted.
+    Checked,
+    /// Its own samples gave what they promise.
+    Rehearsed,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Found => "found",
+            Self::Verified => "verified",
+            Self::Compiled => "compiled",
+            Self::Checked => "checked",
+            Self::Rehearsed => "rehearsed",
+        })
+    }
+}
+
+/// A build that was refused, and at which step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not {step}: {problem}")]
+pub struct Refusal {
+    /// The step that it did not pass.
+    pub step: Step,
+    /// Why.
+    pub problem: Problem,
+}
+
+impl Refusal {
+    pub(crate) fn new(step: Step, problem: Problem) -> Self {
+        Self { step, problem }
+    }
+}
+
+/// What is wrong with a build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The file cannot be read, or is none.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Larger than a plugin may be.
+    #[error("the file has {size} bytes; a plugin may have {max}")]
+    TooLarge {
+        /// Its size.
+        size: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Not a component.
+    #[error("not a WebAssembly component: {0}")]
+    NotComponent(String),
+    /// A core module.
+    #[error("a core WebAssembly module, not a component; make it one with `wasm-tools component new`")]
+    CoreModule,
+    /// Its manifest.
+    #[error("the manifest (custom section `sluicegate:manifest`) is wrong: {0}")]
+    Manifest(String),
+    /// Its samples.
+    #[error("the samples (custom section `sluicegate:samples`) are wrong: {0}")]
+    Samples(String),
+    /// The engine refuses it.
+    #[error("the engine refuses it: {0}")]
+    Engine(String),
+    /// It exports neither function, or both.
+    #[error("it exports {found}; a plugin exports either `handle` (world topic-handler) or `validate` (world command-validator)")]
+    World {
+        /// What it exports.
+        found: String,
+    },
+    /// It is written on another version of the interface.
+    #[error("it is built on `{found}`; this gateway serves sluicegate:plugin@0.1.0")]
+    Version {
+        /// The package it names.
+        found: String,
+    },
+    /// An import that nobody granted.
+    #[error("it imports `{import}`, which is not granted; {remedy}")]
+    Import {
+        /// Which.
+        import: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A sample gave something else.
+    #[error("sample `{sample}`: {reason}")]
+    Sample {
+        /// Its name.
+        sample: String,
+        /// The difference.
+        reason: String,
+    },
+    /// A sample gave no answer.
+    #[error("sample `{sample}`: the plugin {fault}")]
+    SampleFault {
+        /// Its name.
+        sample: String,
+        /// What happened.
+        fault: Fault,
+    },
+    /// The settings want another world.
+    #[error("it is a {found}, but the settings name it as a {wanted}")]
+    Role {
+        /// Its world.
+        found: String,
+        /// The world that its place in the settings needs.
+        wanted: String,
+    },
+}

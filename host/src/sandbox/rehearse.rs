@@ -1,0 +1,82 @@
+//! A build's own samples must give what they promise before it goes live.
+
+use std::sync::Arc;
+
+use sluicegate_core::json;
+use sluicegate_core::message::{Failure, Field, GuestCommand, Message, Output};
+use sluicegate_samples::{Answer, Input, Sample, SampleJob, SamplePublication};
+
+use super::generation::Generation;
+use super::instance::Instance;
+use super::refusal::{Problem, Refusal, Step};
+
+/// Runs every sample of the file, each on a fresh instance with the sample's own settings.
+///
+/// # Errors
+/// [`Refusal`] at `rehearsed`, with the first sample that gave something else.
+pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
+    for sample in generation.samples() {
+        run(generation, sample).await.map_err(|problem| Refusal::new(Step::Rehearsed, problem))?;
+    }
+    Ok(generation.samples().len())
+}
+
+async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
+    let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+    let faulty = |fault| Problem::SampleFault { sample: sample.name.clone(), fault };
+    let differs = |reason: String| Problem::Sample { sample: sample.name.clone(), reason };
+    let mut instance = Instance::start(generation, settings).await.map_err(faulty)?;
+    let answer = match &sample.input {
+        Input::Message(message) => {
+            let fields = |fields: &indexmap::IndexMap<String, String>| {
+                fields.iter().map(|(name, value)| Field { name: name.clone(), value: value.clone() }).collect()
+            };
+            let message = Message {
+                topic: message.topic.clone(),
+                captures: fields(&message.captures),
+                payload: message.payload.clone().into(),
+                properties: fields(&message.properties),
+                received_at: message.received_at.clone(),
+                id: format!("sample-{}", sample.name),
+                attempt: message.attempt,
+            };
+            match instance.handle(&message).await.map_err(faulty)? {
+                Ok(outputs) => answer(outputs).map_err(|error| differs(format!("a job of it is {error}")))?,
+                Err(Failure::Reject(reason)) => Answer::Reject(reason),
+                Err(Failure::Retry(reason)) => Answer::Retry(reason),
+            }
+        }
+        Input::Command(command) => {
+            let command = GuestCommand {
+                target: command.target.clone(),
+                name: command.name.clone(),
+                payload: command.payload.clone().into(),
+                message_id: command.message_id.clone(),
+            };
+            match instance.validate(&command).await.map_err(faulty)? {
+                Ok(payload) => Answer::Payload(payload.to_vec()),
+                Err(Failure::Reject(reason)) => Answer::Reject(reason),
+                Err(Failure::Retry(reason)) => Answer::Retry(reason),
+            }
+        }
+    };
+    sample.judge(&answer).map_err(|mismatch| differs(mismatch.to_string()))
+}
+
+fn answer(outputs: Vec<Output>) -> Result<Answer, json::JsonError> {
+    let (mut jobs, mut publications) = (Vec::new(), Vec::new());
+    for output in outputs {
+        match output {
+            Output::Job(job) => {
+                json::check(&job.payload)?;
+                jobs.push(SampleJob { payload: job.payload.to_vec(), idempotency_key: job.idempotency_key });
+            }
+            Output::Publish(publication) => publications.push(SamplePublication {
+                topic: publication.topic,
+                payload: publication.payload.to_vec(),
+                retain: publication.retain,
+            }),
+        }
+    }
+    Ok(Answer::Outputs { jobs, publications })
+}

@@ -1,0 +1,277 @@
+//! What the gateway knows of itself: connections, routes, plugins. Its parts write here, `/api/status` and `/readyz` read.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{clock, metrics};
+
+/// A connection of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// The uplink's, to the broker.
+    Mqtt,
+    /// The downlink's, to the broker.
+    MqttCommands,
+    /// Redis.
+    Redis,
+}
+
+impl Connection {
+    const ALL: [Self; 3] = [Self::Mqtt, Self::MqttCommands, Self::Redis];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::MqttCommands => "mqtt-commands",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// How a connection is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// Not made yet.
+    Connecting,
+    /// It stands.
+    Connected {
+        /// What is worth knowing of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// It could not be made, or broke.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ConnectionStatus {
+    name: &'static str,
+    #[serde(flatten)]
+    state: ConnectionState,
+    since: Timestamp,
+}
+
+/// A plugin's live build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LiveBuild {
+    /// As its manifest says.
+    pub version: String,
+    /// `sha256:…`
+    pub digest: String,
+    /// 1, 2, … since the gateway started.
+    pub generation: u64,
+    /// The world that it implements.
+    pub world: String,
+    /// Since when it is live.
+    pub since: Timestamp,
+}
+
+/// A build that did not go live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// `sha256:…`, where the file could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The step of the lifecycle that refused it.
+    pub step: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+struct PluginStatus {
+    live: Option<LiveBuild>,
+    last_refusal: Option<Refused>,
+}
+
+/// A route, as the settings have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// Its topic.
+    pub topic: String,
+    /// The envelope's `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its handlers.
+    pub handlers: Vec<String>,
+    /// Its queue.
+    pub queue: String,
+}
+
+#[derive(Debug)]
+struct State {
+    connections: Vec<ConnectionStatus>,
+    plugins: IndexMap<String, PluginStatus>,
+    routes: Vec<RouteStatus>,
+    queues: IndexMap<String, u64>,
+    stopping: bool,
+}
+
+/// `/api/status`
+#[derive(Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    instance: String,
+    started: Timestamp,
+    ready: bool,
+    not_ready: Vec<String>,
+    connections: Vec<ConnectionStatus>,
+    routes: Vec<RouteStatus>,
+    plugins: Vec<NamedPlugin>,
+    queues: IndexMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct NamedPlugin {
+    name: String,
+    #[serde(flatten)]
+    status: PluginStatus,
+}
+
+/// Where the gateway's parts write what they know.
+///
+/// The lock is held for a copy only, never across a wait.
+#[derive(Debug)]
+pub struct Board {
+    instance: String,
+    started: Timestamp,
+    state: Mutex<State>,
+}
+
+impl Board {
+    /// Nothing is connected yet, and these plugins are missing.
+    #[must_use]
+    pub fn new(instance: &str, plugins: impl IntoIterator<Item = String>, routes: Vec<RouteStatus>) -> Self {
+        let now = clock::now();
+        let connections = Connection::ALL
+            .into_iter()
+            .map(|connection| {
+                metrics::connected(connection.name(), false);
+                ConnectionStatus { name: connection.name(), state: ConnectionState::Connecting, since: now }
+            })
+            .collect();
+        let plugins = plugins.into_iter().map(|name| (name, PluginStatus::default())).collect();
+        let state = State { connections, plugins, routes, queues: IndexMap::new(), stopping: false };
+        Self { instance: instance.to_owned(), started: now, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection was made or lost.
+    pub fn set_connection(&self, connection: Connection, state: ConnectionState) {
+        let up = matches!(state, ConnectionState::Connected { .. });
+        metrics::connected(connection.name(), up);
+        let mut all = self.state();
+        if let Some(status) = all.connections.iter_mut().find(|status| status.name == connection.name()) {
+            if std::mem::discriminant(&status.state) != std::mem::discriminant(&state) {
+                status.since = clock::now();
+            }
+            status.state = state;
+        }
+    }
+
+    /// A build went live.
+    pub fn plugin_live(&self, name: &str, build: LiveBuild) {
+        metrics::reload(name, "live");
+        self.state().plugins.entry(name.to_owned()).or_default().live = Some(build);
+    }
+
+    /// A build was refused.
+    pub fn plugin_refused(&self, name: &str, refused: Refused) {
+        metrics::reload(name, "refused");
+        self.state().plugins.entry(name.to_owned()).or_default().last_refusal = Some(refused);
+    }
+
+    /// How many entries a list has.
+    pub fn set_queue_length(&self, list: &str, entries: u64) {
+        metrics::queue_length(list, entries);
+        self.state().queues.insert(list.to_owned(), entries);
+    }
+
+    /// The gateway is on its way out.
+    pub fn stopping(&self) {
+        self.state().stopping = true;
+    }
+
+    /// Why the gateway is not ready, one sentence each; empty: it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        reasons(&self.state())
+    }
+
+    /// Everything.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.state();
+        let not_ready = reasons(&state);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            instance: self.instance.clone(),
+            started: self.started,
+            ready: not_ready.is_empty(),
+            not_ready,
+            connections: state.connections.clone(),
+            routes: state.routes.clone(),
+            plugins: state
+                .plugins
+                .iter()
+                .map(|(name, status)| NamedPlugin { name: name.clone(), status: status.clone() })
+                .collect(),
+            queues: state.queues.clone(),
+        }
+    }
+}
+
+fn reasons(state: &State) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if state.stopping {
+        reasons.push("the gateway is shutting down".to_owned());
+    }
+    for ConnectionStatus { name, state, .. } in &state.connections {
+        match state {
+            ConnectionState::Connected { .. } => {}
+            ConnectionState::Connecting => reasons.push(format!("{name}: not connected yet")),
+            ConnectionState::Down { reason } => reasons.push(format!("{name}: {reason}; trying again")),
+        }
+    }
+    for (name, plugin) in state.plugins.iter().filter(|(_, plugin)| plugin.live.is_none()) {
+        reasons.push(match &plugin.last_refusal {
+            Some(refused) => format!("plugin {name} is missing: {} ({})", refused.reason, refused.step),
+            None => format!("plugin {name} is not loaded yet"),
+        });
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_why_it_is_not_ready() {
+        let board = Board::new("gateway-1", ["heartbeat".to_owned()], Vec::new());
+        board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None });
+        board.set_connection(Connection::MqttCommands, ConnectionState::Connected { detail: None });
+        board.set_connection(Connection::Redis, ConnectionState::Down { reason: "connection refused".to_owned() });
+        assert_eq!(
+            board.not_ready(),
+            ["redis: connection refused; trying again", "plugin heartbeat is not loaded yet"]
+        );
+        let refused = Refused { digest: None, step: "found".into(), reason: "no such file".into(), at: clock::now() };
+        board.plugin_refused("heartbeat", refused);
+        assert_eq!(board.not_ready()[1], "plugin heartbeat is missing: no such file (found)");
+    }
+}

@@ -1,0 +1,140 @@
+//! The handlers of a route, one after another: each job of one is a message of the next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluicegate_core::fault::Fault;
+use sluicegate_core::json;
+use sluicegate_core::message::{Failure, Job, Message, Output};
+
+use crate::sandbox::{Generation, Pool};
+
+/// The longest idempotency key, in bytes.
+const MAX_KEY_BYTES: usize = 256;
+
+/// What a chain made of a message.
+#[derive(Debug)]
+pub enum Made {
+    /// So many jobs for the queue, in order; their payloads are JSON that every back end can read. None: dropped on purpose.
+    Jobs(Vec<Job>),
+    /// A handler did not take it, or failed at it.
+    Failed(Failed),
+}
+
+/// Which handler, and why.
+#[derive(Debug)]
+pub struct Failed {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// What it said, or what it did.
+    pub reason: Reason,
+}
+
+/// Why a handler did not take a message.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// It refused it for good.
+    #[error("{0}")]
+    Rejected(String),
+    /// It could not take it now.
+    #[error("{0} (the plugin asks for another attempt)")]
+    Retry(String),
+    /// The call gave no answer.
+    #[error("the plugin {0}")]
+    Fault(#[from] Fault),
+    /// The answer is none that the gateway may pass on.
+    #[error("the plugin's job is {0}")]
+    NotJson(#[from] json::JsonError),
+    /// The idempotency key is empty or too long.
+    #[error("the plugin's idempotency key has {0} bytes; it must be 1 to {MAX_KEY_BYTES}")]
+    Key(usize),
+    /// It publishes, and may not.
+    #[error("the plugin publishes to `{0}`, which is not granted (grants.publish has no effect in this version)")]
+    NotGranted(String),
+}
+
+impl Reason {
+    /// One word, for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "rejected",
+            Self::Retry(_) => "retry",
+            Self::Fault(fault) => fault.kind(),
+            Self::NotJson(_) => "not-json",
+            Self::Key(_) => "key",
+            Self::NotGranted(_) => "not-granted",
+        }
+    }
+}
+
+/// What one handler did, for those who want to watch (`sluicegate try`).
+pub trait Watch {
+    /// A handler answered.
+    fn handler(&mut self, generation: &Generation, answer: Result<&[Output], String>);
+}
+
+impl Watch for () {
+    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
+}
+
+/// Runs a message through a chain.
+///
+/// # Cancel safety
+/// Dropped, the instances in use are thrown away; nothing was sent.
+pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, watch: &mut impl Watch) -> Made {
+    let mut jobs = vec![Job { payload: message.payload.clone(), idempotency_key: None }];
+    for generation in chain {
+        let mut next = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            message.payload = job.payload;
+            match handle(pool, generation, &message, watch).await {
+                Ok(mut made) => next.append(&mut made),
+                Err(reason) => return Made::Failed(failed(generation, reason)),
+            }
+        }
+        jobs = next;
+    }
+    match (jobs.iter().find_map(unfit), chain.last()) {
+        (Some(reason), Some(last)) => Made::Failed(failed(last, reason)),
+        _ => Made::Jobs(jobs),
+    }
+}
+
+async fn handle(
+    pool: &Pool,
+    generation: &Arc<Generation>,
+    message: &Message,
+    watch: &mut impl Watch,
+) -> Result<Vec<Job>, Reason> {
+    let answer = match pool.handle(generation, message).await {
+        Ok(Ok(outputs)) => Ok(outputs),
+        Ok(Err(Failure::Reject(reason))) => Err(Reason::Rejected(reason)),
+        Ok(Err(Failure::Retry(reason))) => Err(Reason::Retry(reason)),
+        Err(fault) => Err(Reason::Fault(fault)),
+    };
+    watch.handler(generation, answer.as_deref().map_err(ToString::to_string));
+    answer?
+        .into_iter()
+        .map(|output| match output {
+            Output::Job(job) => Ok(job),
+            Output::Publish(publication) => Err(Reason::NotGranted(publication.topic)),
+        })
+        .collect()
+}
+
+fn unfit(job: &Job) -> Option<Reason> {
+    if let Err(error) = json::check(&job.payload) {
+        return Some(Reason::NotJson(error));
+    }
+    match job.idempotency_key.as_ref().map(String::len) {
+        Some(length) if length == 0 || length > MAX_KEY_BYTES => Some(Reason::Key(length)),
+        _ => None,
+    }
+}
+
+fn failed(generation: &Generation, reason: Reason) -> Failed {
+    Failed { plugin: generation.name().to_owned(), version: generation.version().to_owned(), reason }
+}

@@ -1,0 +1,60 @@
+//! What becomes a dead letter, and what stands in it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sluicegate_core::dead_letter::{DeadLetter, Kind};
+
+use crate::redis::push::Push;
+use crate::uplink::chain::Failed;
+
+/// A message that no attempt could process.
+pub struct Letter<'a> {
+    /// Why.
+    pub reason: &'a str,
+    /// The route that took it.
+    pub route: Option<&'a str>,
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its machine, as the topic names it.
+    pub serial_no: Option<&'a str>,
+    /// The handler that refused it.
+    pub failed: Option<&'a Failed>,
+    /// When it was received.
+    pub received_at: &'a str,
+    /// What came.
+    pub payload: &'a Bytes,
+}
+
+impl Letter<'_> {
+    /// For the list of dead letters.
+    #[must_use]
+    pub fn push(&self, key: &Arc<str>) -> Push {
+        let (payload, payload_base64) = text_or_base64(self.payload);
+        let letter = DeadLetter {
+            kind: Kind::Message,
+            reason: self.reason,
+            route: self.route,
+            topic: Some(self.topic),
+            serial_no: self.serial_no,
+            plugin: self.failed.map(|failed| failed.plugin.as_str()),
+            plugin_version: self.failed.map(|failed| failed.version.as_str()),
+            attempts: u32::from(self.failed.is_some()),
+            received_at: self.received_at,
+            payload,
+            payload_base64,
+        };
+        Push { key: key.clone(), value: letter.to_json().into() }
+    }
+}
+
+/// A payload as a dead letter holds it: the text, or base64 where it is not UTF-8.
+#[must_use]
+pub fn text_or_base64(payload: &[u8]) -> (Option<&str>, Option<String>) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(STANDARD.encode(payload))),
+    }
+}
