@@ -1,1 +1,10 @@
-//! placeholder
+//! Sluicegate: a gateway between MQTT and Redis whose handlers are WebAssembly components.
+//!
+//! The way of a message is told by the names of the modules; ARCHITECTURE.md is the map.
+
+pub mod live;
+pub mod mqtt;
+pub mod redis;
+pub mod sandbox;
+pub mod telemetry;
+pub mod uplink;

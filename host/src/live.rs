@@ -67,7 +67,8 @@ impl Live {
     pub fn with(&self, generation: &Arc<Generation>) -> Self {
         let mut plugins = self.plugins.clone();
         plugins.insert(generation.name().to_owned(), generation.clone());
-        let swap = |old: &Arc<Generation>| if old.name() == generation.name() { generation.clone() } else { old.clone() };
+        let swap =
+            |old: &Arc<Generation>| if old.name() == generation.name() { generation.clone() } else { old.clone() };
         Self {
             number: self.number + 1,
             settings: self.settings.clone(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// How deep arrays and objects may be nested. PHP reads 512 levels, others fewer; no machine's message needs more than this.
 pub const MAX_DEPTH: usize = 64;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
-    AckMode, Broker, BrokerSessionResumePolicy, ConnectionError, MqttOptions, NetworkOptions, TlsConfiguration, Transport,
+    AckMode, Broker, BrokerSessionResumePolicy, ConnectionError, MqttOptions, NetworkOptions, TlsConfiguration,
+    Transport,
 };
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Mqtt, MqttUrl, Tls};
@@ -56,7 +57,11 @@ pub struct Connect {
 ///
 /// # Errors
 /// [`MqttError::TlsFile`], where a certificate cannot be read.
-pub(super) fn options(mqtt: &Mqtt, embedded: Option<std::net::SocketAddr>, connect: &Connect) -> Result<MqttOptions, MqttError> {
+pub(super) fn options(
+    mqtt: &Mqtt,
+    embedded: Option<std::net::SocketAddr>,
+    connect: &Connect,
+) -> Result<MqttOptions, MqttError> {
     let (tls, host, port) = match (&mqtt.url, embedded) {
         (MqttUrl::At { tls, host, port }, _) => (*tls, host.clone(), *port),
         (MqttUrl::Embedded, Some(address)) => (false, address.ip().to_string(), address.port()),

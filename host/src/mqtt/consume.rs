@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v5::{ConnAck, Filter, Packet, Publish, RetainForwardRule, SubscribeReasonCode};
+use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
@@ -184,10 +184,11 @@ impl Consumer {
         match packet {
             Packet::ConnAck(connack) => self.on_connected(connack),
             Packet::SubAck(suback) => {
-                let refused = self.subscriptions.iter().zip(&suback.return_codes).find_map(|(wanted, code)| match code {
-                    SubscribeReasonCode::Success(_) => None,
-                    code => Some(format!("the broker refused the subscription to {}: {code:?}", wanted.filter)),
-                });
+                let refused =
+                    self.subscriptions.iter().zip(&suback.return_codes).find_map(|(wanted, code)| match code {
+                        SubscribeReasonCode::Success(_) => None,
+                        code => Some(format!("the broker refused the subscription to {}: {code:?}", wanted.filter)),
+                    });
                 match refused {
                     Some(reason) => {
                         tracing::error!(%reason, "cannot subscribe; check the broker's access rules");
@@ -208,7 +209,7 @@ impl Consumer {
         self.retry.connected();
         let epoch = self.ledger.reconnected();
         tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.name);
-        let filters = self.subscriptions.iter().map(|subscription| Filter {
+        let filters = self.subscriptions.iter().map(|subscription| SubscribeFilter {
             path: subscription.filter.clone(),
             qos: match subscription.qos {
                 0 => QoS::AtMostOnce,

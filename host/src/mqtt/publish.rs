@@ -110,8 +110,7 @@ impl Connected {
                     connected = true;
                     self.retry.connected();
                     tracing::info!(connection = "commands", "Connected to {}", self.name);
-                    self.board
-                        .set_connection(Connection::MqttCommands, ConnectionState::Connected { detail: None });
+                    self.board.set_connection(Connection::MqttCommands, ConnectionState::Connected { detail: None });
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -72,8 +72,7 @@ impl Connector {
         };
         let info = address.into_connection_info().map_err(wrong)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let client =
-            Client::open(info.set_redis_settings(server).set_tcp_settings(tcp)).map_err(wrong)?;
+        let client = Client::open(info.set_redis_settings(server).set_tcp_settings(tcp)).map_err(wrong)?;
         Ok(Self { client })
     }
 

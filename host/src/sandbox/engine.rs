@@ -67,8 +67,7 @@ fn config() -> Config {
         .epoch_interruption(true)
         .concurrency_support(false)
         .max_wasm_stack(WASM_STACK)
-        .async_stack_size(WASM_STACK + (512 << 10))
-        .parallel_compilation(false);
+        .async_stack_size(WASM_STACK + (512 << 10));
     // The latest advisories sit in these, and no plugin needs them. Leaving out the engine's Cargo features alone is not
     // enough: without `gc` a guest's `ref.test` ended the whole process.
     for feature in [

@@ -86,8 +86,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
         None => return Err(verified(Problem::Manifest("it is missing".to_owned()))),
     };
     let samples = match surface.samples {
-        Some(bytes) => sluicegate_samples::parse_section(bytes)
-            .map_err(|error| verified(Problem::Samples(error.to_string())))?,
+        Some(bytes) => {
+            sluicegate_samples::parse_section(bytes).map_err(|error| verified(Problem::Samples(error.to_string())))?
+        }
         None => Vec::new(),
     };
     let world = check(&surface.imports, &surface.exports).map_err(|problem| Refusal::new(Step::Checked, problem))?;
@@ -142,7 +143,9 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
     let manifest: Manifest = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     let fit = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
     if !fit(&manifest.name, 64) || !fit(&manifest.version, 64) || !fit(&manifest.description, 512) {
-        return Err("name and version have 1 to 64 characters, the description up to 512, none a control character".to_owned());
+        return Err(
+            "name and version have 1 to 64 characters, the description up to 512, none a control character".to_owned()
+        );
     }
     Ok(manifest)
 }

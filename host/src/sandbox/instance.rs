@@ -144,7 +144,9 @@ impl Instance {
         };
         let answer = AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind().await;
         match self.unwrap(answer)? {
-            Ok(payload) if payload.len() as u64 > self.limits.output.0 => Err(Fault::OutputTooLarge(self.limits.output)),
+            Ok(payload) if payload.len() as u64 > self.limits.output.0 => {
+                Err(Fault::OutputTooLarge(self.limits.output))
+            }
             Ok(payload) => Ok(Ok(payload.into())),
             Err(failure) => Ok(Err(lift_failure(failure))),
         }
@@ -216,7 +218,9 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits) -> Fault
     match trap {
         Some(Trap::Interrupt) => Fault::TimedOut(limits.call_timeout),
         _ if store.data().allowance.refused => Fault::OutOfMemory(ByteSize(limits.memory.0)),
-        _ if text.contains("hostcall fuel") || text.contains("fuel allocated for hostcalls") => Fault::OutputTooLarge(limits.output),
+        _ if text.contains("hostcall fuel") || text.contains("fuel allocated for hostcalls") => {
+            Fault::OutputTooLarge(limits.output)
+        }
         // The trap's own words; what surrounds them is a backtrace.
         Some(trap) => Fault::Trap(trap.to_string()),
         None => Fault::Garbage(text),

@@ -82,7 +82,9 @@ pub enum Problem {
     #[error("the engine refuses it: {0}")]
     Engine(String),
     /// It exports neither function, or both.
-    #[error("it exports {found}; a plugin exports either `handle` (world topic-handler) or `validate` (world command-validator)")]
+    #[error(
+        "it exports {found}; a plugin exports either `handle` (world topic-handler) or `validate` (world command-validator)"
+    )]
     World {
         /// What it exports.
         found: String,

@@ -27,7 +27,7 @@ pub fn rfc3339_millis(at: Timestamp, zone: UtcOffset) -> String {
 fn format(at: Timestamp, zone: UtcOffset, pattern: &str) -> String {
     // Invariant: an offset was checked when the settings were read, so it is one that exists.
     let offset = Offset::from_seconds(i32::from(zone.0) * 60).unwrap_or(Offset::UTC);
-    let local = at.to_zoned(TimeZone::fixed(offset));
+    let local = at.to_zoned_datetime(TimeZone::fixed(offset));
     let (sign, minutes) = if zone.0 < 0 { ('-', -zone.0) } else { ('+', zone.0) };
     format!("{}{sign}{:02}:{:02}", local.strftime(pattern), minutes / 60, minutes % 60)
 }

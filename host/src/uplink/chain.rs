@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::json;
 use sluicegate_core::message::{Failure, Job, Message, Output};

@@ -64,7 +64,12 @@ impl Lane {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn spawn(number: usize, work: mpsc::Receiver<Work>, sink: mpsc::Sender<Item>, dead_letters: Arc<str>) -> io::Result<Self> {
+    pub fn spawn(
+        number: usize,
+        work: mpsc::Receiver<Work>,
+        sink: mpsc::Sender<Item>,
+        dead_letters: Arc<str>,
+    ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
