@@ -1,0 +1,278 @@
+//! Builds the parts, supervises them, swaps what is live, and shuts down in order. Only here are tasks started.
+//!
+//! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
+
+mod build;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use indexmap::IndexMap;
+use sluicegate_core::settings::Settings;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AdminError};
+use crate::live::{Current, Live};
+use crate::mqtt::connect::MqttError;
+use crate::redis::connect::RedisFault;
+use crate::registry::{self, Proposal, Registry};
+use crate::sandbox::engine::EngineError;
+use crate::sandbox::{Generation, Sandbox};
+use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::{Exporter, RouteMetrics};
+
+use signals::Signals;
+
+/// After the limit is over, what is abandoned may still say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the gateway does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The broker's connection cannot even be tried.
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// Redis's connection cannot even be tried.
+    #[error(transparent)]
+    Redis(#[from] RedisFault),
+    /// A server in this process.
+    #[error(transparent)]
+    Embedded(#[from] crate::embedded::EmbeddedError),
+    /// Threads or signals.
+    #[error("the system gives no {what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A part ended that must not.
+    #[error("{part} stopped by itself: {reason}; the gateway shut down, and what was not acknowledged comes again")]
+    Fault {
+        /// Which.
+        part: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The shutdown limit was over.
+    #[error("not everything was finished within gateway.shutdown_timeout ({limit:?}): {parts}; what was not acknowledged comes again")]
+    Unfinished {
+        /// The limit.
+        limit: Duration,
+        /// What was not at its end.
+        parts: String,
+    },
+}
+
+/// A part's end: its name, and why it ended if it must not have.
+type End = (&'static str, Result<(), String>);
+
+/// Runs the gateway until a signal or a fault ends it.
+///
+/// # Errors
+/// [`GatewayError`] says what could not be started, or what stopped.
+pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), GatewayError> {
+    let mut signals = Signals::listen().map_err(|source| GatewayError::System { what: "signals", source })?;
+    let board = Arc::new(board(&settings));
+    let admin = admin::start(settings.admin.listen, board.clone(), exporter)?;
+    tracing::info!(address = %admin.address(), "admin listening");
+
+    let mut gateway = Gateway {
+        tasks: JoinSet::new(),
+        names: Vec::new(),
+        stop: CancellationToken::new(),
+        abandon: CancellationToken::new(),
+        last: CancellationToken::new(),
+        board: board.clone(),
+    };
+    let result = gateway.serve(settings.clone(), &mut signals).await;
+    board.stopping();
+    let ended = gateway.shut_down(settings.gateway.shutdown_timeout, &mut signals).await;
+    admin.stop();
+    result.and(ended)
+}
+
+fn board(settings: &Settings) -> Board {
+    let routes = settings
+        .routes
+        .iter()
+        .map(|route| RouteStatus {
+            name: route.name.clone(),
+            topic: route.topic.to_string(),
+            kind: route.kind.clone(),
+            handlers: route.handlers.clone(),
+            queue: route.queue.clone(),
+        })
+        .collect();
+    Board::new(&settings.gateway.instance, settings.plugins.keys().cloned(), routes)
+}
+
+/// The running parts.
+struct Gateway {
+    tasks: JoinSet<End>,
+    /// Of the tasks that have not ended.
+    names: Vec<&'static str>,
+    /// Take nothing more.
+    stop: CancellationToken,
+    /// Give up what is not finished.
+    abandon: CancellationToken,
+    /// Nothing uses the downlink connection and the embedded servers any more.
+    last: CancellationToken,
+    board: Arc<Board>,
+}
+
+impl Gateway {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_fallible(name, async {
+            task.await;
+            Ok(())
+        });
+    }
+
+    fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
+        self.names.push(name);
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Serves until a signal (good) or a fault.
+    async fn serve(&mut self, settings: Arc<Settings>, signals: &mut Signals) -> Result<(), GatewayError> {
+        let embedded = self.start_embedded(&settings).await?;
+        let sandbox = Sandbox::new()?;
+        // One place: the registry waits while a swap is made.
+        let (sender, mut proposals) = mpsc::channel(1);
+        let registry = Registry::new(sandbox.clone(), registry::wanted(&settings), sender, self.board.clone());
+        let stop = self.stop.clone();
+        self.spawn("the plugin registry", registry.run(stop));
+
+        let metrics: Arc<[RouteMetrics]> = settings.routes.iter().map(|route| RouteMetrics::new(&route.name)).collect();
+        let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
+        let mut first = Live::new(settings.clone(), plugins.clone(), metrics.clone());
+        // Until every plugin is there nothing is taken: the broker and the list keep it.
+        let live = loop {
+            match first {
+                Ok(live) => break live,
+                Err(missing) => tracing::debug!(?missing, "waiting for plugins"),
+            }
+            match self.next(&mut proposals, signals).await? {
+                Some(generation) => {
+                    plugins.insert(generation.name().to_owned(), generation.clone());
+                    self.announce(&generation);
+                    first = Live::new(settings.clone(), plugins.clone(), metrics.clone());
+                }
+                None => return Ok(()),
+            }
+        };
+        let current: Current = Arc::new(ArcSwap::from_pointee(live));
+        self.start_uplink(&settings, &current, embedded)?;
+        self.start_downlink(&settings, &current, embedded)?;
+        self.start_monitor(&settings, embedded)?;
+        while let Some(generation) = self.next(&mut proposals, signals).await? {
+            let next = current.load().with(&generation);
+            current.store(Arc::new(next));
+            self.announce(&generation);
+        }
+        Ok(())
+    }
+
+    /// The next build to make live; none: a signal says to stop.
+    async fn next(
+        &mut self,
+        proposals: &mut mpsc::Receiver<Proposal>,
+        signals: &mut Signals,
+    ) -> Result<Option<Arc<Generation>>, GatewayError> {
+        tokio::select! {
+            Some(proposal) = proposals.recv() => Ok(Some(proposal.generation)),
+            name = signals.next() => {
+                tracing::info!(signal = name, "shutting down");
+                Ok(None)
+            }
+            Some(ended) = self.tasks.join_next() => Err(match self.ended(ended) {
+                (part, Ok(())) => GatewayError::Fault { part, reason: "it came to its end".to_owned() },
+                (part, Err(reason)) => GatewayError::Fault { part, reason },
+            }),
+        }
+    }
+
+    fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) -> End {
+        match ended {
+            Ok((name, result)) => {
+                self.names.retain(|other| *other != name);
+                (name, result)
+            }
+            Err(error) => ("a task", Err(error.to_string())),
+        }
+    }
+
+    fn announce(&self, generation: &Generation) {
+        tracing::info!(
+            plugin = generation.name(),
+            version = generation.version(),
+            digest = %generation.digest(),
+            generation = generation.number(),
+            "a build is live"
+        );
+        self.board.plugin_live(
+            generation.name(),
+            LiveBuild {
+                version: generation.version().to_owned(),
+                digest: generation.digest().to_string(),
+                generation: generation.number(),
+                world: generation.world().to_string(),
+                since: clock::now(),
+            },
+        );
+    }
+
+    /// Stop taking, finish what was taken, acknowledge, disconnect; within the limit.
+    async fn shut_down(&mut self, limit: Duration, signals: &mut Signals) -> Result<(), GatewayError> {
+        self.stop.cancel();
+        let finished = tokio::select! {
+            finished = timeout(limit, self.finish()) => finished.is_ok(),
+            name = signals.next() => {
+                tracing::warn!(signal = name, "a second signal: ending at once; what was not acknowledged comes again");
+                false
+            }
+        };
+        if finished {
+            tracing::info!("everything taken is settled");
+            return Ok(());
+        }
+        let parts = self.names.join(", ");
+        self.abandon.cancel();
+        self.last.cancel();
+        let _ = timeout(LAST_WORDS, self.finish()).await;
+        Err(GatewayError::Unfinished { limit, parts })
+    }
+
+    /// The parts end one after another, as the channels between them close; those that the others need, last.
+    async fn finish(&mut self) {
+        while self.names.iter().any(|name| !build::LAST.contains(name)) {
+            let Some(ended) = self.tasks.join_next().await else { break };
+            if let (part, Err(reason)) = self.ended(ended) {
+                tracing::error!(part, reason, "a part failed while it shut down");
+                if part == "a task" {
+                    // Its name is not known; the rest ends by itself.
+                    continue;
+                }
+            }
+            if self.tasks.is_empty() {
+                break;
+            }
+        }
+        self.last.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
