@@ -1,1 +1,3 @@
-//! placeholder
+//! Sluicegate: a gateway between MQTT and Redis whose handlers are WebAssembly components.
+
+pub mod embedded;
