@@ -5,6 +5,7 @@
 pub mod live;
 pub mod mqtt;
 pub mod redis;
+pub mod registry;
 pub mod sandbox;
 pub mod telemetry;
 pub mod uplink;
