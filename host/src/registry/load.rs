@@ -1,14 +1,21 @@
 //! One file through all steps. It takes as long as compiling takes, so it is not for a thread that polls.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
 
 use super::Wanted;
 use crate::sandbox::inspect::{self, MAX_FILE_BYTES};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox, Step, rehearse};
+
+/// Readings of a file that changes meanwhile.
+const MAX_TRIES: u32 = 20;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file, read once, whole.
 pub struct File {
@@ -18,34 +25,62 @@ pub struct File {
     pub digest: Digest,
 }
 
-/// Reads a plugin's file. What is no regular file is not opened: a FIFO would wait for ever.
+/// Reads a plugin's file whole: where it changed meanwhile, once more. What is no regular file is not read.
 ///
 /// # Errors
 /// [`Refusal`] at `found`.
 pub fn read(path: &Path) -> Result<File, Refusal> {
-    let wrong = |reason: String| {
-        Refusal { step: Step::Found, problem: Problem::File { path: path.display().to_string(), reason } }
-    };
+    let mut tries = 0;
+    loop {
+        if let Some(file) = read_once(path)? {
+            return Ok(file);
+        }
+        tries += 1;
+        if tries == MAX_TRIES {
+            return Err(unreadable(path, "it changes while it is read; copy it beside and rename it".to_owned()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Nothing, where the file changed while it was read.
+fn read_once(path: &Path) -> Result<Option<File>, Refusal> {
     let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => wrong("no such file; check the plugin's path".to_owned()),
-        _ => wrong(error.to_string()),
+        io::ErrorKind::NotFound => Refusal { step: Step::Found, problem: Problem::Absent(path.display().to_string()) },
+        _ => unreadable(path, error.to_string()),
     };
-    let metadata = fs::metadata(path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err(wrong("not a regular file".to_owned()));
-    }
-    let too_large = |size| Refusal { step: Step::Found, problem: Problem::TooLarge { size, max: MAX_FILE_BYTES } };
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(too_large(metadata.len()));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    let check = |metadata: &fs::Metadata| {
+        if !metadata.is_file() {
+            return Err(unreadable(path, "not a regular file".to_owned()));
+        }
+        check_size(metadata.len())
+    };
+    // Looked at before it is opened, since opening a device may do something; and after, since it may be another now. A FIFO
+    // that took the file's place in between does not hold the opening up.
+    check(&fs::metadata(path).map_err(cannot)?)?;
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
+    let before = file.metadata().map_err(cannot)?;
+    check(&before)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0));
     // It may have grown since: one byte more than is allowed tells.
-    fs::File::open(path).map_err(cannot)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(too_large(bytes.len() as u64));
-    }
+    (&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    check_size(bytes.len() as u64)?;
+    let after = file.metadata().map_err(cannot)?;
+    let same = after.len() == bytes.len() as u64
+        && (after.mtime(), after.mtime_nsec()) == (before.mtime(), before.mtime_nsec());
     let digest = inspect::digest(&bytes);
-    Ok(File { bytes, digest })
+    Ok(same.then_some(File { bytes, digest }))
+}
+
+fn unreadable(path: &Path, reason: String) -> Refusal {
+    Refusal { step: Step::Found, problem: Problem::File { path: path.display().to_string(), reason } }
+}
+
+fn check_size(size: u64) -> Result<(), Refusal> {
+    if size > MAX_FILE_BYTES {
+        return Err(Refusal { step: Step::Found, problem: Problem::TooLarge { size, max: MAX_FILE_BYTES } });
+    }
+    Ok(())
 }
 
 /// Verifies, compiles, checks and rehearses a build.
@@ -68,4 +103,34 @@ pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Res
         .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Engine(error.to_string()) })?;
     runtime.block_on(rehearse(&generation))?;
     Ok(generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(path: &Path, part: &str) {
+        let refusal = read(path).err().expect("refused");
+        assert_eq!(refusal.step, Step::Found);
+        assert!(refusal.to_string().contains(part), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_plugins_size_neither_hangs_nor_fills_the_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        refused(&folder.path().join("nothing.wasm"), "no such file");
+        refused(folder.path(), "not a regular file");
+        let fifo = folder.path().join("fifo.wasm");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+        assert!(made.success());
+        refused(&fifo, "not a regular file");
+        refused(Path::new("/dev/zero"), "not a regular file");
+        let sparse = folder.path().join("sparse.wasm");
+        fs::File::create(&sparse).and_then(|file| file.set_len(2 << 30)).expect("a sparse file");
+        refused(&sparse, "2147483648 bytes; a plugin may have 33554432");
+        let empty = folder.path().join("empty.wasm");
+        fs::write(&empty, b"").expect("a file");
+        assert_eq!(read(&empty).expect("a file").bytes, b"");
+    }
 }

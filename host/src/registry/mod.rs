@@ -88,18 +88,20 @@ impl Registry {
     /// Loads every plugin, then each new build of it, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let paths = self.plugins.iter().map(|plugin| plugin.wanted.plugin.path.clone()).collect();
-        let mut watch = watch::Watch::new(paths);
+        // Watched first, read then: what changes in between is noticed.
+        let mut watch = watch::Watch::new(paths).await;
+        let mut changed: Vec<usize> = (0..self.plugins.len()).collect();
         loop {
-            for index in 0..self.plugins.len() {
+            for index in changed {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = self.look(index) => {}
                 }
             }
-            tokio::select! {
+            changed = tokio::select! {
                 () = stop.cancelled() => return,
-                () = watch.changed() => {}
-            }
+                changed = watch.changed() => changed,
+            };
         }
     }
 
@@ -148,10 +150,16 @@ impl Registry {
     fn unreadable(&mut self, index: usize, refusal: &Refusal) {
         let reason = refusal.problem.to_string();
         let watched = &mut self.plugins[index];
-        if watched.unreadable.as_ref() != Some(&reason) {
-            watched.unreadable = Some(reason);
-            self.refused(index, None, refusal);
+        if watched.unreadable.as_ref() == Some(&reason) {
+            return;
         }
+        watched.unreadable = Some(reason);
+        if watched.live.is_some() && refusal.problem.is_absence() {
+            let path = watched.wanted.plugin.path.display();
+            tracing::warn!(plugin = watched.wanted.name, %path, "the plugin's file is gone; the live build goes on");
+            return;
+        }
+        self.refused(index, None, refusal);
     }
 
     fn refused(&mut self, index: usize, digest: Option<Digest>, refusal: &Refusal) {

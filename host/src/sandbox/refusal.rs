@@ -47,6 +47,14 @@ impl Refusal {
     }
 }
 
+impl Problem {
+    /// Whether there is no file at all.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent(_))
+    }
+}
+
 /// What is wrong with a build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -58,6 +66,9 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// Nothing is there.
+    #[error("{0}: no such file; check the plugin's path")]
+    Absent(String),
     /// Larger than a plugin may be.
     #[error("the file has {size} bytes; a plugin may have {max}")]
     TooLarge {
