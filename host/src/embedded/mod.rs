@@ -34,6 +34,14 @@ pub enum EmbeddedError {
         #[source]
         source: std::io::Error,
     },
+    /// The environment names no address.
+    #[error("{variable} is `{text}`; it must be an address and a port such as 127.0.0.1:1883")]
+    Address {
+        /// The variable.
+        variable: &'static str,
+        /// What it holds.
+        text: String,
+    },
     /// The broker's library refused.
     #[error(
         "the embedded MQTT broker did not start on `{address}`: {reason}; choose another port, or use a real MQTT broker"
@@ -44,6 +52,17 @@ pub enum EmbeddedError {
         /// What the library said.
         reason: String,
     },
+}
+
+/// Where an embedded server listens: a variable of the environment, or `port` on the loopback address.
+///
+/// # Errors
+/// [`EmbeddedError::Address`], where the variable holds no address.
+pub fn listen(variable: &'static str, port: u16) -> Result<SocketAddr, EmbeddedError> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().map_err(|_| EmbeddedError::Address { variable, text }),
+        Err(_) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+    }
 }
 
 /// Invariant: both servers bind only what passed here.
