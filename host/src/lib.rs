@@ -2,10 +2,17 @@
 //!
 //! The way of a message is told by the names of the modules; ARCHITECTURE.md is the map.
 
+pub mod admin;
+pub mod cli;
+pub mod downlink;
+pub mod embedded;
+pub mod gateway;
 pub mod live;
 pub mod mqtt;
 pub mod redis;
 pub mod registry;
 pub mod sandbox;
+pub mod settings;
 pub mod telemetry;
+pub mod tls;
 pub mod uplink;

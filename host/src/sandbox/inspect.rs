@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sluicegate_core::digest::Digest;
 use sluicegate_samples::Sample;
-use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
+use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
 use super::refusal::{Problem, Refusal, Step};
 
@@ -115,7 +115,11 @@ impl<'a> Surface<'a> {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        surface.imports.push(import.map_err(wrong)?.name.name.to_owned());
+                        let import = import.map_err(wrong)?;
+                        // A type is a name for a shape, nothing that could be called.
+                        if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                            surface.imports.push(import.name.name.to_owned());
+                        }
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 0 => {

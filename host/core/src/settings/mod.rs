@@ -1,10 +1,73 @@
 //! The settings: as written (a TOML file and the environment) and as resolved (what the rest of the program reads).
+//!
+//! - [`table`]: every key, once: type, default, meaning.
+//! - `written`: a file's entries and where they stand.
+//! - [`interpolate`]: `${…}` in values.
+//! - `resolve`: defaults, types, checks across keys.
+//! - [`schema`]: the JSON schema for editors.
 
+mod effective;
+mod error;
+pub mod interpolate;
+mod resolve;
 mod resolved;
+pub mod schema;
+pub mod table;
 mod units;
+mod urls;
+mod written;
 
+pub use effective::{Effective, to_toml};
+pub use error::{Place, SettingsError, SettingsErrors};
+pub use resolve::Outside;
 pub use resolved::{
     Admin, Commands, Gateway, Grants, Limits, Mqtt, MqttUrl, OnFailure, Plugin, Priority, Queues, Redis, RedisUrl,
     Route, Secret, Settings, Spool, Tls, WhenBehind,
 };
-pub use units::{ByteSize, UtcOffset};
+pub use units::{ByteSize, UtcOffset, show_duration};
+
+/// The built-in settings: what applies where no file is given.
+pub const BUILT_IN: &str = include_str!("../../../../config/sluicegate.toml");
+
+/// Settings, and what is worth saying of them.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// They.
+    pub settings: Settings,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<String>,
+    /// Keys that the file sets and that have no effect in this version.
+    pub without_effect: Vec<String>,
+    /// Every key with its value and where that came from.
+    pub effective: Vec<Effective>,
+}
+
+/// Reads a settings file (its name for messages, and its text), or the built-in settings.
+///
+/// # Errors
+/// [`SettingsErrors`] holds every mistake that was found.
+pub fn read(file: Option<(&str, &str)>, outside: &Outside<'_>) -> Result<Resolved, SettingsErrors> {
+    let built_in = written::Reader::new("built-in settings", BUILT_IN).read();
+    let mut reader = file.map(|(name, text)| written::Reader::new(name, text));
+    let written = reader.as_mut().map(written::Reader::read).unwrap_or_default();
+    let mut resolver = resolve::Resolver {
+        outside,
+        errors: reader.map(|reader| reader.errors).unwrap_or_default(),
+        warnings: Vec::new(),
+        without_effect: Vec::new(),
+        effective: Vec::new(),
+    };
+    let settings = resolver.resolve(&written, &built_in);
+    match settings {
+        Some(settings) => Ok(Resolved {
+            settings,
+            warnings: resolver.warnings,
+            without_effect: resolver.without_effect,
+            effective: resolver.effective,
+        }),
+        None => Err(SettingsErrors(resolver.errors)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

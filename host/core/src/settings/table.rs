@@ -1,0 +1,259 @@
+//! Every key of the settings, in one table: its type, its default, when a change of it applies, what it means. The reader,
+//! the schema and the documentation are made from it.
+
+use std::fmt;
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Any text.
+    Text,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within bounds.
+    Integer(u64, u64),
+    /// `10s`, `100ms`, `5m`, `1h`, `1d`; bounds in milliseconds.
+    Duration(u64, u64),
+    /// `64KiB`, `1MiB`, `1GiB`; bounds in bytes.
+    Size(u64, u64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// `+08:00` or `Z`.
+    Offset,
+    /// `mqtt://host:port`, `mqtts://host:port` or `embedded`.
+    MqttUrl,
+    /// `redis://host:port/db`, `rediss://…` or `embedded`.
+    RedisUrl,
+    /// `address:port`.
+    Address,
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("a text"),
+            Self::Bool => f.write_str("`true` or `false`"),
+            Self::Integer(least, most) => write!(f, "an integer from {least} to {most}"),
+            Self::Duration(least, most) => write!(
+                f,
+                "a duration such as \"10s\" (units ms, s, m, h, d), from {} to {}",
+                super::units::show_millis(*least),
+                super::units::show_millis(*most)
+            ),
+            Self::Size(least, most) => write!(
+                f,
+                "a size such as \"1MiB\" (units B, KiB, MiB, GiB), from {} to {}",
+                super::ByteSize(*least),
+                super::ByteSize(*most)
+            ),
+            Self::Word(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
+            Self::Texts => f.write_str("a list of texts"),
+            Self::Offset => f.write_str("an offset from UTC such as \"+08:00\" or \"Z\""),
+            Self::MqttUrl => f.write_str("\"mqtt://host:port\", \"mqtts://host:port\" or \"embedded\""),
+            Self::RedisUrl => f.write_str("\"redis://[user:password@]host:port[/db]\", \"rediss://…\" or \"embedded\""),
+            Self::Address => f.write_str("an address and a port such as \"127.0.0.1:9090\""),
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its section: `mqtt`, `plugins.*`, `plugins.*.limits`, `routes`.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Type,
+    /// Its default, as it would be written; none: it must be set, or may be left out (see `meaning`).
+    pub default: Option<&'static str>,
+    /// Whether this version does something with it.
+    pub effect: bool,
+    /// Whether it is never shown.
+    pub secret: bool,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: Type,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Key {
+    Key { section, name, kind, default, effect: true, secret: false, meaning }
+}
+
+impl Key {
+    const fn without_effect(mut self) -> Self {
+        self.effect = false;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+}
+
+const SECOND: u64 = 1_000;
+const DAY: u64 = 86_400 * SECOND;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+use Type::{Address, Bool, Duration, Integer, MqttUrl, Offset, RedisUrl, Size, Text, Texts, Word};
+
+/// All of them.
+pub const KEYS: &[Key] = &[
+    key(
+        "gateway",
+        "instance",
+        Text,
+        Some("${SLUICEGATE_INSTANCE:-gateway-1}"),
+        "Who this gateway is, among several; the same after a restart.",
+    ),
+    key("gateway", "time_zone", Offset, Some("+08:00"), "The offset of `received_at`."),
+    key("gateway", "shutdown_timeout", Duration(100, 3_600 * SECOND), Some("10s"), "How long an orderly end may take."),
+    key(
+        "mqtt",
+        "url",
+        MqttUrl,
+        Some("mqtt://${MQTT_BROKER_HOST:-127.0.0.1}:${MQTT_BROKER_PORT:-1883}"),
+        "Where the broker is; `embedded` starts one in this process, for trying out.",
+    ),
+    key(
+        "mqtt",
+        "client_id",
+        Text,
+        Some("${MQTT_GATEWAY_CLIENT_ID:-sluicegate}"),
+        "The client id of the uplink connection; the downlink's adds `-commands`.",
+    ),
+    key("mqtt", "name", Text, Some("MQTT broker"), "What log and status call the broker."),
+    key("mqtt", "username", Text, None, "The user name, where the broker wants one."),
+    key("mqtt", "password", Text, None, "Its password; best as `${file:PATH}`.").secret(),
+    key("mqtt", "ca_file", Text, None, "Certificates (PEM) to trust instead of the system's."),
+    key("mqtt", "client_cert_file", Text, None, "This gateway's certificate chain (PEM)."),
+    key("mqtt", "client_key_file", Text, None, "Its private key (PEM)."),
+    key(
+        "mqtt",
+        "session_expiry",
+        Duration(SECOND, 3_650 * DAY),
+        Some("1d"),
+        "How long the broker keeps the session of a gateway that is away.",
+    ),
+    key(
+        "mqtt",
+        "receive_maximum",
+        Integer(1, 65_535),
+        Some("2000"),
+        "Publishes that the broker may have under way to the gateway, unacknowledged.",
+    ),
+    key(
+        "mqtt",
+        "max_packet_size",
+        Size(KIB, 256 * MIB),
+        Some("1MiB"),
+        "The largest packet; 64 KiB are added, since a publish grows when it is passed on.",
+    ),
+    key("mqtt", "in_flight_bytes", Size(MIB, 1 << 40), Some("64MiB"), "Payload bytes in memory at once.")
+        .without_effect(),
+    key(
+        "redis",
+        "url",
+        RedisUrl,
+        Some("redis://${MQTT_REDIS_HOST:-127.0.0.1}:${MQTT_REDIS_PORT:-6379}"),
+        "Where Redis is; `embedded` starts one in this process, for trying out.",
+    ),
+    key("redis", "key_prefix", Text, Some(""), "What the back end's own client puts before every key."),
+    key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts.")
+        .without_effect(),
+    key("queues", "incoming", Text, Some("mqtt_incoming_jobs"), "The list of jobs."),
+    key("queues", "outgoing", Text, Some("mqtt_outgoing_commands"), "The list of commands."),
+    key("queues", "dead_letters", Text, Some("mqtt_dead_letters"), "The list of what no attempt could process."),
+    key(
+        "queues",
+        "dead_letters_max",
+        Integer(1, 1_000_000_000),
+        Some("100000"),
+        "The newest so many dead letters are kept.",
+    ),
+    key("spool", "path", Text, Some("spool"), "Its folder.").without_effect(),
+    key("spool", "max_size", Size(MIB, 1 << 50), Some("1GiB"), "Its bound.").without_effect(),
+    key("plugins.*", "path", Text, None, "The component file; relative to the settings file. Must be set."),
+    key("plugins.*.limits", "call_timeout", Duration(1, 60 * SECOND), Some("100ms"), "Wall time of one call."),
+    key("plugins.*.limits", "memory", Size(64 * KIB, 256 * MIB), Some("32MiB"), "Memory of one instance."),
+    key("plugins.*.limits", "output", Size(KIB, 64 * MIB), Some("1MiB"), "All outputs of one call together."),
+    key("plugins.*.grants", "state", Bool, Some("false"), "Its own keys in Redis.").without_effect(),
+    key("plugins.*.grants", "publish", Texts, Some("[]"), "Topics that it may publish to.").without_effect(),
+    key("plugins.*.grants", "http", Texts, Some("[]"), "Hosts that it may call.").without_effect(),
+    key("routes", "name", Text, None, "Unique. Must be set."),
+    key("routes", "type", Text, None, "The envelope's `type`; the route's name, unless set."),
+    key("routes", "topic", Text, None, "A topic filter with named levels, `{serial_no}` among them. Must be set."),
+    key("routes", "handlers", Texts, None, "Plugins, in order. Must be set."),
+    key("routes", "queue", Text, None, "The list of its jobs; `queues.incoming`, unless set."),
+    key("routes", "qos", Integer(0, 2), Some("1"), "Of the subscription."),
+    key("routes", "attempts", Integer(1, 100), Some("3"), "Of a message whose handler fails in a way that may pass.")
+        .without_effect(),
+    key(
+        "routes",
+        "on_failure",
+        Word(&["dead-letter", "drop", "block", "pass-through"]),
+        Some("dead-letter"),
+        "What then.",
+    )
+    .without_effect(),
+    key(
+        "routes",
+        "dedupe",
+        Duration(SECOND, 365 * DAY),
+        None,
+        "A job with an idempotency key seen within this time is not pushed again.",
+    )
+    .without_effect(),
+    key(
+        "routes",
+        "priority",
+        Word(&["normal", "low"]),
+        Some("normal"),
+        "Low routes are set aside first while the back end is behind.",
+    )
+    .without_effect(),
+    key("routes", "when_behind", Word(&["all", "latest"]), Some("all"), "What a low route keeps then.")
+        .without_effect(),
+    key(
+        "commands",
+        "topic",
+        Text,
+        Some("machine/{target}/command"),
+        "Where commands are published; holds `{target}` once.",
+    ),
+    key("commands", "validator", Text, None, "The plugin that checks them."),
+    key("commands", "expiry", Duration(SECOND, 365 * DAY), Some("60s"), "Of a command that names none itself.")
+        .without_effect(),
+    key("commands", "in_flight", Integer(1, 10_000), Some("1000"), "Commands sent and not yet confirmed."),
+    key(
+        "commands",
+        "wait_for_subscriber",
+        Duration(0, DAY),
+        Some("30s"),
+        "While no one listens on the machine's topic.",
+    )
+    .without_effect(),
+    key(
+        "commands",
+        "dedupe",
+        Duration(0, 365 * DAY),
+        Some("1h"),
+        "A `message_id` seen within this time is not sent again.",
+    )
+    .without_effect(),
+    key("admin", "listen", Address, Some("127.0.0.1:9090"), "/healthz /readyz /metrics /api/status"),
+];
+
+/// The keys of a section.
+pub fn of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}

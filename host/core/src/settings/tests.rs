@@ -1,0 +1,255 @@
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::interpolate::Sources;
+use super::*;
+
+fn read_with(text: Option<&str>, environment: &[(&str, &str)]) -> Result<Resolved, SettingsErrors> {
+    let environment: HashMap<&str, &str> = environment.iter().copied().collect();
+    let variable = |name: &str| environment.get(name).map(|value| (*value).to_owned());
+    let file = |path: &str| if path == "secret" { Ok("s3cret\n".to_owned()) } else { Err("no such file".to_owned()) };
+    let outside = Outside {
+        sources: Sources { variable: &variable, file: &file },
+        base: Path::new("/etc/sluicegate"),
+        built_in_plugin: &|name| PathBuf::from(format!("/plugins/{name}.wasm")),
+    };
+    read(text.map(|text| ("s.toml", text)), &outside)
+}
+
+#[track_caller]
+fn wrong(text: &str, expected: &[&str]) {
+    let errors = read_with(Some(text), &[]).expect_err("refused");
+    let lines: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn with_no_file_the_environment_alone_is_enough() {
+    let environment = [
+        ("MQTT_BROKER_HOST", "emqx"),
+        ("MQTT_BROKER_PORT", "1884"),
+        ("MQTT_GATEWAY_CLIENT_ID", "gw"),
+        ("MQTT_REDIS_HOST", "cache"),
+        ("MQTT_REDIS_PORT", ""),
+    ];
+    let settings = read_with(None, &environment).expect("good").settings;
+    assert_eq!(settings.mqtt.url, MqttUrl::At { tls: false, host: "emqx".into(), port: 1884 });
+    assert_eq!(settings.mqtt.client_id, "gw");
+    assert!(matches!(settings.redis.url, RedisUrl::At { ref host, port: 6379, .. } if host == "cache"));
+    assert_eq!(settings.plugins["heartbeat"].path, Path::new("/plugins/heartbeat.wasm"));
+    assert_eq!(settings.routes.len(), 3);
+    assert_eq!(settings.commands.validator.as_deref(), Some("command-validation"));
+}
+
+#[test]
+fn the_shipped_file_is_the_defaults_and_has_no_warning() {
+    let shipped = read_with(Some(BUILT_IN), &[]).expect("good");
+    assert_eq!(shipped.warnings, Vec::<String>::new());
+    let mut none = read_with(None, &[]).expect("good").settings;
+    for (name, plugin) in &mut none.plugins {
+        plugin.path = PathBuf::from(format!("/etc/sluicegate/plugins/{name}.wasm"));
+    }
+    assert_eq!(shipped.settings, none);
+}
+
+/// Every default that the shipped file shows in a comment or sets is the table's.
+#[test]
+fn the_shipped_file_shows_the_tables_defaults() {
+    let mut section = "";
+    let mut seen = 0;
+    for line in BUILT_IN.lines() {
+        section = match line {
+            "# [plugins.NAME.limits]" => "plugins.*.limits",
+            _ if line.starts_with("# [plugins.NAME.grants]") => "plugins.*.grants",
+            _ if line.starts_with("# Every route may also have") => "routes",
+            _ if line.starts_with('[') => match line.trim_end_matches(']').trim_start_matches('[') {
+                name if name.starts_with("plugins.") => "plugins.*",
+                name => table::KEYS.iter().find(|key| key.section == name).map_or("", |key| key.section),
+            },
+            _ => section,
+        };
+        let Some((name, rest)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
+        let Some(default) = table::of(section).find(|key| key.name == name).and_then(|key| key.default) else {
+            continue;
+        };
+        let value = rest.split("  ").next().unwrap_or(rest).trim().replace('_', "");
+        let value = if value.starts_with('"') { value.trim_matches('"').to_owned() } else { value };
+        assert_eq!(value, default.replace('_', ""), "{section}.{name}");
+        seen += 1;
+    }
+    assert!(seen >= 25, "only {seen} defaults were compared");
+}
+
+#[test]
+fn a_mistake_is_told_with_place_key_and_what_is_allowed() {
+    wrong(
+        "[mqtt]\nrecieve_maximum = 5\n",
+        &["s.toml:2:1: mqtt.recieve_maximum: unknown key; did you mean `receive_maximum`?"],
+    );
+    wrong("[mqqt]\n", &["s.toml:1:2: mqqt: unknown section; did you mean `mqtt`?"]);
+    wrong(
+        "[mqtt]\n  receive_maximum = \"many\"\n",
+        &["s.toml:2:21: mqtt.receive_maximum: expected an integer from 1 to 65535, found `many`"],
+    );
+    wrong(
+        "[mqtt]\nreceive_maximum = 0\nsession_expiry = \"soon\"\n",
+        &[
+            "s.toml:3:18: mqtt.session_expiry: expected a duration such as \"10s\" (units ms, s, m, h, d), from 1s to 3650d, found `soon`",
+            "s.toml:2:19: mqtt.receive_maximum: expected an integer from 1 to 65535, found `0`",
+        ],
+    );
+    wrong(
+        "[mqtt]\nurl = 5\n",
+        &["s.toml:2:7: mqtt.url: expected \"mqtt://host:port\", \"mqtts://host:port\" or \"embedded\", found `5`"],
+    );
+    wrong(
+        "[mqtt]\nurl = \"mqtt://u:p@h\"\n",
+        &["s.toml:2:7: mqtt.url: holds a user name; write it in mqtt.username and mqtt.password"],
+    );
+    wrong("[mqtt]\npassword = \"x\"\n", &["s.toml:2:12: mqtt.password: needs `mqtt.username` beside it"]);
+    wrong(
+        "[gateway]\ninstance = \"a b\"\n",
+        &["s.toml:2:12: gateway.instance: must be 1 to 64 of letters, digits, `_`, `.` and `-`, found `a b`"],
+    );
+    wrong(
+        "[admin]\nlisten = \"9090\"\n",
+        &["s.toml:2:10: admin.listen: expected an address and a port such as \"127.0.0.1:9090\", found `9090`"],
+    );
+    wrong(
+        "[queues]\noutgoing = \"mqtt_incoming_jobs\"\n",
+        &["s.toml:2:12: queues: incoming, outgoing and dead_letters must be three different lists"],
+    );
+    wrong(
+        "[redis]\nkey_prefix = \"{x}\"\n",
+        &["s.toml:2:14: redis.key_prefix: must hold no braces: they are what a Redis cluster places keys by"],
+    );
+    wrong(
+        "[commands]\ntopic = \"machine/+/command\"\n",
+        &[
+            "s.toml:2:9: commands.topic: the topic holds a wildcard; commands are published, so it must be a full topic with `{target}`",
+        ],
+    );
+    wrong(
+        "[mqtt]\nname = \"${NONE}\"\n",
+        &["s.toml:2:8: mqtt.name: the environment has no NONE; set it, or write `${NONE:-default}`"],
+    );
+    wrong("mqtt = 5", &["s.toml:1:8: mqtt: must be a section, `[mqtt]`"]);
+}
+
+#[test]
+fn a_syntax_error_has_a_place() {
+    let errors = read_with(Some("[mqtt]\nurl = \n"), &[]).expect_err("refused");
+    let place = errors.0[0].place.clone().expect("a place");
+    assert_eq!((place.line, errors.0[0].key.as_str()), (2, ""));
+}
+
+const PLUGIN: &str = "[plugins.a]\npath = \"a.wasm\"\n";
+
+#[test]
+fn routes_are_checked_against_plugins_and_each_other() {
+    let route = |rest: &str| format!("{PLUGIN}[[routes]]\n{rest}\n");
+    wrong(
+        &route("topic = \"m/{serial_no}\"\nhandlers = [\"a\"]"),
+        &["s.toml:3:1: routes[0].name: is missing; a route needs name, topic and handlers"],
+    );
+    wrong(
+        &route("name = \"r\"\ntopic = \"m/{serial}\"\nhandlers = [\"aa\"]"),
+        &[
+            "s.toml:5:9: routes[0].topic: must hold `{serial_no}` as a level: it says which machine a message is from",
+            "s.toml:6:12: routes[0].handlers: there is no plugin `aa`; did you mean `a`?",
+        ],
+    );
+    wrong(
+        &format!(
+            "{PLUGIN}[[routes]]\nname = \"r\"\ntopic = \"m/{{serial_no}}/+\"\nhandlers = [\"a\"]\n\
+             [[routes]]\nname = \"r\"\ntopic = \"m/{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
+        ),
+        &[
+            "s.toml:7:1: routes[1].name: `r` is the name of another route; names are unique",
+            "s.toml:7:1: routes[1].topic: `m/{serial_no}/x` can never match: route `r` stands before it and takes every topic of it; put it before",
+        ],
+    );
+    wrong(PLUGIN, &["routes: there is none; write at least one `[[routes]]` with name, topic and handlers"]);
+    wrong(
+        "[plugins.a]\n[[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = []\n",
+        &["s.toml:1:10: plugins.a.path: is missing; it names the component file"],
+    );
+    wrong(
+        &route("name = \"r\"\ntopic = \"{serial_no}\"\nhandlers = [\"a\"]\non_failure = \"panic\""),
+        &[
+            "s.toml:7:14: routes[0].on_failure: expected one of \"dead-letter\", \"drop\", \"block\", \"pass-through\", found `panic`",
+        ],
+    );
+}
+
+#[test]
+fn overlaps_and_unused_plugins_are_warned_of() {
+    let text = format!(
+        "{PLUGIN}[plugins.b]\npath = \"b.wasm\"\n[[routes]]\nname = \"x\"\ntopic = \"m/{{serial_no}}/x\"\nhandlers = [\"a\"]\n\
+         [[routes]]\nname = \"all\"\ntopic = \"m/{{serial_no}}/+\"\nhandlers = [\"a\"]\n"
+    );
+    let warnings = read_with(Some(&text), &[]).expect("good").warnings;
+    assert_eq!(warnings.len(), 3);
+    assert!(warnings[0].contains("match route `x` too"), "{warnings:?}");
+    assert!(warnings[1].contains("commands.validator"), "{warnings:?}");
+    assert_eq!(warnings[2], "plugins.b: no route and no command uses it");
+}
+
+#[test]
+fn secrets_are_never_shown_and_sources_are() {
+    let text = "[mqtt]\nusername = \"g\"\npassword = \"${file:secret}\"\n[redis]\nurl = \"redis://:hunter2@h\"\n";
+    let resolved = read_with(Some(text), &[("SLUICEGATE_INSTANCE", "gw-7")]).expect("good");
+    assert_eq!(resolved.settings.mqtt.password, Some(Secret("s3cret".to_owned())));
+    let shown = to_toml(&resolved.effective);
+    assert!(
+        !shown.contains("s3cret")
+            && !shown.contains("hunter2")
+            && !format!("{:?}", resolved.settings).contains("s3cret")
+    );
+    assert!(shown.contains("password = \"***\"  # s.toml:3, file secret\n"), "{shown}");
+    assert!(shown.contains("url = \"redis://:***@h\"  # s.toml:5\n"), "{shown}");
+    assert!(shown.contains("instance = \"gw-7\"  # environment SLUICEGATE_INSTANCE\n"), "{shown}");
+    assert!(shown.contains("receive_maximum = 2000  # default\n"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_loads_to_the_same() {
+    let resolved = read_with(Some(BUILT_IN), &[]).expect("good");
+    let again = read_with(Some(&to_toml(&resolved.effective)), &[]).expect("good");
+    assert_eq!(again.settings, resolved.settings);
+}
+
+#[test]
+fn keys_without_effect_are_named() {
+    let resolved = read_with(Some("[spool]\nmax_size = \"2GiB\"\n"), &[]).expect("good");
+    // The built-in transaction route sets `dedupe`.
+    assert_eq!(resolved.without_effect, ["spool.max_size", "routes[2].dedupe"]);
+}
+
+#[test]
+fn the_schema_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/sluicegate.schema.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, schema::schema()).expect("written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(committed, schema::schema(), "run `BLESS=1 cargo test -p sluicegate-core schema` and commit the file");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "[\\[\\]a-z={}\"$:.\\n0-9 -]{0,200}") {
+        let _ = read_with(Some(&text), &[]);
+    }
+
+    #[test]
+    fn no_value_makes_it_panic(value in any::<String>(), key in 0..table::KEYS.len()) {
+        let key = table::KEYS[key];
+        let section = key.section.replace('*', "a");
+        let value = toml::Value::String(value).to_string();
+        let header = if section == "routes" { "[[routes]]".to_owned() } else { format!("[{section}]") };
+        let _ = read_with(Some(&format!("{header}\n{} = {value}\n", key.name)), &[]);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the server answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::telemetry::board::Board;
+use crate::telemetry::metrics::Exporter;
+
+/// Describes the others; a test compares it with what they answer.
+const OPENAPI: &str = include_str!("openapi.json");
+
+#[derive(Clone)]
+struct Shown {
+    board: Arc<Board>,
+    exporter: Exporter,
+}
+
+pub(super) fn routes(board: Arc<Board>, exporter: Exporter, loopback: bool) -> Router {
+    Router::new()
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/status", get(status))
+        .route("/api/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
+        .method_not_allowed_fallback(async || answer(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here"))
+        .layer(from_fn_with_state(loopback, known_host))
+        .with_state(Shown { board, exporter })
+}
+
+fn answer(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+async fn ready(State(shown): State<Shown>) -> Response {
+    let reasons = shown.board.not_ready();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics(State(shown): State<Shown>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.exporter.render()).into_response()
+}
+
+async fn status(State(shown): State<Shown>) -> Json<Value> {
+    // Invariant: it is made of texts and numbers.
+    Json(serde_json::to_value(shown.board.status()).unwrap_or_default())
+}
+
+/// A web page that a person of this machine looks at could reach a loopback address by a name of its own (DNS rebinding):
+/// such a request carries that name.
+async fn known_host(State(loopback): State<bool>, request: Request, next: Next) -> Response {
+    if loopback && !names_this_machine(request.headers()) {
+        return answer(StatusCode::FORBIDDEN, "this server listens on the loopback address; ask for it by that or as localhost");
+    }
+    next.run(request).await
+}
+
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_pass() {
+        let host = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, name.parse().expect("a header"));
+            names_this_machine(&headers)
+        };
+        assert!(host("localhost:9090") && host("127.0.0.1:9090") && host("[::1]:9090") && host("LOCALHOST"));
+        assert!(!host("evil.example:9090") && !host("localhost.evil.example"));
+        assert!(names_this_machine(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_description_names_every_route() {
+        let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths: Vec<&String> = openapi["paths"].as_object().expect("paths").keys().collect();
+        assert_eq!(paths, ["/api/openapi.json", "/api/status", "/healthz", "/metrics", "/readyz"]);
+    }
+
+    /// Every key of a real status is described, and none is described that is not there.
+    #[test]
+    fn the_description_is_of_the_real_status() {
+        let board = Board::new("gateway-1", ["heartbeat".to_owned()], Vec::new());
+        let status = serde_json::to_value(board.status()).expect("JSON");
+        let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let described = openapi["components"]["schemas"]["Status"]["properties"].as_object().expect("properties");
+        let mut described: Vec<&String> = described.keys().collect();
+        let mut real: Vec<&String> = status.as_object().expect("an object").keys().collect();
+        described.sort();
+        real.sort();
+        assert_eq!(described, real);
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line: arguments, exit codes, text.
+//!
+//! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
+//! - [`run`], [`check`], [`config`], [`plugin`], [`trial`]: a file a command.
+
+mod check;
+mod config;
+mod output;
+mod plugin;
+mod run;
+mod trial;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::telemetry::log::{self, Format};
+use output::{Code, Failure, Output};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  good
+  1  checked, and wrong; or stopped by a fault
+  2  a mistake on the command line
+  3  refused by the gateway
+  4  not reachable";
+
+/// A gateway between MQTT and Redis whose handlers are WebAssembly components.
+#[derive(Parser)]
+#[command(name = "sluicegate", version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The settings file; ./sluicegate.toml where it exists, else the built-in settings and the environment.
+    #[arg(long, global = true, value_name = "FILE", env = "SLUICEGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace or `module=level,…`; wins over RUST_LOG.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How it is logged.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "SLUICEGATE_LOG_FORMAT")]
+    log_format: Format,
+    /// Print one JSON object: {"ok", "data", "errors"}.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway until SIGTERM or Ctrl-C; a second one ends it at once.
+    Run,
+    /// Checks settings and plugins: everything short of connecting.
+    Check,
+    /// The settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// A plugin's file.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Shows what would become of a message; nothing is sent.
+    Try {
+        /// Its topic; without one, lines of `TOPIC PAYLOAD` are read from standard input.
+        topic: Option<String>,
+        /// Its payload; standard input, where it is left out.
+        payload: Option<String>,
+    },
+    /// Asks a running gateway whether it is ready.
+    Health {
+        /// Where its admin server listens; the settings' admin.listen, unless given.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<std::net::SocketAddr>,
+    },
+    /// Prints completions for a shell.
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every setting in force and where it came from; secrets are masked.
+    Show,
+    /// The JSON schema of the settings file (draft-07).
+    Schema,
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// What a component file says of itself.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Runs the samples inside a component file.
+    Test {
+        /// The component.
+        file: PathBuf,
+    },
+}
+
+/// Reads the arguments and does what they say.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
+        .map_err(|error| Failure::new(Code::Usage, error.to_string(), "sluicegate --help"))
+        .and_then(|()| dispatch(&arguments, &output));
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => output.fail(&failure).into(),
+    }
+}
+
+fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
+    let config = arguments.config.as_deref();
+    match &arguments.command {
+        Command::Run => run::run(config),
+        Command::Check => check::check(config, output),
+        Command::Config(ConfigCommand::Show) => config::show(config, output),
+        Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
+        Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
+        Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
+        Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
+        Command::Health { address } => check::health(config, *address, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);
+            Ok(output.text(&String::from_utf8_lossy(&script)))
+        }
+    }
+}

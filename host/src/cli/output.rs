@@ -1,0 +1,99 @@
+//! What is asked for goes to standard output; progress and mistakes to standard error.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    Good = 0,
+    Wrong = 1,
+    Usage = 2,
+    NotReachable = 4,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why a command could not do what was asked, and what to type next.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: Code,
+    messages: Vec<String>,
+    next: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: Code, message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code, messages: vec![message.into()], next: next.into() }
+    }
+
+    pub(super) fn many(code: Code, messages: Vec<String>, next: impl Into<String>) -> Self {
+        Self { code, messages, next: next.into() }
+    }
+}
+
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints what people see as it comes, and scripts only as a whole.
+    pub(super) fn people(&self, text: &str) {
+        if !self.json {
+            self.text(text);
+        }
+    }
+
+    /// Prints what was asked for: `text` for people, `data` for scripts.
+    pub(super) fn good(&self, text: &str, data: &Value) -> Code {
+        self.verdict(Code::Good, text, data, &[])
+    }
+
+    /// The same, where something is wrong: the mistakes stand in the JSON beside the data, and in the text already.
+    pub(super) fn verdict(&self, code: Code, text: &str, data: &Value, errors: &[String]) -> Code {
+        if self.json {
+            let errors: Vec<Value> = errors.iter().map(|message| json!({ "message": message })).collect();
+            self.text(&format!("{:#}\n", json!({ "ok": code == Code::Good, "data": data, "errors": errors })));
+        } else {
+            self.text(text);
+        }
+        code
+    }
+
+    /// Prints text as it is.
+    #[expect(clippy::unused_self, reason = "all that is printed goes this way")]
+    pub(super) fn text(&self, text: &str) -> Code {
+        let mut out = io::stdout().lock();
+        // A reader that has seen enough (`| head`) closes the pipe; that is no failure.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        Code::Good
+    }
+
+    /// Prints a failure.
+    pub(super) fn fail(&self, failure: &Failure) -> Code {
+        if self.json {
+            let errors: Vec<Value> =
+                failure.messages.iter().map(|message| json!({ "message": message, "hint": failure.next })).collect();
+            self.text(&format!("{:#}\n", json!({ "ok": false, "data": null, "errors": errors })));
+        } else {
+            let mut err = io::stderr().lock();
+            for message in &failure.messages {
+                let _ = writeln!(err, "error: {message}");
+            }
+            if !failure.next.is_empty() {
+                let _ = writeln!(err, "next: {}", failure.next);
+            }
+        }
+        failure.code
+    }
+}

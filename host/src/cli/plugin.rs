@@ -1,0 +1,64 @@
+//! `sluicegate plugin …`
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde_json::json;
+use sluicegate_core::settings::{Limits, Plugin};
+
+use super::output::{Code, Failure, Output};
+use crate::registry::load::{self, File};
+use crate::registry::Wanted;
+use crate::sandbox::{Refusal, Sandbox, inspect};
+
+fn read(file: &Path) -> Result<File, Failure> {
+    load::read(file).map_err(|refusal| wrong(&refusal, "sluicegate plugin inspect FILE"))
+}
+
+fn wrong(refusal: &Refusal, next: &str) -> Failure {
+    Failure::new(Code::Wrong, refusal.to_string(), next)
+}
+
+pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
+    let bytes = read(file)?.bytes;
+    let found = inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal, "cargo xtask plugins"))?;
+    let samples: Vec<&str> = found.samples.iter().map(|sample| sample.name.as_str()).collect();
+    let text = format!(
+        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
+        found.manifest.name,
+        found.manifest.version,
+        found.manifest.description,
+        found.world,
+        if found.imports.is_empty() { "none".to_owned() } else { found.imports.join(", ") },
+        if samples.is_empty() { "none".to_owned() } else { format!("{} ({})", samples.len(), samples.join(", ")) },
+        found.digest,
+        found.size,
+    );
+    let data = json!({
+        "manifest": found.manifest,
+        "world": found.world,
+        "imports": found.imports,
+        "samples": samples,
+        "digest": found.digest.to_string(),
+        "size": found.size,
+    });
+    Ok(output.good(&text, &data))
+}
+
+pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
+    let read = read(file)?;
+    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+    let plugin =
+        Plugin { path: file.to_owned(), settings: IndexMap::new(), limits: Limits::default(), grants: Default::default() };
+    let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None };
+    let generation = load::load(&sandbox, &wanted, &read, 1)
+        .map_err(|refusal| wrong(&refusal, &format!("sluicegate plugin inspect {}", file.display())))?;
+    let mut text = String::new();
+    let names: Vec<&str> = generation.samples().iter().map(|sample| sample.name.as_str()).collect();
+    for name in &names {
+        let _ = writeln!(text, "ok  {name}");
+    }
+    let _ = writeln!(text, "{} samples gave what they promise", names.len());
+    Ok(output.good(&text, &json!({ "samples": names })))
+}

@@ -1,0 +1,199 @@
+//! `sluicegate try`: which route takes a message, what each handler made of it, what would be pushed.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sluicegate_core::message::{Message, Output as Made, SerialNo};
+use sluicegate_core::route::{Routes, SERIAL_NO};
+use sluicegate_core::settings::Settings;
+
+use super::config;
+use super::output::{Code, Failure, Output};
+use crate::registry::{self, load};
+use crate::sandbox::{Generation, Pool, Sandbox};
+use crate::telemetry::clock;
+use crate::uplink::chain::{self, Watch};
+use crate::uplink::letter::text_or_base64;
+
+/// The longest message that is read from standard input.
+const MAX_INPUT: u64 = 64 << 20;
+
+pub(super) fn run(file: Option<&Path>, topic: Option<&str>, payload: Option<&str>, output: &Output) -> Result<Code, Failure> {
+    let settings = config::load(file)?.settings;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+    let mut bench = Bench::new(settings)?;
+    let input = |error: std::io::Error| Failure::new(Code::Usage, format!("cannot read standard input: {error}"), "sluicegate try --help");
+    let Some(topic) = topic else {
+        let (mut all, mut code) = (Vec::new(), Code::Good);
+        for line in std::io::stdin().lock().lines() {
+            let line = line.map_err(input)?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
+            let trial = runtime.block_on(bench.trial(topic, payload.as_bytes()))?;
+            if !trial.taken {
+                code = Code::Wrong;
+            }
+            output.people(&trial.text);
+            all.push(trial.data);
+        }
+        return Ok(output.verdict(code, "", &Value::Array(all), &[]));
+    };
+    let payload = match payload {
+        Some(payload) => payload.as_bytes().to_vec(),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().take(MAX_INPUT).read_to_end(&mut bytes).map_err(input)?;
+            bytes
+        }
+    };
+    let trial = runtime.block_on(bench.trial(topic, &payload))?;
+    let (code, errors) = if trial.taken { (Code::Good, Vec::new()) } else { (Code::Wrong, vec![trial.reason.clone()]) };
+    Ok(output.verdict(code, &trial.text, &trial.data, &errors))
+}
+
+/// What became of one message.
+struct Trial {
+    taken: bool,
+    reason: String,
+    text: String,
+    data: Value,
+}
+
+/// The plugins that trials needed so far.
+struct Bench {
+    settings: Settings,
+    routes: Routes,
+    sandbox: Sandbox,
+    pool: Pool,
+    loaded: HashMap<String, Arc<Generation>>,
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Result<Self, Failure> {
+        let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+        let routes = Routes::new(&settings.routes);
+        Ok(Self { settings, routes, sandbox, pool: Pool::new(), loaded: HashMap::new() })
+    }
+
+    fn chain(&mut self, route: usize) -> Result<Vec<Arc<Generation>>, Failure> {
+        let handlers = self.routes.get(route).route.handlers.clone();
+        for wanted in registry::wanted(&self.settings) {
+            if handlers.contains(&wanted.name) && !self.loaded.contains_key(&wanted.name) {
+                let build = load::read(&wanted.plugin.path)
+                    .and_then(|file| load::load(&self.sandbox, &wanted, &file, 1))
+                    .map_err(|refusal| Failure::new(Code::Wrong, format!("plugin {}: {refusal}", wanted.name), "sluicegate check"))?;
+                self.loaded.insert(wanted.name, Arc::new(build));
+            }
+        }
+        Ok(handlers.iter().filter_map(|name| self.loaded.get(name).cloned()).collect())
+    }
+
+    async fn trial(&mut self, topic: &str, payload: &[u8]) -> Result<Trial, Failure> {
+        let mut steps = Steps::default();
+        let _ = writeln!(steps.text, "topic     {}", topic.escape_debug());
+        let Some((index, captures)) = self.routes.find(topic) else {
+            return Ok(steps.end(false, "no route takes this topic; it would be a dead letter", json!({ "topic": topic })));
+        };
+        let name = self.routes.get(index).route.name.clone();
+        let _ = writeln!(steps.text, "route     {name}");
+        let serial_no = captures.iter().find(|field| field.name == SERIAL_NO).map_or("", |field| field.value.as_str());
+        if let Err(error) = SerialNo::new(serial_no) {
+            let reason = format!("{error}; it would be a dead letter");
+            return Ok(steps.end(false, &reason, json!({ "topic": topic, "route": name })));
+        }
+        let serial_no = serial_no.to_owned();
+        let chain = self.chain(index)?;
+        let now = clock::now();
+        let zone = self.settings.gateway.time_zone;
+        let message = Message {
+            topic: topic.to_owned(),
+            captures,
+            payload: payload.to_vec().into(),
+            properties: Vec::new(),
+            received_at: clock::rfc3339_millis(now, zone),
+            id: "try".to_owned(),
+            attempt: 1,
+        };
+        let made = chain::run(&self.pool, &chain, message, &mut steps).await;
+        let prepared = self.routes.get(index);
+        let handlers = std::mem::take(&mut steps.handlers);
+        let data = |envelopes: &[Value]| {
+            json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes })
+        };
+        match made {
+            chain::Made::Failed(failed) => {
+                let reason = format!("{}; it would be a dead letter", failed.reason);
+                Ok(steps.end(false, &reason, data(&[])))
+            }
+            chain::Made::Jobs(jobs) if jobs.is_empty() => {
+                let _ = writeln!(steps.text, "result    dropped on purpose");
+                Ok(steps.end(true, "", data(&[])))
+            }
+            chain::Made::Jobs(jobs) => {
+                let mut envelopes = Vec::new();
+                for job in jobs {
+                    let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(now, zone));
+                    let envelope = String::from_utf8_lossy(&envelope).into_owned();
+                    let _ = writeln!(steps.text, "{:<9} {envelope}", prepared.route.queue);
+                    if let Some(key) = &job.idempotency_key {
+                        let _ = writeln!(steps.text, "key       {key}");
+                    }
+                    envelopes.push(json!({ "envelope": envelope, "idempotency_key": job.idempotency_key }));
+                }
+                Ok(steps.end(true, "", data(&envelopes)))
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Steps {
+    text: String,
+    handlers: Vec<Value>,
+}
+
+impl Steps {
+    fn end(mut self, taken: bool, reason: &str, mut data: Value) -> Trial {
+        if !taken {
+            let _ = writeln!(self.text, "refused   {reason}");
+            data["refused"] = reason.into();
+        }
+        Trial { taken, reason: reason.to_owned(), text: self.text, data }
+    }
+}
+
+impl Watch for Steps {
+    fn handler(&mut self, generation: &Generation, answer: Result<&[Made], String>) {
+        let shown = match &answer {
+            Ok([]) => "nothing".to_owned(),
+            Ok(outputs) => outputs.iter().map(show).collect::<Vec<_>>().join(", "),
+            Err(reason) => format!("refuses: {reason}"),
+        };
+        let _ = writeln!(self.text, "handler   {} {}: {shown}", generation.name(), generation.version());
+        self.handlers.push(json!({ "plugin": generation.name(), "version": generation.version(), "answer": shown }));
+    }
+}
+
+fn show(output: &Made) -> String {
+    let bytes = match output {
+        Made::Job(job) => &job.payload,
+        Made::Publish(publication) => &publication.payload,
+    };
+    let text = match text_or_base64(bytes) {
+        (Some(text), _) => text.to_owned(),
+        (None, base64) => base64.unwrap_or_default(),
+    };
+    match output {
+        Made::Job(_) => text,
+        Made::Publish(publication) => format!("publishes on {}: {text}", publication.topic.escape_debug()),
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of both embedded servers with real clients.
