@@ -59,7 +59,10 @@ async fn status(State(shown): State<Shown>) -> Json<Value> {
 /// such a request carries that name.
 async fn known_host(State(loopback): State<bool>, request: Request, next: Next) -> Response {
     if loopback && !names_this_machine(request.headers()) {
-        return answer(StatusCode::FORBIDDEN, "this server listens on the loopback address; ask for it by that or as localhost");
+        return answer(
+            StatusCode::FORBIDDEN,
+            "this server listens on the loopback address; ask for it by that or as localhost",
+        );
     }
     next.run(request).await
 }

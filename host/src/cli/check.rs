@@ -21,8 +21,17 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1));
         match loaded {
             Ok(build) => {
-                let _ = writeln!(text, "ok     plugin {} {} ({}, {} samples)", wanted.name, build.version(), build.world(), build.samples().len());
-                plugins.push(json!({ "name": wanted.name, "version": build.version(), "digest": build.digest().to_string() }));
+                let _ = writeln!(
+                    text,
+                    "ok     plugin {} {} ({}, {} samples)",
+                    wanted.name,
+                    build.version(),
+                    build.world(),
+                    build.samples().len()
+                );
+                plugins.push(
+                    json!({ "name": wanted.name, "version": build.version(), "digest": build.digest().to_string() }),
+                );
             }
             Err(refusal) => {
                 let message = format!("plugin {}: {refusal}", wanted.name);
@@ -41,7 +50,11 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         let _ = writeln!(text, "ok     route {} takes {}", route.name, route.topic);
     }
     let code = if errors.is_empty() { Code::Good } else { Code::Wrong };
-    let _ = writeln!(text, "{}", if errors.is_empty() { "all good" } else { "wrong; next: cargo xtask plugins, or check the paths" });
+    let _ = writeln!(
+        text,
+        "{}",
+        if errors.is_empty() { "all good" } else { "wrong; next: cargo xtask plugins, or check the paths" }
+    );
     let data = json!({ "plugins": plugins, "warnings": resolved.warnings, "without_effect": resolved.without_effect });
     Ok(output.verdict(code, &text, &data, &errors))
 }
@@ -55,19 +68,32 @@ pub(super) fn health(file: Option<&Path>, address: Option<SocketAddr>, output: &
         None => {
             let mut listen = config::load(file)?.settings.admin.listen;
             if listen.ip().is_unspecified() {
-                listen.set_ip(if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+                listen.set_ip(if listen.is_ipv4() {
+                    [127, 0, 0, 1].into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                });
             }
             listen
         }
     };
     let unreachable = |reason: String| {
-        Failure::new(Code::NotReachable, format!("no gateway answers on {address}: {reason}"), "sluicegate run, or sluicegate health --address ADDRESS:PORT")
+        Failure::new(
+            Code::NotReachable,
+            format!("no gateway answers on {address}: {reason}"),
+            "sluicegate run, or sluicegate health --address ADDRESS:PORT",
+        )
     };
     let body = ask(address, "/readyz").map_err(|error| unreachable(error.to_string()))?;
-    let answer: Value = serde_json::from_str(&body).map_err(|_| unreachable("what answers is no gateway".to_owned()))?;
+    let answer: Value =
+        serde_json::from_str(&body).map_err(|_| unreachable("what answers is no gateway".to_owned()))?;
     let ready = answer["ready"].as_bool().ok_or_else(|| unreachable("what answers is no gateway".to_owned()))?;
-    let reasons: Vec<String> =
-        answer["reasons"].as_array().into_iter().flatten().filter_map(|reason| reason.as_str().map(str::to_owned)).collect();
+    let reasons: Vec<String> = answer["reasons"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|reason| reason.as_str().map(str::to_owned))
+        .collect();
     let text = if ready { "ready\n".to_owned() } else { format!("not ready\n{}\n", reasons.join("\n")) };
     Ok(output.verdict(if ready { Code::Good } else { Code::Wrong }, &text, &answer, &reasons))
 }

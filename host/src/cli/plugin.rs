@@ -8,8 +8,8 @@ use serde_json::json;
 use sluicegate_core::settings::{Limits, Plugin};
 
 use super::output::{Code, Failure, Output};
-use crate::registry::load::{self, File};
 use crate::registry::Wanted;
+use crate::registry::load::{self, File};
 use crate::sandbox::{Refusal, Sandbox, inspect};
 
 fn read(file: &Path) -> Result<File, Failure> {
@@ -49,8 +49,12 @@ pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
 pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let read = read(file)?;
     let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
-    let plugin =
-        Plugin { path: file.to_owned(), settings: IndexMap::new(), limits: Limits::default(), grants: Default::default() };
+    let plugin = Plugin {
+        path: file.to_owned(),
+        settings: IndexMap::new(),
+        limits: Limits::default(),
+        grants: Default::default(),
+    };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None };
     let generation = load::load(&sandbox, &wanted, &read, 1)
         .map_err(|refusal| wrong(&refusal, &format!("sluicegate plugin inspect {}", file.display())))?;

@@ -22,14 +22,21 @@ use crate::uplink::letter::text_or_base64;
 /// The longest message that is read from standard input.
 const MAX_INPUT: u64 = 64 << 20;
 
-pub(super) fn run(file: Option<&Path>, topic: Option<&str>, payload: Option<&str>, output: &Output) -> Result<Code, Failure> {
+pub(super) fn run(
+    file: Option<&Path>,
+    topic: Option<&str>,
+    payload: Option<&str>,
+    output: &Output,
+) -> Result<Code, Failure> {
     let settings = config::load(file)?.settings;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
     let mut bench = Bench::new(settings)?;
-    let input = |error: std::io::Error| Failure::new(Code::Usage, format!("cannot read standard input: {error}"), "sluicegate try --help");
+    let input = |error: std::io::Error| {
+        Failure::new(Code::Usage, format!("cannot read standard input: {error}"), "sluicegate try --help")
+    };
     let Some(topic) = topic else {
         let (mut all, mut code) = (Vec::new(), Code::Good);
         for line in std::io::stdin().lock().lines() {
@@ -90,7 +97,9 @@ impl Bench {
             if handlers.contains(&wanted.name) && !self.loaded.contains_key(&wanted.name) {
                 let build = load::read(&wanted.plugin.path)
                     .and_then(|file| load::load(&self.sandbox, &wanted, &file, 1))
-                    .map_err(|refusal| Failure::new(Code::Wrong, format!("plugin {}: {refusal}", wanted.name), "sluicegate check"))?;
+                    .map_err(|refusal| {
+                        Failure::new(Code::Wrong, format!("plugin {}: {refusal}", wanted.name), "sluicegate check")
+                    })?;
                 self.loaded.insert(wanted.name, Arc::new(build));
             }
         }
@@ -101,7 +110,11 @@ impl Bench {
         let mut steps = Steps::default();
         let _ = writeln!(steps.text, "topic     {}", topic.escape_debug());
         let Some((index, captures)) = self.routes.find(topic) else {
-            return Ok(steps.end(false, "no route takes this topic; it would be a dead letter", json!({ "topic": topic })));
+            return Ok(steps.end(
+                false,
+                "no route takes this topic; it would be a dead letter",
+                json!({ "topic": topic }),
+            ));
         };
         let name = self.routes.get(index).route.name.clone();
         let _ = writeln!(steps.text, "route     {name}");
@@ -126,9 +139,7 @@ impl Bench {
         let made = chain::run(&self.pool, &chain, message, &mut steps).await;
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);
-        let data = |envelopes: &[Value]| {
-            json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes })
-        };
+        let data = |envelopes: &[Value]| json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes });
         match made {
             chain::Made::Failed(failed) => {
                 let reason = format!("{}; it would be a dead letter", failed.reason);

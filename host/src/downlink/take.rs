@@ -83,7 +83,10 @@ pub async fn run(
                 popper.connect().await.map(|standing| {
                     let standing = under_way.strangers(standing);
                     if !standing.is_empty() {
-                        tracing::info!(commands = standing.len(), "commands stand in the processing list; they go first");
+                        tracing::info!(
+                            commands = standing.len(),
+                            "commands stand in the processing list; they go first"
+                        );
                     }
                     standing
                 })

@@ -90,11 +90,8 @@ impl Gateway {
             lanes.push(to_lane);
         }
 
-        let subscriptions = settings
-            .routes
-            .iter()
-            .map(|route| Subscription { filter: route.topic.filter(), qos: route.qos })
-            .collect();
+        let subscriptions =
+            settings.routes.iter().map(|route| Subscription { filter: route.topic.filter(), qos: route.qos }).collect();
         let consumer =
             Consumer::new(&settings.mqtt, embedded.mqtt, subscriptions, settled.clone(), self.board.clone())?;
         let intake = Intake::new(current.clone(), lanes, to_sink, settled, dead_letters, reserve);
@@ -114,8 +111,7 @@ impl Gateway {
         let connector = Connector::new(&settings.redis, embedded.redis)?;
         let in_flight = settings.commands.in_flight;
 
-        let (publisher, connection) =
-            publish::prepare(&settings.mqtt, embedded.mqtt, in_flight, self.board.clone())?;
+        let (publisher, connection) = publish::prepare(&settings.mqtt, embedded.mqtt, in_flight, self.board.clone())?;
         let last = self.last.clone();
         self.spawn("the downlink connection", connection.run(last));
 
@@ -127,8 +123,7 @@ impl Gateway {
         let pusher = Pusher::new(connector.clone(), dead_letters.clone(), settings.queues.dead_letters_max);
         let link = Link::new(self.board.clone(), "command results");
         let abandon = self.abandon.clone();
-        let settle =
-            settle::run(settled, pusher, link, keys.processing.clone(), under_way.clone(), abandon);
+        let settle = settle::run(settled, pusher, link, keys.processing.clone(), under_way.clone(), abandon);
         self.spawn("the settling of commands", settle);
 
         let tools = work::Tools { current: current.clone(), publisher, settled: to_settle, dead_letters };

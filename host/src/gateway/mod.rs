@@ -68,7 +68,9 @@ pub enum GatewayError {
         reason: String,
     },
     /// The shutdown limit was over.
-    #[error("not everything was finished within gateway.shutdown_timeout ({limit:?}): {parts}; what was not acknowledged comes again")]
+    #[error(
+        "not everything was finished within gateway.shutdown_timeout ({limit:?}): {parts}; what was not acknowledged comes again"
+    )]
     Unfinished {
         /// The limit.
         limit: Duration,

@@ -28,12 +28,19 @@ pub fn load(file: Option<&Path>) -> Result<Resolved, SettingsErrors> {
     let name = file.as_ref().map(|file| file.display().to_string());
     let text = file.as_deref().map(read_text).transpose().map_err(|reason| {
         let place = name.clone().map(|file| Place { file, line: 1, column: 1 });
-        SettingsErrors(vec![SettingsError { place, key: String::new(), message: format!("cannot read the settings file: {reason}") }])
+        SettingsErrors(vec![SettingsError {
+            place,
+            key: String::new(),
+            message: format!("cannot read the settings file: {reason}"),
+        }])
     })?;
     let variable = |name: &str| std::env::var(name).ok();
     let from_file = |path: &str| read_text(&base.join(path));
-    let outside =
-        Outside { sources: Sources { variable: &variable, file: &from_file }, base: &base, built_in_plugin: &built_in_plugin };
+    let outside = Outside {
+        sources: Sources { variable: &variable, file: &from_file },
+        base: &base,
+        built_in_plugin: &built_in_plugin,
+    };
     read(name.as_deref().zip(text.as_deref()), &outside)
 }
 

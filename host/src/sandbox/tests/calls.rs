@@ -98,11 +98,7 @@ fn whoever_finds_no_free_instance_waits() {
 
 #[test]
 fn a_validator_answers() {
-    let echo = Guest::doing(
-        "(i32.store8 (i32.const 1024) (i32.const 0))
-         (i32.store (i32.const 1028) (local.get 4)) (i32.store (i32.const 1032) (local.get 5)) (i32.const 1024)",
-    );
-    let generation = build(&echo.validator(), limits());
+    let generation = build(&Guest::echo_validator(), limits());
     let command = GuestCommand {
         target: "M-001".to_owned(),
         name: "reboot".to_owned(),

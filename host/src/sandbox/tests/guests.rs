@@ -48,6 +48,15 @@ impl Guest {
         }
     }
 
+    /// A validator that answers with the command's payload.
+    pub(crate) fn echo_validator() -> Vec<u8> {
+        Self::doing(
+            "(i32.store8 (i32.const 1024) (i32.const 0))
+             (i32.store (i32.const 1028) (local.get 4)) (i32.store (i32.const 1032) (local.get 5)) (i32.const 1024)",
+        )
+        .validator()
+    }
+
     /// Does this instead.
     pub(crate) fn doing(body: &str) -> Self {
         Self { body: body.to_owned(), ..Self::echo() }
@@ -96,7 +105,7 @@ impl Guest {
         let mut resolve = Resolve::default();
         let package = resolve.push_str("plugin.wit", wit).expect("an interface");
         let world = resolve.select_world(&[package], Some(world)).expect("a world");
-        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
+        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false).expect("metadata");
         let mut component =
             ComponentEncoder::default().module(&core).and_then(|mut encoder| encoder.encode()).expect("a component");
         self.describe(&mut component);
