@@ -1,1 +1,16 @@
-//! placeholder
+//! What the integration tests stand on: real servers on free ports, the real gateway, machines that remember what was
+//! acknowledged to them.
+//!
+//! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
+
+pub mod eventually;
+pub mod gateway;
+pub mod machine;
+pub mod proxy;
+pub mod servers;
+
+pub use eventually::eventually;
+pub use gateway::Gateway;
+pub use machine::Machine;
+pub use proxy::Proxy;
+pub use servers::{Broker, RedisServer};

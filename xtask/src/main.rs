@@ -1,7 +1,10 @@
 //! The project's tasks: `cargo xtask TASK`.
 
+mod demo;
 mod plugins;
 mod shell;
+mod test;
+mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +20,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Runs the gateway with everything it needs embedded, and a few machines; rebuilds a plugin when its source is saved.
+    Run {
+        /// How many machines publish.
+        #[arg(long, default_value_t = 3)]
+        machines: u32,
+    },
+    /// Everything that CI runs: formatting, lints, house rules, advisories, plugins, all tests.
+    Test,
+    /// The quick part of it: formatting, lints, house rules.
+    Check,
     /// Builds plugins and places the components in config/plugins/.
     Plugins {
         /// Those to build; all, where none is named.
@@ -30,8 +43,12 @@ fn root() -> PathBuf {
 }
 
 fn main() -> ExitCode {
+    let root = root();
     let result = match Arguments::parse().task {
-        Task::Plugins { names } => plugins::build(&root(), &names).map(|all| {
+        Task::Run { machines } => demo::run(&root, machines),
+        Task::Test => test::test(&root),
+        Task::Check => test::check(&root),
+        Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {
                 let changed = if built.changed { "" } else { ", unchanged" };
                 println!("{} ({} KiB, {} samples{changed})", built.path.display(), built.bytes / 1024, built.samples);

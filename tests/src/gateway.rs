@@ -1,0 +1,224 @@
+//! The gateway, as a person would start it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::eventually;
+use crate::servers::{end, signal};
+
+/// The repository's root.
+///
+/// # Panics
+/// Never: this crate lies in it.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the root")
+}
+
+/// The binary that was built before the tests.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SLUICEGATE_BIN") {
+        return path.into();
+    }
+    // target/PROFILE/deps/gateway-…, so the binary is two folders up.
+    let test = std::env::current_exe().expect("this test's path");
+    let binary = test.parent().and_then(Path::parent).expect("a folder").join("sluicegate");
+    assert!(
+        binary.is_file(),
+        "{} is missing; `cargo build -p sluicegate` builds it, `cargo xtask test` does all",
+        binary.display()
+    );
+    binary
+}
+
+/// A built plugin.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+pub fn component(name: &str) -> Vec<u8> {
+    let path = root().join("config/plugins").join(format!("{name}.wasm"));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask plugins` builds it", path.display()))
+}
+
+/// The same plugin as another build: one more custom section, which nobody reads.
+#[must_use]
+pub fn another_build(name: &str, mark: u8) -> Vec<u8> {
+    let mut bytes = component(name);
+    bytes.extend_from_slice(&[0, 4, 2, b'x', b'x', mark]);
+    bytes
+}
+
+/// A running gateway.
+pub struct Gateway {
+    folder: TempDir,
+    child: Option<Child>,
+    admin: u16,
+    settings: bool,
+    environment: Vec<(String, String)>,
+}
+
+impl Gateway {
+    /// With the stock plugins in a folder of its own, and `settings` (TOML) beside them; not started yet.
+    ///
+    /// # Panics
+    /// Where the plugins are not built.
+    #[must_use]
+    pub fn with(settings: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        fs::create_dir(folder.path().join("plugins")).expect("a folder");
+        for name in ["heartbeat", "error", "transaction", "command-validation", "acme-transform"] {
+            fs::write(folder.path().join("plugins").join(format!("{name}.wasm")), component(name)).expect("copied");
+        }
+        fs::write(folder.path().join("sluicegate.toml"), settings).expect("settings written");
+        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new() }
+    }
+
+    /// The built-in plugins and routes, on these servers.
+    pub async fn start(mqtt: u16, redis: u16) -> Self {
+        let mut gateway = Self::with(&Self::settings(mqtt, redis, ""));
+        gateway.run().await;
+        gateway
+    }
+
+    /// Settings for these servers; `more` goes behind them.
+    #[must_use]
+    pub fn settings(mqtt: u16, redis: u16, more: &str) -> String {
+        format!(
+            "[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\nname = \"EMQX\"\n[redis]\nurl = \"redis://127.0.0.1:{redis}\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n{more}"
+        )
+    }
+
+    /// No settings file: the environment alone.
+    #[must_use]
+    pub fn without_settings(environment: &[(&str, &str)]) -> Self {
+        let mut gateway = Self::with("");
+        fs::remove_file(gateway.folder.path().join("sluicegate.toml")).expect("removed");
+        gateway.settings = false;
+        gateway.environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        gateway
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it does not get ready.
+    pub async fn run(&mut self) {
+        self.spawn().await;
+        eventually(&format!("the gateway is ready; its log:\n{}", self.log()), async || {
+            (self.get("/readyz").await?["ready"] == true).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts it and waits until its admin server listens.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn spawn(&mut self) {
+        let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
+        let mut command = Command::new(binary());
+        command.arg("run").current_dir(self.folder.path()).env("RUST_LOG", "info").env("NO_COLOR", "1");
+        if self.settings {
+            command.args(["--config", "sluicegate.toml"]);
+        }
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        self.child =
+            Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the gateway starts"));
+        self.admin = eventually("the admin server listens", async || {
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains("admin listening"))?;
+            line.rsplit(':').next()?.trim().parse().ok()
+        })
+        .await;
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// A file in its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What its admin server answers, as JSON; none while it does not.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        serde_json::from_str(&self.text(path).await?).ok()
+    }
+
+    /// What its admin server answers, as text.
+    pub async fn text(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+    }
+
+    /// One plugin of its status.
+    pub async fn plugin(&self, name: &str) -> Option<Value> {
+        let status = self.get("/api/status").await?;
+        status["plugins"].as_array()?.iter().find(|plugin| plugin["name"] == name).cloned()
+    }
+
+    /// The generation of a plugin that is live.
+    pub async fn generation(&self, name: &str) -> Option<u64> {
+        self.plugin(name).await?["live"]["generation"].as_u64()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().expect("a running gateway"), name);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running gateway");
+        eventually("the gateway ends", async || child.try_wait().expect("its status")).await
+    }
+
+    /// Ends it at once (kill -9).
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the gateway's log:\n{}", self.log());
+        }
+        end(&mut self.child);
+    }
+}

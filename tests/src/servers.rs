@@ -1,0 +1,211 @@
+//! The real mosquitto and redis-server, each on a port and in a folder of its own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::eventually;
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// Where the system has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn spawn(program: &str, package: &str, arguments: &[&str], log: &Path) -> Child {
+    let log = fs::File::create(log).expect("a log file");
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log file"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program} does not start ({error}); install the package {package}"))
+}
+
+async fn listening(port: u16, what: &str) {
+    eventually(what, async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill");
+    assert!(status.success(), "kill -{name} failed");
+}
+
+pub(crate) fn end(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// A mosquitto that keeps its sessions over a restart.
+pub struct Broker {
+    folder: TempDir,
+    /// Where it listens, the same after a restart.
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let port = free_port();
+        let settings = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n\
+             persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\nuser root\n",
+            folder.path().display()
+        );
+        fs::write(folder.path().join("mosquitto.conf"), settings).expect("settings written");
+        let mut broker = Self { folder, port, child: None };
+        broker.restart().await;
+        broker
+    }
+
+    /// Starts it again, on the same port, with what it kept.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn restart(&mut self) {
+        let settings = self.folder.path().join("mosquitto.conf");
+        let settings = settings.to_string_lossy();
+        let log = self.folder.path().join("log");
+        let program = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+        self.child = Some(spawn(program, "mosquitto", &["-c", &settings], &log));
+        listening(self.port, "mosquitto listens").await;
+    }
+
+    /// Ends it as a person would (it saves its sessions).
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child, "TERM");
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// A redis-server that syncs each write to its append-only file.
+pub struct RedisServer {
+    folder: TempDir,
+    /// Where it listens, the same after a restart.
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start() -> Self {
+        let mut server = Self { folder: TempDir::new().expect("a folder"), port: free_port(), child: None };
+        server.restart().await;
+        server
+    }
+
+    /// Starts it again, on the same port, with what it kept.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn restart(&mut self) {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        let port = self.port.to_string();
+        let arguments = [
+            "--port",
+            &port,
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            &folder,
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
+        self.child = Some(spawn("redis-server", "redis-server", &arguments, &self.folder.path().join("log")));
+        listening(self.port, "redis-server listens").await;
+    }
+
+    /// Ends it at once (kill -9).
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Stops it in its tracks: connections stand, nothing answers.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn freeze(&self) {
+        signal(self.child.as_ref().expect("a running server"), "STOP");
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn thaw(&self) {
+        signal(self.child.as_ref().expect("a running server"), "CONT");
+    }
+
+    /// A connection.
+    ///
+    /// # Panics
+    /// Where it does not answer in time.
+    pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a client");
+        eventually("Redis takes a connection", async || client.get_multiplexed_async_connection().await.ok()).await
+    }
+
+    /// A list, whole.
+    ///
+    /// # Panics
+    /// Where Redis does not answer.
+    pub async fn list(&self, key: &str) -> Vec<String> {
+        let mut connection = self.connect().await;
+        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await.expect("a list")
+    }
+
+    /// A list, once it has so many entries.
+    pub async fn list_of(&self, key: &str, length: usize) -> Vec<String> {
+        eventually(&format!("{key} has {length} entries"), async || {
+            let list = self.list(key).await;
+            (list.len() >= length).then_some(list)
+        })
+        .await
+    }
+
+    /// Appends entries to a list.
+    ///
+    /// # Panics
+    /// Where Redis does not answer.
+    pub async fn push(&self, key: &str, entries: &[String]) {
+        let mut connection = self.connect().await;
+        redis::cmd("RPUSH").arg(key).arg(entries).exec_async(&mut connection).await.expect("pushed");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}

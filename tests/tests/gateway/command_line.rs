@@ -1,0 +1,134 @@
+//! The command line: what it prints, and how it ends.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use sluicegate_tests::gateway::{binary, root};
+use tempfile::TempDir;
+
+fn sluicegate(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(binary())
+        .args(arguments)
+        .current_dir(root().join("config"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // It may end without reading.
+    let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
+    (status.code(), String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8"))
+}
+
+#[test]
+fn check_says_what_is_wrong_with_place_and_ends_with_1() {
+    let (code, out, _) = sluicegate(&["check", "--config", "sluicegate.toml"], "");
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("ok     plugin heartbeat 0.1.0 (topic-handler, 6 samples)") && out.ends_with("all good\n"),
+        "{out}"
+    );
+
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("s.toml");
+    let name = file.to_string_lossy().into_owned();
+    fs::write(&file, "[mqtt]\nrecieve_maximum = 5\n").expect("written");
+    let (code, out, err) = sluicegate(&["check", "--config", &name], "");
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(
+        err.contains(&format!("{name}:2:1: mqtt.recieve_maximum: unknown key; did you mean `receive_maximum`?")),
+        "{err}"
+    );
+    assert!(err.contains("next: "), "{err}");
+    let (code, out, _) = sluicegate(&["check", "--json", "--config", &name], "");
+    let answer: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &answer["ok"]), (Some(1), &false.into()));
+
+    fs::write(
+        &file,
+        "[plugins.a]\npath = \"none.wasm\"\n[[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = [\"a\"]\n",
+    )
+    .expect("written");
+    let (code, out, _) = sluicegate(&["check", "--config", &name], "");
+    assert_eq!(code, Some(1));
+    assert!(out.contains("wrong  plugin a: not found: ") && out.contains("no such file"), "{out}");
+}
+
+#[test]
+fn try_shows_route_handlers_and_envelope_and_sends_nothing() {
+    let (code, out, _) = sluicegate(
+        &[
+            "try",
+            "machine/M-001/heartbeat",
+            r#"{"current_page":"3","temperature":12.30}"#,
+            "--config",
+            "sluicegate.toml",
+        ],
+        "",
+    );
+    assert_eq!(code, Some(0), "{out}");
+    for part in [
+        "route     heartbeat",
+        "handler   heartbeat 0.1.0: ",
+        r#"{"type":"heartbeat","serial_no":"M-001","payload":{"current_page":3,"temperature":12.30},"#,
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let (code, out, _) =
+        sluicegate(&["try", "machine/M-001/heartbeat", r#"{"temperature":900}"#, "--config", "sluicegate.toml"], "");
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("temperature: was `900`, must be a number from -60 to 120; it would be a dead letter"),
+        "{out}"
+    );
+    let lines = "machine/M-1/heartbeat {}\nmachine/M-1/transaction {\"transaction_id\":\"T\",\"slot_no\":1,\"amount\":1}\nnowhere {}\n";
+    let (code, out, _) = sluicegate(&["try", "--json", "--config", "sluicegate.toml"], lines);
+    let answer: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, Some(1));
+    assert_eq!(answer["data"].as_array().map(Vec::len), Some(3));
+    assert_eq!(answer["data"][1]["pushed"][0]["idempotency_key"], "M-1:T");
+    assert!(answer["data"][2]["refused"].as_str().is_some_and(|text| text.contains("no route takes this topic")));
+}
+
+#[test]
+fn a_plugin_is_inspected_and_tested_from_its_file() {
+    let (code, out, _) = sluicegate(&["plugin", "inspect", "plugins/heartbeat.wasm"], "");
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("world        topic-handler") && out.contains("imports      sluicegate:plugin/host@0.1.0"),
+        "{out}"
+    );
+    let (code, out, _) = sluicegate(&["plugin", "test", "plugins/transaction.wasm"], "");
+    assert_eq!(code, Some(0));
+    assert!(out.ends_with("6 samples gave what they promise\n"), "{out}");
+    let (code, _, err) = sluicegate(&["plugin", "inspect", "sluicegate.toml"], "");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("not a WebAssembly component"), "{err}");
+}
+
+#[test]
+fn config_show_and_schema_print_what_they_say() {
+    let (code, out, _) = sluicegate(&["config", "show", "--config", "sluicegate.toml"], "");
+    assert_eq!(code, Some(0));
+    assert!(out.contains("receive_maximum = 2000  # sluicegate.toml:"), "{out}");
+    let (code, out, _) = sluicegate(&["config", "schema"], "");
+    assert_eq!(
+        (code, out),
+        (Some(0), fs::read_to_string(root().join("config/sluicegate.schema.json")).expect("the schema"))
+    );
+}
+
+#[test]
+fn a_mistake_on_the_command_line_ends_with_2_and_no_gateway_with_4() {
+    assert_eq!(sluicegate(&["rum"], "").0, Some(2));
+    assert_eq!(sluicegate(&["run", "--log-level", "a=b=c"], "").0, Some(2));
+    assert_eq!(sluicegate(&["health", "--address", "127.0.0.1:1"], "").0, Some(4));
+    let (code, out, _) = sluicegate(&["--help"], "");
+    assert_eq!(code, Some(0));
+    assert!(out.contains("Exit codes:"), "{out}");
+    assert!(sluicegate(&["completions", "bash"], "").1.contains("_sluicegate"));
+}

@@ -1,0 +1,10 @@
+//! Sluicegate from outside: a file per promise.
+
+mod command_line;
+mod commands;
+mod embedded;
+mod faults;
+mod handlers;
+mod order;
+mod plugins;
+mod status;

@@ -1,0 +1,118 @@
+//! `cargo xtask test`: everything that CI runs; `cargo xtask check`: its quick part.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::shell::{self, Package};
+use crate::{plugins, tidy};
+
+/// What the integration tests start for real.
+const SERVERS: [Package; 4] = [
+    Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
+    Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
+    Package { name: "redis-server", provides: "/usr/bin/redis-server" },
+    Package { name: "redis-tools", provides: "/usr/bin/redis-cli" },
+];
+
+pub(crate) fn check(root: &Path) -> Result<()> {
+    step("formatting", || shell::run(cargo(root).args(["fmt", "--all", "--check"])))?;
+    step("lints", || {
+        shell::run(cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    })?;
+    step("house rules", || tidy::check(root))
+}
+
+pub(crate) fn test(root: &Path) -> Result<()> {
+    step("servers for the tests", || shell::install(&SERVERS))?;
+    check(root)?;
+    step("advisories, licences, sources", || deny(root))?;
+    step("plugins", || plugins::build(root, &[]).map(drop))?;
+    step("the gateway", || shell::run(cargo(root).args(["build", "--quiet", "--package", "sluicegate"])))?;
+    let mut counts = Counts::default();
+    let tested = step("tests", || run_tests(root, &mut counts));
+    println!("tests: {} passed, {} failed", counts.passed, counts.failed);
+    tested?;
+    ensure!(counts.passed > 0, "no test ran");
+    Ok(())
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(shell::cargo());
+    cargo.current_dir(root);
+    cargo
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    work().with_context(|| format!("in step `{name}`"))?;
+    println!("== {name}: good ({:.0?})", began.elapsed());
+    Ok(())
+}
+
+fn deny(root: &Path) -> Result<()> {
+    if !shell::quiet(Command::new("cargo-deny").arg("--version")) {
+        println!("skipped: cargo-deny is not installed; `cargo install --locked cargo-deny` gets it");
+        return Ok(());
+    }
+    let deny = || {
+        let mut command = Command::new("cargo-deny");
+        command.current_dir(root).arg("check");
+        command
+    };
+    // Without its database it can judge everything but the advisories.
+    if shell::quiet(Command::new("cargo-deny").current_dir(root).args(["fetch", "db"])) {
+        return shell::run(deny().args(["advisories", "bans", "licenses", "sources"]));
+    }
+    println!("skipped: advisories, since their database cannot be reached");
+    shell::run(deny().args(["bans", "licenses", "sources"]))
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs all tests, shows what they print as it comes, and adds up what they say at their ends.
+fn run_tests(root: &Path, counts: &mut Counts) -> Result<()> {
+    let mut command = cargo(root);
+    command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    let mut child = command.spawn().context("starting `cargo test`")?;
+    let output = child.stdout.take().context("`cargo test` has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if let Some((passed, failed)) = result(&line) {
+            counts.passed += passed;
+            counts.failed += failed;
+        }
+        println!("{line}");
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "`cargo test --workspace` failed; `cargo test -p PACKAGE NAME` runs one alone");
+    Ok(())
+}
+
+/// `test result: ok. 3 passed; 0 failed; …`
+fn result(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let mut numbers = rest.split("; ").filter_map(|part| part.split_once(' ')?.0.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adds_up_what_cargo_says() {
+        let line =
+            "test result: FAILED. 17 passed; 2 failed; 0 ignored; 0 measured; 17 filtered out; finished in 0.26s";
+        assert_eq!(result(line), Some((17, 2)));
+        assert_eq!(result("test a ... ok"), None);
+    }
+}
