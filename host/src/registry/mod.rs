@@ -5,6 +5,8 @@
 //! - [`watch`]: when to look at the files again.
 
 pub mod load;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::Arc;

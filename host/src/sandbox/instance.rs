@@ -4,7 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, Field, GuestCommand, Job, Message, Output, Publication};
 use sluicegate_core::settings::{ByteSize, Limits};
-use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
@@ -20,10 +20,15 @@ use super::limits::Allowance;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
 const ANSWER_ALLOWANCE: u64 = 64 << 10;
+/// Calls of the host's functions in one call.
+const MAX_HOST_CALLS: u32 = 1_000;
 /// Log lines of one call.
 const MAX_LINES: u32 = 64;
 /// Bytes of one log line, and of a failure's reason.
 const MAX_TEXT: usize = 1_024;
+
+/// Until the next attempt to start a copy where the engine has no room.
+const BUSY: Duration = Duration::from_millis(5);
 
 /// What a store holds for its guest.
 pub(super) struct State {
@@ -32,10 +37,23 @@ pub(super) struct State {
     plugin: Arc<str>,
     deadline: Instant,
     lines: u32,
+    host_calls: u32,
+}
+
+impl State {
+    /// Each of them may make the host copy and allocate.
+    fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.host_calls += 1;
+        if self.host_calls > MAX_HOST_CALLS {
+            return Err(wasmtime::Error::msg(format!("more than {MAX_HOST_CALLS} host calls in one call")));
+        }
+        Ok(())
+    }
 }
 
 impl host::Host for State {
     fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
+        self.count_host_call()?;
         self.lines += 1;
         if self.lines > MAX_LINES {
             return Ok(());
@@ -53,6 +71,7 @@ impl host::Host for State {
     }
 
     fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        self.count_host_call()?;
         Ok(self.settings.get(&name).cloned())
     }
 }
@@ -60,6 +79,12 @@ impl host::Host for State {
 enum Bindings {
     Handler(HandlerBindings),
     Validator(ValidatorBindings),
+}
+
+enum NotStarted {
+    /// All of the engine's places are taken.
+    Busy,
+    Fault(Fault),
 }
 
 /// A running copy.
@@ -73,7 +98,19 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Starts a copy. The deadline over the first call begins here: `start` functions are guest code too.
+    ///
+    /// Where the engine has no room for another one, this waits for it: busy is no failure.
     pub(super) async fn start(generation: &Generation, settings: Arc<IndexMap<String, String>>) -> Result<Self, Fault> {
+        loop {
+            match Self::try_start(generation, settings.clone()).await {
+                Ok(instance) => return Ok(instance),
+                Err(NotStarted::Fault(fault)) => return Err(fault),
+                Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
+            }
+        }
+    }
+
+    async fn try_start(generation: &Generation, settings: Arc<IndexMap<String, String>>) -> Result<Self, NotStarted> {
         let limits = generation.limits;
         let state = State {
             allowance: Allowance::new(limits.memory.0),
@@ -81,6 +118,7 @@ impl Instance {
             plugin: generation.name().into(),
             deadline: Instant::now() + limits.call_timeout,
             lines: 0,
+            host_calls: 0,
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
@@ -91,22 +129,31 @@ impl Instance {
             Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
         store.set_epoch_deadline(1);
-        let started = match &generation.linked {
-            Linked::Handler(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Handler),
-            Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
-        };
-        match started {
-            Ok(bindings) => Ok(Self { store, bindings, limits, calls: 0 }),
-            Err(error) => Err(match fault(&error, &store, limits) {
-                Fault::Trap(text) => Fault::Instantiate(text),
+        let started = AssertUnwindSafe(async {
+            match &generation.linked {
+                Linked::Handler(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Handler),
+                Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
+            }
+        });
+        match started.catch_unwind().await {
+            Ok(Ok(bindings)) => Ok(Self { store, bindings, limits, calls: 0 }),
+            Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Err(NotStarted::Busy),
+            Ok(Err(error)) => Err(NotStarted::Fault(match fault(&error, &store, limits) {
+                Fault::Trap(text) | Fault::Garbage(text) => Fault::Instantiate(text),
                 other => other,
-            }),
+            })),
+            Err(_) => Err(NotStarted::Fault(Fault::Instantiate("the engine panicked".to_owned()))),
         }
     }
 
     fn begin(&mut self) {
         let state = self.store.data_mut();
         state.lines = 0;
+        state.host_calls = 0;
+        if self.calls > 0 {
+            // A refusal that the guest survived is not what the next trap is about.
+            state.allowance.refused = false;
+        }
         if self.calls > 0 {
             state.deadline = Instant::now() + self.limits.call_timeout;
         }
@@ -222,7 +269,16 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits) -> Fault
             Fault::OutputTooLarge(limits.output)
         }
         // The trap's own words; what surrounds them is a backtrace.
-        Some(trap) => Fault::Trap(trap.to_string()),
+        Some(trap) => Fault::Trap(match function(error) {
+            Some(name) => format!("{trap} in `{name}`"),
+            None => trap.to_string(),
+        }),
         None => Fault::Garbage(text),
     }
+}
+
+/// The guest's function that trapped, where its names are in the file. They are the guest's words.
+fn function(error: &wasmtime::Error) -> Option<String> {
+    let name = error.downcast_ref::<WasmBacktrace>()?.frames().first()?.func_name()?;
+    Some(name.chars().take(128).flat_map(char::escape_debug).collect())
 }

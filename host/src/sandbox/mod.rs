@@ -15,6 +15,8 @@ mod limits;
 pub mod pool;
 pub mod refusal;
 pub mod rehearse;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use engine::Sandbox;
 pub use generation::Generation;

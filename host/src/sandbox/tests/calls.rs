@@ -1,0 +1,145 @@
+//! Warm instances: who gets which, and when one is thrown away.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use sluicegate_core::message::{Failure, GuestCommand, Output};
+
+use super::guests::{Guest, ONE_JOB};
+use super::*;
+use crate::sandbox::Pool;
+
+/// Answers with one byte: how many calls this instance had. A payload of `!` traps, one of `…` spins.
+fn counting() -> Guest {
+    Guest::doing(&format!(
+        "(if (i32.eq (i32.load8_u (local.get 4)) (i32.const 33)) (then unreachable))
+         (if (i32.eq (i32.load8_u (local.get 4)) (i32.const 46)) (then (loop $again (br $again))))
+         (global.set $count (i32.add (global.get $count) (i32.const 1)))
+         (i32.store8 (i32.const 16) (i32.add (global.get $count) (i32.const 48)))
+         (local.set $at (i32.const 16)) (local.set $len (i32.const 1)) {ONE_JOB}"
+    ))
+}
+
+fn text(outputs: Vec<Output>) -> String {
+    match outputs.as_slice() {
+        [Output::Job(job)] => String::from_utf8_lossy(&job.payload).into_owned(),
+        other => panic!("one job, not {other:?}"),
+    }
+}
+
+async fn call(pool: &Pool, generation: &Arc<Generation>, payload: &str) -> Result<String, String> {
+    match pool.handle(generation, &message(payload)).await {
+        Ok(answer) => Ok(text(answer.expect("outputs"))),
+        Err(fault) => Err(fault.kind().to_owned()),
+    }
+}
+
+#[test]
+fn an_instance_serves_many_calls_and_none_after_a_fault() {
+    let generation = build(&counting().handler(), Limits { call_timeout: Duration::from_millis(50), ..limits() });
+    run(async {
+        let pool = Pool::new();
+        assert_eq!(call(&pool, &generation, "a").await, Ok("1".to_owned()));
+        assert_eq!(call(&pool, &generation, "b").await, Ok("2".to_owned()));
+        assert_eq!(call(&pool, &generation, "!").await, Err("trap".to_owned()));
+        assert_eq!(call(&pool, &generation, "c").await, Ok("1".to_owned()));
+        assert_eq!(call(&pool, &generation, ".").await, Err("timeout".to_owned()));
+        assert_eq!(call(&pool, &generation, "d").await, Ok("1".to_owned()));
+        pool.retain(|_| false);
+        assert_eq!(call(&pool, &generation, "e").await, Ok("1".to_owned()));
+    });
+}
+
+#[test]
+fn a_dropped_call_takes_its_instance_with_it() {
+    let generation = build(&counting().handler(), Limits { call_timeout: Duration::from_secs(60), ..limits() });
+    run(async {
+        let pool = Pool::new();
+        assert_eq!(call(&pool, &generation, "a").await, Ok("1".to_owned()));
+        for _ in 0..20 {
+            let spinning = call(&pool, &generation, ".");
+            assert!(tokio::time::timeout(Duration::from_millis(10), spinning).await.is_err());
+        }
+        assert_eq!(call(&pool, &generation, "b").await, Ok("1".to_owned()));
+    });
+}
+
+#[test]
+fn a_spinning_guest_does_not_hold_the_lane() {
+    let spinning = build(&counting().handler(), Limits { call_timeout: Duration::from_secs(1), ..limits() });
+    let echo = build(&Guest::echo().handler(), limits());
+    run(async {
+        let pool = Pool::new();
+        let began = Instant::now();
+        let quick = async {
+            tokio::task::yield_now().await;
+            for _ in 0..5 {
+                assert_eq!(call(&pool, &echo, "{}").await, Ok("{}".to_owned()));
+            }
+            began.elapsed()
+        };
+        let (spun, took) = tokio::join!(call(&pool, &spinning, "."), quick);
+        assert_eq!(spun, Err("timeout".to_owned()));
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    });
+}
+
+#[test]
+fn whoever_finds_no_free_instance_waits() {
+    let generation = build(&counting().handler(), Limits { call_timeout: Duration::from_millis(100), ..limits() });
+    run(async {
+        let pool = Pool::new();
+        let spinning = join_all((0..40).map(|_| call(&pool, &generation, ".")));
+        let (spun, other) = tokio::join!(spinning, call(&pool, &generation, "a"));
+        assert!(spun.iter().all(|answer| *answer == Err("timeout".to_owned())), "{spun:?}");
+        assert_eq!(other, Ok("1".to_owned()));
+    });
+}
+
+#[test]
+fn a_validator_answers() {
+    let generation = build(&Guest::echo_validator(), limits());
+    let command = GuestCommand {
+        target: "M-001".to_owned(),
+        name: "reboot".to_owned(),
+        payload: "[]".into(),
+        message_id: "MSG_1".to_owned(),
+    };
+    let answer = run(async { Pool::new().validate(&generation, &command).await });
+    assert_eq!(answer, Ok(Ok("[]".into())));
+    let fault = run(async { Pool::new().handle(&generation, &message("{}")).await });
+    assert!(fault.is_err(), "a validator handles no messages");
+}
+
+#[test]
+fn a_reason_is_cut_at_a_characters_end() {
+    // 4,096 bytes from address 2048, each pair of them `é`.
+    let guest = Guest::doing(
+        "(local.set $at (i32.const 2048))
+         (loop $again
+           (i32.store16 (local.get $at) (i32.const 0xa9c3))
+           (local.set $at (i32.add (local.get $at) (i32.const 2)))
+           (br_if $again (i32.lt_u (local.get $at) (i32.const 6144))))
+         (i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 1))
+         (i32.store (i32.const 1032) (i32.const 2048)) (i32.store (i32.const 1036) (i32.const 4096)) (i32.const 1024)",
+    );
+    let generation = build(&guest.handler(), limits());
+    let answer = run(async { Pool::new().handle(&generation, &message("{}")).await }).expect("an answer");
+    assert_eq!(answer, Err(Failure::Retry("é".repeat(512))));
+}
+
+#[test]
+fn a_setting_is_the_operators() {
+    // The answer of `setting("colour")` is an option at 512: its text is the job's payload.
+    let guest = Guest {
+        imports: "(import \"sluicegate:plugin/host@0.1.0\" \"setting\" (func $setting (param i32 i32 i32)))".to_owned(),
+        extra: "(data (i32.const 64) \"colour\")".to_owned(),
+        ..Guest::doing(&format!(
+            "(call $setting (i32.const 64) (i32.const 6) (i32.const 512))
+             (if (i32.eqz (i32.load8_u (i32.const 512))) (then unreachable))
+             (local.set $at (i32.load (i32.const 516))) (local.set $len (i32.load (i32.const 520))) {ONE_JOB}"
+        ))
+    };
+    let generation = build(&guest.handler(), limits());
+    assert_eq!(run(async { call(&Pool::new(), &generation, "x").await }), Ok("green".to_owned()));
+}

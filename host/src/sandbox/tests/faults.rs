@@ -1,0 +1,146 @@
+//! What a guest does to itself, and to nobody else.
+
+use sluicegate_core::fault::Fault;
+
+use super::guests::{Guest, ONE_JOB};
+use super::*;
+use crate::sandbox::Pool;
+
+const SPIN: &str = "(loop $again (br $again))";
+
+#[track_caller]
+fn fault_of(guest: &Guest, limits: Limits) -> Fault {
+    let generation = build(&guest.handler(), limits);
+    run(async {
+        let pool = Pool::new();
+        let first = pool.handle(&generation, &message("{}")).await.expect_err("a fault");
+        let second = pool.handle(&generation, &message("{}")).await.expect_err("a fault again");
+        assert_eq!(first, second, "a fault leaves nothing behind");
+        first
+    })
+}
+
+fn quick() -> Limits {
+    Limits { call_timeout: Duration::from_millis(50), ..limits() }
+}
+
+#[test]
+fn a_guest_that_does_not_end_is_ended_wherever_it_spins() {
+    let timed_out = Fault::TimedOut(quick().call_timeout);
+    let body = format!("{SPIN} unreachable");
+    assert_eq!(fault_of(&Guest::doing(&body), quick()), timed_out);
+    let start = Guest { extra: format!("(func $spin {SPIN}) (start $spin)"), ..Guest::echo() };
+    assert_eq!(fault_of(&start, quick()), timed_out);
+    let realloc = Guest { realloc: SPIN.to_owned(), ..Guest::echo() };
+    assert_eq!(fault_of(&realloc, quick()), timed_out);
+    let post_return = Guest { post_return: SPIN.to_owned(), ..Guest::echo() };
+    assert_eq!(fault_of(&post_return, quick()), timed_out);
+}
+
+#[test]
+fn the_deadline_is_over_the_whole_call() {
+    // Each part alone stays below it: `start`, the lowering of arguments and the body spin 40 ms each, or so.
+    let some = "(local $n i32) (local.set $n (i32.const 100000)) (loop $again
+        (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $again (local.get $n)))";
+    let guest = Guest { extra: format!("(func $some {some}) (start $some)"), ..Guest::echo() };
+    let generation = build(&guest.handler(), limits());
+    run(async {
+        assert!(Pool::new().handle(&generation, &message("{}")).await.is_ok(), "a start that ends is fine");
+    });
+    let guest = Guest {
+        imports: "(import \"sluicegate:plugin/host@0.1.0\" \"log\" (func $log (param i32 i32 i32)))".to_owned(),
+        body: "(loop $again (call $log (i32.const 0) (i32.const 0) (i32.const 8)) (br $again)) unreachable".to_owned(),
+        ..Guest::echo()
+    };
+    let fault = fault_of(&guest, quick());
+    assert!(fault.to_string().contains("more than 1000 host calls in one call"), "{fault}");
+}
+
+#[test]
+fn memory_is_summed_and_bounded() {
+    let out = Fault::OutOfMemory(limits().memory);
+    let grow = "(if (i32.eq (memory.grow (i32.const 64)) (i32.const -1)) (then unreachable))";
+    assert_eq!(fault_of(&Guest::doing(&format!("{grow} unreachable")), limits()), out);
+    assert_eq!(fault_of(&Guest { pages: 65, ..Guest::echo() }, limits()), out);
+    let survives =
+        Guest { body: format!("(drop (memory.grow (i32.const 64))) {}", Guest::echo().body), ..Guest::echo() };
+    let generation = build(&survives.handler(), limits());
+    run(async {
+        let pool = Pool::new();
+        for _ in 0..100 {
+            assert!(pool.handle(&generation, &message("{}")).await.is_ok());
+        }
+    });
+    let table = Guest { extra: "(table $t 30000 funcref)".to_owned(), ..Guest::echo() };
+    let fault = fault_of(&table, limits());
+    assert!(matches!(fault, Fault::Instantiate(_)), "{fault}");
+}
+
+#[test]
+fn a_trap_is_told_with_its_place() {
+    let fault = fault_of(&Guest::doing("unreachable"), limits());
+    assert_eq!(fault, Fault::Trap("wasm trap: wasm `unreachable` instruction executed in `guest_handle`".to_owned()));
+    let start = Guest { extra: "(func $bad unreachable) (start $bad)".to_owned(), ..Guest::echo() };
+    let fault = fault_of(&start, limits());
+    assert!(matches!(fault, Fault::Instantiate(_)), "{fault}");
+    let deep = Guest { extra: "(func $deep (call $deep))".to_owned(), ..Guest::doing("(call $deep) unreachable") };
+    let fault = fault_of(&deep, limits());
+    assert!(fault.to_string().contains("call stack exhausted"), "{fault}");
+}
+
+/// An answer of so many jobs, each of so many bytes from address 0.
+fn jobs(count: u32, bytes: u32) -> Guest {
+    Guest {
+        pages: 48,
+        ..Guest::doing(&format!(
+            "(i32.store8 (i32.const 1024) (i32.const 0))
+             (i32.store (i32.const 1028) (i32.const 65536))
+             (i32.store (i32.const 1032) (i32.const {count}))
+             (local.set $at (i32.const 65536))
+             (local.set $len (i32.const {count}))
+             (loop $again
+               (i32.store8 (local.get $at) (i32.const 0))
+               (i32.store offset=4 (local.get $at) (i32.const 0))
+               (i32.store offset=8 (local.get $at) (i32.const {bytes}))
+               (i32.store8 offset=12 (local.get $at) (i32.const 0))
+               (local.set $at (i32.add (local.get $at) (i32.const 24)))
+               (local.set $len (i32.sub (local.get $len) (i32.const 1)))
+               (br_if $again (local.get $len)))
+             (i32.const 1024)"
+        ))
+    }
+}
+
+#[test]
+fn an_answer_is_bounded_by_its_sum() {
+    let too_large = Fault::OutputTooLarge(limits().output);
+    assert_eq!(fault_of(&jobs(1, (64 << 10) + 1), limits()), too_large);
+    assert_eq!(fault_of(&jobs(1, 3 << 20), limits()), too_large);
+    assert_eq!(fault_of(&jobs(3, 32 << 10), limits()), too_large);
+    assert_eq!(fault_of(&jobs(100_000, 0), limits()), too_large);
+    let generation = build(&jobs(2, 32 << 10).handler(), limits());
+    let answer = run(async { Pool::new().handle(&generation, &message("{}")).await });
+    assert_eq!(answer.expect("an answer").expect("outputs").len(), 2);
+}
+
+#[test]
+fn garbage_is_told_apart_from_a_trap() {
+    #[track_caller]
+    fn garbage(body: &str, part: &str) {
+        let fault = fault_of(&Guest::doing(body), limits());
+        assert!(matches!(&fault, Fault::Garbage(text) if text.contains(part)), "{fault}");
+    }
+    garbage("(i32.store8 (i32.const 1024) (i32.const 7)) (i32.const 1024)", "invalid");
+    garbage("(i32.const 2147483644)", "out of bounds");
+    garbage("(i32.const 1025)", "aligned");
+    garbage(
+        &format!("(local.set $at (i32.const 131000)) (local.set $len (i32.const 4096)) {ONE_JOB}"),
+        "out of bounds",
+    );
+    garbage(
+        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0))
+         (i32.store8 (i32.const 16) (i32.const 255))
+         (i32.store (i32.const 1032) (i32.const 16)) (i32.store (i32.const 1036) (i32.const 1)) (i32.const 1024)",
+        "utf-8",
+    );
+}

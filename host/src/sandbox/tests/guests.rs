@@ -1,0 +1,145 @@
+//! Components made of WebAssembly text, so that a test needs no guest compiler.
+
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+const MANIFEST: &str = "name = \"guest\"\nversion = \"1.2.3\"\ndescription = \"A guest of the tests.\"\n";
+
+/// What a guest consists of; each part may be replaced.
+pub(crate) struct Guest {
+    pub(crate) imports: String,
+    pub(crate) pages: u32,
+    /// Functions, globals, `start`.
+    pub(crate) extra: String,
+    /// After the arguments were lowered, before `answer`.
+    pub(crate) realloc: String,
+    /// The body of `handle` (parameters: topic 0 1, captures 2 3, payload 4 5, …) or `validate`; leaves the answer's address.
+    pub(crate) body: String,
+    pub(crate) post_return: String,
+    pub(crate) manifest: String,
+    pub(crate) samples: Option<String>,
+}
+
+/// `ok([job(payload)])`, the payload being where `$at` and `$len` say.
+pub(crate) const ONE_JOB: &str = "
+    (i32.store8 (i32.const 1024) (i32.const 0))
+    (i32.store (i32.const 1028) (i32.const 1040))
+    (i32.store (i32.const 1032) (i32.const 1))
+    (i32.store8 (i32.const 1040) (i32.const 0))
+    (i32.store (i32.const 1044) (local.get $at))
+    (i32.store (i32.const 1048) (local.get $len))
+    (i32.store8 (i32.const 1052) (i32.const 0))
+    (i32.const 1024)";
+
+impl Guest {
+    /// Answers with one job whose payload is the message's.
+    pub(crate) fn echo() -> Self {
+        Self {
+            imports: String::new(),
+            pages: 2,
+            extra: String::new(),
+            realloc: String::new(),
+            body: format!("(local.set $at (local.get 4)) (local.set $len (local.get 5)) {ONE_JOB}"),
+            post_return: String::new(),
+            manifest: MANIFEST.to_owned(),
+            samples: None,
+        }
+    }
+
+    /// A validator that answers with the command's payload.
+    pub(crate) fn echo_validator() -> Vec<u8> {
+        Self::doing(
+            "(i32.store8 (i32.const 1024) (i32.const 0))
+             (i32.store (i32.const 1028) (local.get 4)) (i32.store (i32.const 1032) (local.get 5)) (i32.const 1024)",
+        )
+        .validator()
+    }
+
+    /// Does this instead.
+    pub(crate) fn doing(body: &str) -> Self {
+        Self { body: body.to_owned(), ..Self::echo() }
+    }
+
+    fn core(&self, export: &str, parameters: usize) -> Vec<u8> {
+        let Self { imports, pages, extra, realloc, body, post_return, .. } = self;
+        let parameters = "i32 ".repeat(parameters);
+        let text = format!(
+            "(module {imports}
+               (memory (export \"memory\") {pages})
+               (global $next (mut i32) (i32.const 8192))
+               (global $count (mut i32) (i32.const 0))
+               {extra}
+               (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (local $at i32)
+                 {realloc}
+                 (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+                 (global.set $next (i32.add (local.get $at) (local.get 3)))
+                 (local.get $at))
+               (func $guest_handle (export \"{export}\") (param {parameters}) (result i32) (local $at i32) (local $len i32)
+                 {body})
+               (func (export \"cabi_post_{export}\") (param i32)
+                 (global.set $next (i32.const 8192))
+                 {post_return}))"
+        );
+        wat::parse_str(text).expect("WebAssembly text")
+    }
+
+    /// As a component of the world topic-handler.
+    pub(crate) fn handler(&self) -> Vec<u8> {
+        self.component("topic-handler", self.core("handle", 13))
+    }
+
+    /// As a component of the world command-validator.
+    pub(crate) fn validator(&self) -> Vec<u8> {
+        self.component("command-validator", self.core("validate", 8))
+    }
+
+    fn component(&self, world: &str, core: Vec<u8>) -> Vec<u8> {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/plugin.wit"));
+        self.component_of(&text.expect("wit/plugin.wit"), world, core)
+    }
+
+    /// As a component of a world of another interface.
+    pub(crate) fn component_of(&self, wit: &str, world: &str, mut core: Vec<u8>) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("plugin.wit", wit).expect("an interface");
+        let world = resolve.select_world(&[package], Some(world)).expect("a world");
+        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false).expect("metadata");
+        let mut component =
+            ComponentEncoder::default().module(&core).and_then(|mut encoder| encoder.encode()).expect("a component");
+        self.describe(&mut component);
+        component
+    }
+
+    /// Adds the manifest and the samples.
+    pub(crate) fn describe(&self, component: &mut Vec<u8>) {
+        custom(component, "sluicegate:manifest", self.manifest.as_bytes());
+        if let Some(samples) = &self.samples {
+            custom(component, "sluicegate:samples", samples.as_bytes());
+        }
+    }
+}
+
+fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+    let mut content = Vec::new();
+    leb128(&mut content, name.len());
+    content.extend_from_slice(name.as_bytes());
+    content.extend_from_slice(bytes);
+    section(component, 0, &content);
+}
+
+/// Any section: its id, its size, its content.
+pub(crate) fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
+    component.push(id);
+    leb128(component, content.len());
+    component.extend_from_slice(content);
+}
+
+fn leb128(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}

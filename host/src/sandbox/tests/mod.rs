@@ -1,0 +1,54 @@
+//! The sandbox against guests that do as they please.
+
+mod calls;
+mod faults;
+pub(crate) mod guests;
+mod refusals;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use sluicegate_core::message::{Field, Message};
+use sluicegate_core::settings::{ByteSize, Limits};
+
+use super::{Generation, Refusal, Sandbox};
+
+/// One engine for all tests: it reserves address space for a thousand instances.
+pub(crate) fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::new().expect("an engine"))
+}
+
+fn limits() -> Limits {
+    Limits { call_timeout: Duration::from_secs(2), memory: ByteSize(4 << 20), output: ByteSize(64 << 10) }
+}
+
+#[track_caller]
+fn build(component: &[u8], limits: Limits) -> Arc<Generation> {
+    let settings = IndexMap::from([("colour".to_owned(), "green".to_owned())]);
+    Arc::new(sandbox().compile(component, settings, limits, "guest", 1).expect("it compiles"))
+}
+
+#[track_caller]
+fn refusal(component: &[u8]) -> Refusal {
+    sandbox().compile(component, IndexMap::new(), limits(), "guest", 1).err().expect("it is refused")
+}
+
+fn message(payload: &str) -> Message {
+    Message {
+        topic: "machine/M-001/heartbeat".to_owned(),
+        captures: vec![Field { name: "serial_no".to_owned(), value: "M-001".to_owned() }],
+        payload: payload.to_owned().into(),
+        properties: Vec::new(),
+        received_at: "2026-04-14T09:00:00.000+08:00".to_owned(),
+        id: "1-1".to_owned(),
+        attempt: 1,
+    }
+}
+
+#[track_caller]
+fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(future)
+}
