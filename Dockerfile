@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+# The gateway with the stock plugins, for amd64 and arm64: docker build -t sluicegate .
+
+FROM rust:1.95-bookworm AS plugins
+RUN rustup target add wasm32-unknown-unknown
+WORKDIR /src
+COPY . .
+RUN cargo xtask plugins
+
+FROM rust:1.95-bookworm AS host
+WORKDIR /src
+COPY . .
+RUN cargo build --locked --release --package sluicegate
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /var/lib/sluicegate --create-home sluicegate
+COPY --from=host /src/target/release/sluicegate /usr/bin/sluicegate
+# Files that a volume can replace while the gateway runs.
+COPY --from=plugins /src/config/plugins/ /usr/share/sluicegate/plugins/
+USER sluicegate
+WORKDIR /var/lib/sluicegate
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["sluicegate", "health"]
+ENTRYPOINT ["sluicegate"]
+CMD ["run"]
