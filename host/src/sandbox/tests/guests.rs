@@ -107,7 +107,7 @@ impl Guest {
         let world = resolve.select_world(&[package], Some(world)).expect("a world");
         embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false).expect("metadata");
         let mut component =
-            ComponentEncoder::default().module(&core).and_then(|mut encoder| encoder.encode()).expect("a component");
+            ComponentEncoder::default().module(&core).and_then(|encoder| encoder.encode()).expect("a component");
         self.describe(&mut component);
         component
     }
