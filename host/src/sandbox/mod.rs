@@ -25,7 +25,6 @@ pub use pool::Pool;
 pub use refusal::{Problem, Refusal, Step};
 pub use rehearse::rehearse;
 
-#[expect(clippy::all, clippy::allow_attributes, reason = "generated from wit/plugin.wit")]
 mod bindings {
     pub(super) mod handler {
         wasmtime::component::bindgen!({

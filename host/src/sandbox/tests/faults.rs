@@ -93,6 +93,13 @@ fn memory_is_summed_and_bounded() {
             assert!(pool.handle(&generation, &message("{}")).await.is_ok());
         }
     });
+    // A composed component: each of its two memories alone would be granted.
+    let mut composed = Guest { pages: 48, ..Guest::echo() }.handler();
+    section(&mut composed, 1, &wat::parse_str("(module (memory 48))").expect("a module"));
+    let instances = [1, 0, 1, 0]; // one, of the module 1, with no arguments
+    section(&mut composed, 2, &instances);
+    let generation = build(&composed, limits());
+    assert_eq!(run(async { Pool::new().handle(&generation, &message("{}")).await }), Err(out));
     let table =
         Guest { extra: "(table 8000 funcref) (table 8000 funcref) (table 8000 funcref)".to_owned(), ..Guest::echo() };
     let fault = fault_of(&table, limits());
