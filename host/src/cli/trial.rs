@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sluicegate_core::message::{Message, Output as Made, SerialNo};
 use sluicegate_core::route::{Routes, SERIAL_NO};
 use sluicegate_core::settings::Settings;
+use tokio::runtime::Runtime;
 
 use super::config;
 use super::output::{Code, Failure, Output};
@@ -29,10 +30,6 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<Code, Failure> {
     let settings = config::load(file)?.settings;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
     let mut bench = Bench::new(settings)?;
     let input = |error: std::io::Error| {
         Failure::new(Code::Usage, format!("cannot read standard input: {error}"), "sluicegate try --help")
@@ -45,7 +42,7 @@ pub(super) fn run(
                 continue;
             }
             let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
-            let trial = runtime.block_on(bench.trial(topic, payload.as_bytes()))?;
+            let trial = bench.trial(topic, payload.as_bytes())?;
             if !trial.taken {
                 code = Code::Wrong;
             }
@@ -62,7 +59,7 @@ pub(super) fn run(
             bytes
         }
     };
-    let trial = runtime.block_on(bench.trial(topic, &payload))?;
+    let trial = bench.trial(topic, &payload)?;
     let (code, errors) = if trial.taken { (Code::Good, Vec::new()) } else { (Code::Wrong, vec![trial.reason.clone()]) };
     Ok(output.verdict(code, &trial.text, &trial.data, &errors))
 }
@@ -80,15 +77,19 @@ struct Bench {
     settings: Settings,
     routes: Routes,
     sandbox: Sandbox,
+    runtime: Runtime,
     pool: Pool,
     loaded: HashMap<String, Arc<Generation>>,
 }
 
 impl Bench {
     fn new(settings: Settings) -> Result<Self, Failure> {
-        let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(Code::Wrong, error.to_string(), "");
+        let sandbox = Sandbox::new().map_err(|error| wrong(&error))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;
         let routes = Routes::new(&settings.routes);
-        Ok(Self { settings, routes, sandbox, pool: Pool::new(), loaded: HashMap::new() })
+        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::new(), loaded: HashMap::new() })
     }
 
     fn chain(&mut self, route: usize) -> Result<Vec<Arc<Generation>>, Failure> {
@@ -106,7 +107,7 @@ impl Bench {
         Ok(handlers.iter().filter_map(|name| self.loaded.get(name).cloned()).collect())
     }
 
-    async fn trial(&mut self, topic: &str, payload: &[u8]) -> Result<Trial, Failure> {
+    fn trial(&mut self, topic: &str, payload: &[u8]) -> Result<Trial, Failure> {
         let mut steps = Steps::default();
         let _ = writeln!(steps.text, "topic     {}", topic.escape_debug());
         let Some((index, captures)) = self.routes.find(topic) else {
@@ -136,7 +137,7 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
-        let made = chain::run(&self.pool, &chain, message, &mut steps).await;
+        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &mut steps));
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);
         let data = |envelopes: &[Value]| json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes });

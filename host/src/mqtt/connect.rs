@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{
-    AckMode, Broker, BrokerSessionResumePolicy, ConnectionError, MqttOptions, NetworkOptions, TlsConfiguration,
-    Transport,
-};
+use rumqttc::{AckMode, Broker, ConnectionError, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Mqtt, MqttUrl, Tls};
 use tokio::time::Instant;
+
+use super::session::NothingUnderWay;
 
 /// How long the broker may be silent before the connection counts as dead [MQTT-3.1.2-22].
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -51,6 +50,8 @@ pub struct Connect {
     pub send_maximum: u16,
     /// Requests that fit into the client's channel.
     pub requests: usize,
+    /// Whether the broker keeps a session for it while it is away.
+    pub session: bool,
 }
 
 /// The library's options.
@@ -74,10 +75,7 @@ pub(super) fn options(
     network.set_tcp_nodelay(true);
     options
         .set_keep_alive(u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX))
-        .set_clean_start(false)
-        // Without it a restarted process could not resume the session that the broker kept for it.
-        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
-        .set_session_expiry_interval(Some(expiry))
+        .set_clean_start(!connect.session)
         .set_receive_maximum(Some(connect.receive_maximum))
         .set_max_packet_size(Some(largest))
         .set_ack_mode(AckMode::Manual)
@@ -87,6 +85,10 @@ pub(super) fn options(
         .set_max_request_batch(256)
         .set_connect_timeout(Duration::from_secs(CONNECT_TIMEOUT))
         .set_network_options(network);
+    if connect.session {
+        let store = NothingUnderWay { expiry, send_maximum: connect.send_maximum };
+        options.set_session_expiry_interval(Some(expiry)).set_session_store(store);
+    }
     if let Some(username) = &mqtt.username {
         match &mqtt.password {
             Some(password) => options.set_credentials(username.clone(), password.0.clone()),

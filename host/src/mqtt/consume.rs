@@ -107,6 +107,7 @@ impl Consumer {
             send_maximum: 1,
             // Every publish under way can be acknowledged, and room is left for the subscription.
             requests: usize::from(mqtt.receive_maximum) + 16,
+            session: true,
         };
         let options = connect::options(mqtt, embedded, &connect)?;
         let (client, events) = AsyncClient::builder(options)

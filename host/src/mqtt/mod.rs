@@ -7,3 +7,4 @@
 pub mod connect;
 pub mod consume;
 pub mod publish;
+mod session;

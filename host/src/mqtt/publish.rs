@@ -57,6 +57,8 @@ pub fn prepare(
         receive_maximum: 1,
         send_maximum: u16::try_from(in_flight).unwrap_or(u16::MAX),
         requests: in_flight,
+        // A command stands in the processing list until its PUBACK: a session would only send it twice after a restart.
+        session: false,
     };
     let options = connect::options(mqtt, embedded, &connect)?;
     let (client, events) = AsyncClient::builder(options)

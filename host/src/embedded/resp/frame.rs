@@ -247,3 +247,112 @@ impl Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use proptest::prelude::*;
+
+    use super::{Decoder, MAX_BULK, Reply};
+
+    /// Everything that stands in the bytes, given in pieces of `piece` bytes: the commands, and the error at the end.
+    fn decode(bytes: &[u8], piece: usize) -> (Vec<Vec<Bytes>>, Option<String>) {
+        let (mut decoder, mut input, mut commands) = (Decoder::default(), BytesMut::new(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            input.extend_from_slice(piece);
+            loop {
+                match decoder.next(&mut input) {
+                    Ok(Some(command)) => commands.push(command),
+                    Ok(None) => break,
+                    Err(error) => return (commands, Some(error.to_string())),
+                }
+            }
+        }
+        (commands, None)
+    }
+
+    #[track_caller]
+    fn check(bytes: &str, expected: &[&[&str]]) {
+        for piece in [1, 2, 7, 1000] {
+            let expected =
+                expected.iter().map(|words| words.iter().map(|word| Bytes::from(word.to_string())).collect());
+            assert_eq!(decode(bytes.as_bytes(), piece), (expected.collect(), None), "{bytes:?} in pieces of {piece}");
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(bytes: &str, expected: &str) {
+        assert_eq!(decode(bytes.as_bytes(), 1000).1.as_deref(), Some(expected), "{bytes:?}");
+    }
+
+    #[track_caller]
+    fn check_encoded(reply: Reply, expected: &str) {
+        let mut output = BytesMut::from("before");
+        reply.encode(&mut output);
+        assert_eq!(String::from_utf8_lossy(&output), format!("before{expected}"));
+    }
+
+    #[test]
+    fn commands() {
+        check("*1\r\n$4\r\nPING\r\n", &[&["PING"]]);
+        check("*2\r\n$3\r\nGET\r\n$0\r\n\r\n*1\r\n$4\r\nPING\r\n", &[&["GET", ""], &["PING"]]);
+        check("*0\r\n*-1\r\n\r\nPING\r\n", &[&["PING"]]);
+        check("*2\r\n$4\r\nECHO\r\n$4\r\na\r\nb\r\n", &[&["ECHO", "a\r\nb"]]);
+        check("set  k 'a b'\n", &[&["set", "k", "a b"]]);
+        check("set k \"\\x41\\n\\\"\"\r\n", &[&["set", "k", "A\n\""]]);
+        check("*1\r\n$4\r\nPI", &[]);
+    }
+
+    #[test]
+    fn refusals() {
+        check_refused("*x\r\n", "Protocol error: invalid multibulk length");
+        check_refused("*1048577\r\n", "Protocol error: invalid multibulk length");
+        check_refused("*1\r\n:1\r\n", "Protocol error: expected '$', got ':'");
+        check_refused("*1\r\n*1\r\n", "Protocol error: expected '$', got '*'");
+        check_refused("*1\r\n$-1\r\n", "Protocol error: invalid bulk length");
+        check_refused(&format!("*1\r\n${}\r\n", MAX_BULK + 1), "Protocol error: invalid bulk length");
+        check_refused("set k \"a\r\n", "Protocol error: unbalanced quotes in request");
+        check_refused("set k \"a\"b\r\n", "Protocol error: unbalanced quotes in request");
+        let long = "1".repeat(70_000);
+        assert_eq!(decode(long.as_bytes(), 70_000).1.as_deref(), Some("Protocol error: too big inline request"));
+        let long = format!("*{long}");
+        assert_eq!(decode(long.as_bytes(), 71_000).1.as_deref(), Some("Protocol error: too big mbulk count string"));
+    }
+
+    #[test]
+    fn replies() {
+        check_encoded(Reply::OK, "+OK\r\n");
+        check_encoded(Reply::Null, "$-1\r\n");
+        check_encoded(Reply::NullArray, "*-1\r\n");
+        check_encoded(Reply::Array(vec![Reply::Integer(-7), Reply::text("")]), "*2\r\n:-7\r\n$0\r\n\r\n");
+        for digits in 1..=18 {
+            let nines = "9".repeat(digits);
+            check_encoded(Reply::Integer(nines.parse().expect("a number")), &format!(":{nines}\r\n"));
+        }
+        check_encoded(Reply::Integer(i64::MIN), ":-9223372036854775808\r\n");
+        check_encoded(Reply::Integer(i64::MAX), ":9223372036854775807\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..50) {
+            decode(&bytes, piece);
+        }
+
+        /// Bytes that look like a command come far into the parser.
+        #[test]
+        fn any_likely_bytes_are_survived(text in "([*$:+][0-9-]{0,3}\r?\n|[a-z\"'\\\\x ]{0,5}|\r\n){0,40}", piece in 1_usize..50) {
+            let whole = decode(text.as_bytes(), 10_000);
+            prop_assert_eq!(decode(text.as_bytes(), piece), whole);
+        }
+
+        #[test]
+        fn what_is_sent_comes(words in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..10), piece in 1_usize..50) {
+            let words: Vec<Bytes> = words.into_iter().map(Bytes::from).collect();
+            let mut bytes = BytesMut::new();
+            // A reply of bulk strings is written as a command is.
+            Reply::Array(words.iter().cloned().map(Reply::Bulk).collect()).encode(&mut bytes);
+            prop_assert_eq!(decode(&bytes, piece), (vec![words], None));
+        }
+    }
+}

@@ -79,6 +79,11 @@ impl Waiting {
         (self.last, served)
     }
 
+    /// How many clients wait.
+    pub(super) fn count(&self) -> usize {
+        self.waiters.len()
+    }
+
     /// The client does not wait any more. Whether it had not been served.
     pub(super) fn forget(&mut self, number: u64) -> bool {
         self.take(number).is_some()

@@ -7,6 +7,8 @@ mod keys;
 mod lists;
 mod server;
 mod strings;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -187,7 +187,13 @@ pub(super) fn info(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Re
                 at.now / 1000
             )
         }),
-        ("Clients", |info, _, _| format!("connected_clients:{}\r\nmaxclients:{MAX_CLIENTS}\r\n", info.clients)),
+        ("Clients", |info, store, _| {
+            format!(
+                "connected_clients:{}\r\nmaxclients:{MAX_CLIENTS}\r\nblocked_clients:{}\r\n",
+                info.clients,
+                store.waiting.count()
+            )
+        }),
         ("Memory", |_, store, _| {
             format!("used_memory:{}\r\nmaxmemory:{MAX_MEMORY}\r\nmaxmemory_policy:noeviction\r\n", store.used())
         }),

@@ -1,0 +1,264 @@
+//! Commands and their replies, without a socket and with a time that the test sets; and that no command panics.
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::{COMMANDS, Effect, Info, Session, Wait, execute};
+use crate::embedded::resp::store::{MAX_MEMORY, Millis, Place, Store};
+
+/// A server without sockets, and one client of it.
+#[derive(Default)]
+struct Bench {
+    store: Store,
+    session: Session,
+    now: Millis,
+}
+
+impl Bench {
+    fn run(&mut self, words: Vec<Bytes>) -> Effect {
+        let info = Info { port: 6379, clients: 1 };
+        let effect = execute(&mut self.session, &mut self.store, self.now, &info, words);
+        self.store.serve(self.now);
+        effect
+    }
+
+    fn effect(&mut self, line: &str) -> Effect {
+        self.run(line.split(' ').map(|word| Bytes::from(word.to_owned())).collect())
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        match self.effect(line) {
+            Effect::Reply(reply) | Effect::Close(reply) => {
+                let mut output = BytesMut::new();
+                reply.encode(&mut output);
+                String::from_utf8_lossy(&output).replace("\r\n", " ").trim_end().to_owned()
+            }
+            Effect::Wait(_) => "(waits)".to_owned(),
+        }
+    }
+
+    fn wait(&mut self, line: &str) -> Wait {
+        match self.effect(line) {
+            Effect::Wait(wait) => wait,
+            other => panic!("{line} does not wait: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check(&mut self, table: &[(&str, &str)]) {
+        for (line, expected) in table {
+            assert_eq!(self.ask(line), *expected, "{line}");
+        }
+    }
+}
+
+#[test]
+fn keys_expire_when_their_time_has_come() {
+    let mut bench = Bench::default();
+    bench.check(&[
+        ("SET k v PX 1500", "+OK"),
+        ("PTTL k", ":1500"),
+        ("TTL k", ":2"),
+        ("RPUSH l a", ":1"),
+        ("EXPIRE l 1", ":1"),
+    ]);
+    bench.now = 999;
+    bench.check(&[("GET k", "$1 v"), ("LLEN l", ":1"), ("DBSIZE", ":2"), ("TTL k", ":1")]);
+    bench.now = 1000;
+    bench.check(&[("LLEN l", ":0"), ("RPUSH l b", ":1"), ("TTL l", ":-1"), ("DEL l", ":1")]);
+    bench.now = 1500;
+    bench.check(&[("GET k", "$-1"), ("DEL k", ":0"), ("DBSIZE", ":0"), ("TTL k", ":-2")]);
+    assert_eq!(bench.store.used(), 0);
+}
+
+#[test]
+fn expired_keys_that_nobody_asks_for_are_not_counted_or_listed() {
+    let mut bench = Bench::default();
+    bench.check(&[("SET a 1 PX 10", "+OK"), ("SET b 1", "+OK")]);
+    bench.now = 10;
+    bench.check(&[("KEYS *", "*1 $1 b"), ("DBSIZE", ":1"), ("SCAN 0", "*2 $1 0 *1 $1 b")]);
+}
+
+#[test]
+fn waiting_clients_are_served_in_the_order_of_their_arrival() {
+    let mut bench = Bench::default();
+    let mut first = bench.wait("BLPOP k 0").served;
+    let mut second = bench.wait("BRPOP other k 0").served;
+    let mut third = bench.wait("BLMOVE k done LEFT RIGHT 0").served;
+    assert_eq!(bench.ask("RPUSH k a b c d"), ":4");
+    let reply = |served: &mut tokio::sync::oneshot::Receiver<_>| -> String {
+        let served: crate::embedded::resp::waiting::Served = served.try_recv().expect("was served");
+        format!("{:?}", served.reply)
+    };
+    assert_eq!(reply(&mut first), r#"Array([Bulk(b"k"), Bulk(b"a")])"#);
+    assert_eq!(reply(&mut second), r#"Array([Bulk(b"k"), Bulk(b"d")])"#);
+    assert_eq!(reply(&mut third), r#"Bulk(b"b")"#);
+    bench.check(&[
+        ("LRANGE k 0 -1", "*1 $1 c"),
+        ("LRANGE done 0 -1", "*1 $1 b"),
+        ("RPUSH other x", ":1"),
+        ("LLEN other", ":1"),
+    ]);
+}
+
+#[test]
+fn a_client_that_is_gone_gets_nothing() {
+    let mut bench = Bench::default();
+    drop(bench.wait("BLPOP k 0").served);
+    let forgotten = bench.wait("BLPOP k 0");
+    assert!(bench.store.waiting.forget(forgotten.number));
+    let mut there = bench.wait("BLPOP k 0").served;
+    bench.check(&[("RPUSH k a b", ":2"), ("LRANGE k 0 -1", "*1 $1 b")]);
+    let served = there.try_recv().expect("was served");
+    // It turns out to be gone while its reply is written.
+    bench.store.put_back(served.taken.expect("an element was taken"), 0);
+    bench.check(&[("LRANGE k 0 -1", "*2 $1 a $1 b")]);
+    assert_eq!(bench.store.waiting.count(), 0);
+}
+
+#[test]
+fn a_transaction_is_over_before_anybody_is_served() {
+    let mut bench = Bench::default();
+    let mut served = bench.wait("BLPOP k 0").served;
+    bench.check(&[
+        ("MULTI", "+OK"),
+        ("RPUSH k a", "+QUEUED"),
+        ("LPOP k", "+QUEUED"),
+        ("RPUSH k b", "+QUEUED"),
+        ("BLPOP nothing 0", "+QUEUED"),
+        ("EXEC", "*4 :1 $1 a :1 *-1"),
+    ]);
+    let served = served.try_recv().expect("was served");
+    assert_eq!(format!("{:?}", served.reply), r#"Array([Bulk(b"k"), Bulk(b"b")])"#);
+}
+
+#[test]
+fn a_move_that_serves_one_client_serves_the_next() {
+    let mut bench = Bench::default();
+    let mut moves = bench.wait("BLMOVE a b LEFT RIGHT 0").served;
+    let mut pops = bench.wait("BLPOP b 0").served;
+    assert_eq!(bench.ask("RPUSH a x"), ":1");
+    assert!(moves.try_recv().is_ok() && pops.try_recv().is_ok());
+    assert_eq!(bench.ask("EXISTS a b"), ":0");
+}
+
+#[test]
+fn a_list_that_is_turned_within_itself_keeps_its_expiry() {
+    let mut bench = Bench::default();
+    bench.check(&[("RPUSH l a", ":1"), ("EXPIRE l 100", ":1"), ("LMOVE l l LEFT RIGHT", "$1 a"), ("TTL l", ":100")]);
+}
+
+#[test]
+fn writes_are_refused_where_there_is_no_memory() {
+    let mut bench = Bench::default();
+    let big = Bytes::from(vec![b'x'; 60 << 20]);
+    let refused = "-OOM command not allowed when used memory > 'maxmemory'.";
+    for key in ["a", "b", "c", "d"] {
+        bench.run(vec![Bytes::from("SET"), Bytes::from(key), big.clone(), Bytes::from("PX"), Bytes::from("1000")]);
+    }
+    bench.check(&[("DBSIZE", ":4"), ("LLEN l", ":0")]);
+    assert!(matches!(
+        bench.run(vec![Bytes::from("RPUSH"), Bytes::from("l"), big.clone()]),
+        Effect::Reply(crate::embedded::resp::frame::Reply::Error(text)) if format!("-{text}") == refused
+    ));
+    assert!(bench.store.used() <= MAX_MEMORY);
+    bench.check(&[("RPUSH l small", ":1"), ("DEL a", ":1")]);
+    // What has expired makes room, though nobody asked for it.
+    bench.now = 1000;
+    bench.run(vec![Bytes::from("RPUSH"), Bytes::from("l"), big]);
+    bench.check(&[("LLEN l", ":2"), ("DBSIZE", ":1"), ("FLUSHALL", "+OK")]);
+    assert_eq!(bench.store.used(), 0);
+}
+
+#[test]
+fn a_blocking_time_out_may_be_a_fraction_or_none() {
+    let mut bench = Bench::default();
+    let timeout = |bench: &mut Bench, line| bench.wait(line).timeout.map(|timeout| timeout.as_millis());
+    assert_eq!(timeout(&mut bench, "BLPOP k 0"), None);
+    assert_eq!(timeout(&mut bench, "BLPOP k 0.25"), Some(250));
+    assert_eq!(timeout(&mut bench, "BLPOP k 0.0001"), Some(1));
+    assert_eq!(timeout(&mut bench, "BLMOVE k l LEFT LEFT 5"), Some(5000));
+}
+
+#[test]
+fn a_hello_tells_what_libraries_look_for() {
+    let mut bench = Bench::default();
+    let told = bench.ask("HELLO 2 AUTH default any SETNAME me");
+    assert!(told.starts_with("*14 $6 server $5 redis $7 version $5 7.0.0 $5 proto :2 $2 id :"), "{told}");
+    bench.check(&[
+        ("CLIENT GETNAME", "$2 me"),
+        ("HELLO 3", "-NOPROTO unsupported protocol version"),
+        ("CLIENT SETINFO LIB-NAME x", "+OK"),
+    ]);
+}
+
+fn word() -> impl Strategy<Value = Bytes> {
+    let names: Vec<&'static str> = COMMANDS.iter().map(|command| command.name).collect();
+    let likely = [
+        "k",
+        "l",
+        "h",
+        "0",
+        "1",
+        "-1",
+        "2",
+        "-9223372036854775808",
+        "9223372036854775807",
+        "0.1",
+        "left",
+        "right",
+        "ex",
+        "px",
+        "nx",
+        "xx",
+        "get",
+        "match",
+        "*",
+        "[a-",
+        "count",
+        "setname",
+        "1e300",
+        "nan",
+        "inf",
+        "",
+    ];
+    prop_oneof![
+        3 => proptest::sample::select(names).prop_map(Bytes::from),
+        10 => proptest::sample::select(likely.to_vec()).prop_map(Bytes::from),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Vec<Bytes>> {
+    let names: Vec<&'static str> = COMMANDS.iter().map(|command| command.name).collect();
+    (proptest::sample::select(names), proptest::collection::vec(word(), 0..6))
+        .prop_map(|(name, rest)| std::iter::once(Bytes::from(name)).chain(rest).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever is asked, nothing panics, and the memory is counted right: an empty server takes none.
+    #[test]
+    fn any_commands_are_survived(commands in proptest::collection::vec((command(), 0_i64..2000), 0..60)) {
+        let mut bench = Bench::default();
+        let mut waiting = Vec::new();
+        for (command, later) in commands {
+            bench.now += later;
+            if let Effect::Wait(wait) = bench.run(command) {
+                waiting.push(wait);
+            }
+        }
+        for db in 0..16 {
+            bench.store.counts(Place { db, now: bench.now });
+        }
+        prop_assert!(bench.store.used() <= MAX_MEMORY);
+        bench.session = Session::default();
+        bench.ask("FLUSHALL");
+        prop_assert_eq!(bench.store.used(), 0);
+        for wait in waiting {
+            bench.store.waiting.forget(wait.number);
+        }
+        prop_assert_eq!(bench.store.waiting.count(), 0);
+    }
+}
