@@ -52,6 +52,29 @@ fn an_instance_serves_many_calls_and_none_after_a_fault() {
 }
 
 #[test]
+fn a_build_that_is_gone_leaves_nothing_warm() {
+    let component = counting().handler();
+    let numbered = |number| {
+        let compiled = sandbox().compile(&component, IndexMap::new(), limits(), "guest", number);
+        Arc::new(compiled.expect("it compiles"))
+    };
+    let (old, new) = (numbered(1), numbered(2));
+    run(async {
+        let pool = Pool::new();
+        assert_eq!(call(&pool, &old, "a").await, Ok("1".to_owned()));
+        pool.retain(|generation| generation.number() == 2);
+        assert_eq!(pool.builds(), Vec::<u64>::new());
+        // Of a message that began on the old one.
+        assert_eq!(call(&pool, &old, "b").await, Ok("1".to_owned()));
+        assert_eq!(pool.builds(), Vec::<u64>::new());
+        assert_eq!(call(&pool, &new, "c").await, Ok("1".to_owned()));
+        assert_eq!(call(&pool, &new, "d").await, Ok("2".to_owned()));
+        assert_eq!(pool.builds(), [2]);
+    });
+    assert_eq!(Arc::strong_count(&old), 1);
+}
+
+#[test]
 fn a_dropped_call_takes_its_instance_with_it() {
     let generation = build(&counting().handler(), Limits { call_timeout: Duration::from_secs(60), ..limits() });
     run(async {
