@@ -74,9 +74,8 @@ pub async fn run(
             let taken = if popper.is_connected() {
                 // One place at least before anything is moved: what is moved has a place.
                 let Ok(first) = room.clone().acquire_owned().await else { return };
-                popper.pop(room.available_permits() + 1).await.map(|taken| {
+                popper.pop(room.available_permits() + 1).await.inspect(|_taken| {
                     drop(first);
-                    taken
                 })
             } else {
                 // A move whose answer was lost with the connection may have happened, as may have those before a restart.

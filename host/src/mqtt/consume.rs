@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, Outgoing};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
 use sluicegate_core::ticket::Ticket;
@@ -81,6 +81,19 @@ pub struct Consumer {
     board: Arc<Board>,
     retry: Retry,
     connected: bool,
+    /// Acknowledgements that are queued and not written yet: a DISCONNECT would overtake them.
+    unwritten: usize,
+    last: Last,
+}
+
+/// The last round trip before a DISCONNECT. A socket that is closed while the broker still sends is reset, and with it go
+/// acknowledgements that the broker has not read. So it is asked once more for what it has granted already: its answer says
+/// that it read all that came before.
+#[derive(Debug, PartialEq, Eq)]
+enum Last {
+    NotAsked,
+    Asked,
+    Answered,
 }
 
 enum Step {
@@ -124,6 +137,8 @@ impl Consumer {
             board,
             retry: Retry::new(),
             connected: false,
+            unwritten: 0,
+            last: Last::NotAsked,
         })
     }
 
@@ -131,7 +146,11 @@ impl Consumer {
     pub async fn run(mut self, mut intake: impl Intake, stop: CancellationToken) {
         let mut stopping = false;
         loop {
-            if stopping && (self.ledger.open() == 0 || !self.connected) {
+            if stopping && self.ledger.open() == 0 && self.unwritten == 0 && self.last == Last::NotAsked {
+                self.subscribe();
+                self.last = Last::Asked;
+            }
+            if stopping && (self.last == Last::Answered || !self.connected) {
                 break;
             }
             // `poll` keeps what it has read and written when it is dropped, except while it connects: so a settled ticket
@@ -148,6 +167,9 @@ impl Consumer {
                 Step::Polled(polled) => match *polled {
                     Ok(Event::Incoming(Packet::Publish(publish))) if !stopping => self.take(publish, &mut intake).await,
                     Ok(Event::Incoming(packet)) => self.on_packet(&packet),
+                    Ok(Event::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => {
+                        self.unwritten = self.unwritten.saturating_sub(1);
+                    }
                     Ok(_) => {}
                     Err(error) => self.on_error(&error, &stop).await,
                 },
@@ -175,8 +197,11 @@ impl Consumer {
         }
         while let Some(acknowledgement) = self.ledger.next_due() {
             // Invariant: the channel holds as many requests as there can be publishes under way.
-            if let Err(error) = self.client.try_manual_ack(acknowledgement) {
-                tracing::error!(%error, "cannot queue an acknowledgement; the broker will send the message again");
+            match self.client.try_manual_ack(acknowledgement) {
+                Ok(()) => self.unwritten += 1,
+                Err(error) => {
+                    tracing::error!(%error, "cannot queue an acknowledgement; the broker will send the message again");
+                }
             }
         }
     }
@@ -197,6 +222,9 @@ impl Consumer {
                     }
                     None => self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None }),
                 }
+                if self.last == Last::Asked {
+                    self.last = Last::Answered;
+                }
             }
             Packet::Disconnect(disconnect) => {
                 tracing::warn!(reason = ?disconnect.reason_code, "the broker ends the connection");
@@ -210,6 +238,10 @@ impl Consumer {
         self.retry.connected();
         let epoch = self.ledger.reconnected();
         tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.name);
+        self.subscribe();
+    }
+
+    fn subscribe(&self) {
         let filters = self.subscriptions.iter().map(|subscription| SubscribeFilter {
             path: subscription.filter.clone(),
             qos: match subscription.qos {
@@ -229,6 +261,7 @@ impl Consumer {
 
     async fn on_error(&mut self, error: &ConnectionError, stop: &CancellationToken) {
         self.connected = false;
+        self.unwritten = 0;
         // What was not acknowledged on this connection never will be: its tickets are of an older epoch from now on.
         self.ledger.reconnected();
         let (delay, first) = self.retry.failed();

@@ -286,7 +286,7 @@ impl Written {
             }),
             _ => return Err(wrong("it needs either `message` or `command`")),
         };
-        let expect = self.expect.resolve().map_err(|reason| wrong(reason))?;
+        let expect = self.expect.resolve().map_err(wrong)?;
         Ok(Sample { name, settings: self.settings, input, expect })
     }
 }

@@ -177,7 +177,8 @@ pub(super) fn wait(_: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refus
 }
 
 pub(super) fn info(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refused> {
-    let every: [(&str, fn(&Info, &mut Store, Place) -> String); 6] = [
+    type Section = fn(&Info, &mut Store, Place) -> String;
+    let every: [(&str, Section); 6] = [
         ("Server", |info, _, at| {
             format!(
                 "redis_version:{VERSION}\r\nredis_mode:standalone\r\nprocess_id:{}\r\ntcp_port:{}\r\n\
