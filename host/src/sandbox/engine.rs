@@ -54,6 +54,8 @@ fn config() -> Config {
         .max_core_instances_per_component(16)
         .max_memories_per_component(4)
         .max_tables_per_component(8)
+        // A second one is what guests with references to the host's things have.
+        .max_tables_per_module(4)
         .max_memory_size(MAX_MEMORY)
         .table_elements(20_000)
         // Pages that the next instance would touch again anyway.

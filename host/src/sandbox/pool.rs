@@ -1,7 +1,7 @@
 //! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,8 +19,11 @@ const MAX_CALLS: u32 = 10_000;
 /// Instances of one build at once in a lane. Who finds none free waits: busy is no failure.
 const MAX_INSTANCES: usize = 16;
 
+/// Of these, how many are kept while they are idle: they hold places of the engine, which other plugins may need. More than
+/// one is only used at once where guests take longer than a tick.
+const MAX_IDLE: usize = 2;
+
 struct Warm {
-    /// Numbers, not the build itself: a pool keeps no build alive.
     idle: Vec<Instance>,
     generation: Arc<Generation>,
     permits: Rc<Semaphore>,
@@ -30,6 +33,8 @@ struct Warm {
 #[derive(Default)]
 pub struct Pool {
     warm: RefCell<HashMap<u64, Warm>>,
+    /// Builds that are gone: messages that began on them may still come, and leave nothing warm behind. One number a reload.
+    retired: RefCell<HashSet<u64>>,
 }
 
 impl Pool {
@@ -100,7 +105,14 @@ impl Pool {
 
     /// Drops the warm instances of builds that are not kept.
     pub fn retain(&self, keep: impl Fn(&Generation) -> bool) {
-        self.warm.borrow_mut().retain(|_, warm| keep(&warm.generation));
+        let mut retired = self.retired.borrow_mut();
+        self.warm.borrow_mut().retain(|id, warm| {
+            let kept = keep(&warm.generation);
+            if !kept {
+                retired.insert(*id);
+            }
+            kept
+        });
     }
 
     fn permits(&self, generation: &Arc<Generation>) -> Rc<Semaphore> {
@@ -122,11 +134,25 @@ impl Pool {
     }
 
     fn put(&self, generation: &Generation, instance: Instance) {
-        if instance.calls < MAX_CALLS
-            && let Some(warm) = self.warm.borrow_mut().get_mut(&generation.id)
+        let mut all = self.warm.borrow_mut();
+        let superseded = |other: &Warm| {
+            other.generation.number() > generation.number() && other.generation.name() == generation.name()
+        };
+        if self.retired.borrow().contains(&generation.id) || all.values().any(superseded) {
+            all.remove(&generation.id);
+        } else if let Some(warm) = all.get_mut(&generation.id)
+            && instance.calls < MAX_CALLS
+            && warm.idle.len() < MAX_IDLE
         {
             warm.idle.push(instance);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn builds(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.warm.borrow().values().map(|warm| warm.generation.number()).collect();
+        numbers.sort_unstable();
+        numbers
     }
 }
 

@@ -1,5 +1,6 @@
 //! Warm instances: who gets which, and when one is thrown away.
 
+use std::sync::Mutex;
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -48,6 +49,29 @@ fn an_instance_serves_many_calls_and_none_after_a_fault() {
         pool.retain(|_| false);
         assert_eq!(call(&pool, &generation, "e").await, Ok("1".to_owned()));
     });
+}
+
+#[test]
+fn a_build_that_is_gone_leaves_nothing_warm() {
+    let component = counting().handler();
+    let numbered = |number| {
+        let compiled = sandbox().compile(&component, IndexMap::new(), limits(), "guest", number);
+        Arc::new(compiled.expect("it compiles"))
+    };
+    let (old, new) = (numbered(1), numbered(2));
+    run(async {
+        let pool = Pool::new();
+        assert_eq!(call(&pool, &old, "a").await, Ok("1".to_owned()));
+        pool.retain(|generation| generation.number() == 2);
+        assert_eq!(pool.builds(), Vec::<u64>::new());
+        // Of a message that began on the old one.
+        assert_eq!(call(&pool, &old, "b").await, Ok("1".to_owned()));
+        assert_eq!(pool.builds(), Vec::<u64>::new());
+        assert_eq!(call(&pool, &new, "c").await, Ok("1".to_owned()));
+        assert_eq!(call(&pool, &new, "d").await, Ok("2".to_owned()));
+        assert_eq!(pool.builds(), [2]);
+    });
+    assert_eq!(Arc::strong_count(&old), 1);
 }
 
 #[test]
@@ -142,4 +166,59 @@ fn a_setting_is_the_operators() {
     };
     let generation = build(&guest.handler(), limits());
     assert_eq!(run(async { call(&Pool::new(), &generation, "x").await }), Ok("green".to_owned()));
+}
+
+/// What is logged while `test` runs.
+fn logged(test: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, test);
+    let bytes = lines.0.lock().expect("no panic").clone();
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn a_guests_log_lines_are_escaped_cut_and_few() {
+    // Says so `times`, with a message of `bytes` bytes that begins with a forged line.
+    let saying = |times: u32, bytes: u32| Guest {
+        imports: "(import \"sluicegate:plugin/host@0.1.0\" \"log\" (func $log (param i32 i32 i32)))".to_owned(),
+        extra: "(data (i32.const 64) \"a\\0a\\1b[31mFORGED\")".to_owned(),
+        ..Guest::doing(&format!(
+            "(local.set $len (i32.const {times}))
+             (loop $again
+               (call $log (i32.const 2) (i32.const 64) (i32.const {bytes}))
+               (local.set $len (i32.sub (local.get $len) (i32.const 1)))
+               (br_if $again (local.get $len)))
+             (local.set $at (local.get 4)) (local.set $len (local.get 5)) {ONE_JOB}"
+        ))
+    };
+    let calls = |guest: &Guest, calls: u32| {
+        let generation = build(&guest.handler(), limits());
+        logged(|| {
+            run(async {
+                let pool = Pool::new();
+                for _ in 0..calls {
+                    assert_eq!(call(&pool, &generation, "x").await, Ok("x".to_owned()));
+                }
+            });
+        })
+    };
+    let lines = calls(&saying(1, 13), 1);
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains(r"WARN sluicegate::plugin: a\n\u{1b}[31mFORGED plugin="), "{lines}");
+    assert_eq!(calls(&saying(100, 13), 2).lines().count(), 128, "64 of each call");
+    let cut = calls(&saying(1, 5_000), 1);
+    assert!(cut.len() < 1_024 * "\\0".len() + 200, "{}", cut.len());
 }

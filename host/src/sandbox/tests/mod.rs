@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 pub(crate) mod guests;
+mod plugins;
 mod refusals;
 
 use std::sync::{Arc, OnceLock};

@@ -38,7 +38,7 @@ fn what_says_nothing_of_itself() {
         "control character",
     );
     let samples = Guest { samples: Some("[{}]".to_owned()), ..Guest::echo() };
-    refused(&samples.handler(), Step::Verified, "`sluicegate:samples`) is wrong");
+    refused(&samples.handler(), Step::Verified, "`sluicegate:samples`) are wrong");
 }
 
 #[track_caller]
@@ -112,7 +112,7 @@ fn asynchronous_components() {
         "(component (core module $m (func (export \"f\") (result i32) (i32.const 0))
              (func (export \"c\") (param i32 i32 i32) (result i32) (i32.const 0)))
            (core instance $i (instantiate $m))
-           (func $f async (canon lift (core func $i \"f\") async (callback (func $i \"c\")))) (export \"handle\" (func $f)))",
+           (func $f async (canon lift (core func $i \"f\") async (callback (core func $i \"c\")))) (export \"handle\" (func $f)))",
     );
     assert_eq!(refusal(&component).step, Step::Compiled);
 }
