@@ -5,7 +5,9 @@
 //! - [`interpolate`]: `${…}` in values.
 //! - `resolve`: defaults, types, checks across keys.
 //! - [`schema`]: the JSON schema for editors.
+//! - [`document`]: the page of all keys.
 
+pub mod document;
 mod effective;
 mod error;
 pub mod interpolate;

@@ -228,14 +228,25 @@ fn keys_without_effect_are_named() {
     assert_eq!(resolved.without_effect, ["spool.max_size", "routes[2].dedupe"]);
 }
 
-#[test]
-fn the_schema_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/sluicegate.schema.json");
+/// What is made from the table is committed as it is made.
+#[track_caller]
+fn current(file: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file);
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(&path, schema::schema()).expect("written");
+        std::fs::write(&path, made).expect("written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(committed, schema::schema(), "run `BLESS=1 cargo test -p sluicegate-core schema` and commit the file");
+    assert_eq!(committed, made, "run `BLESS=1 cargo test -p sluicegate-core settings` and commit {file}");
+}
+
+#[test]
+fn the_schema_is_current() {
+    current("config/sluicegate.schema.json", &schema::schema());
+}
+
+#[test]
+fn the_page_of_settings_is_current() {
+    current("docs/settings.md", &document::document());
 }
 
 proptest! {
