@@ -13,7 +13,7 @@ use crate::registry::load::{self, File};
 use crate::sandbox::{Refusal, Sandbox, inspect};
 
 fn read(file: &Path) -> Result<File, Failure> {
-    load::read(file).map_err(|refusal| wrong(&refusal, "sluicegate plugin inspect FILE"))
+    load::read(file).map_err(|refusal| wrong(&refusal, "cargo xtask plugins (the stock ones, in config/plugins)"))
 }
 
 fn wrong(refusal: &Refusal, next: &str) -> Failure {

@@ -41,6 +41,21 @@ pub(super) struct Embedded {
     redis: Option<SocketAddr>,
 }
 
+/// What every part that speaks to Redis needs.
+struct Store {
+    keys: Keys,
+    dead_letters: Arc<str>,
+    connector: Connector,
+}
+
+impl Store {
+    fn new(settings: &Settings, embedded: Embedded) -> Result<Self, GatewayError> {
+        let keys = Keys::new(&settings.redis, &settings.queues, &settings.gateway.instance);
+        let dead_letters = keys.dead_letters.as_str().into();
+        Ok(Self { keys, dead_letters, connector: Connector::new(&settings.redis, embedded.redis)? })
+    }
+}
+
 impl Gateway {
     pub(super) async fn start_embedded(&mut self, settings: &Settings) -> Result<Embedded, GatewayError> {
         let servers = TaskTracker::new();
@@ -66,9 +81,7 @@ impl Gateway {
         current: &Current,
         embedded: Embedded,
     ) -> Result<(), GatewayError> {
-        let keys = Keys::new(&settings.redis, &settings.queues, &settings.gateway.instance);
-        let dead_letters: Arc<str> = keys.dead_letters.as_str().into();
-        let connector = Connector::new(&settings.redis, embedded.redis)?;
+        let Store { dead_letters, connector, .. } = Store::new(settings, embedded)?;
         let settled = Arc::new(Settled::default());
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
@@ -106,9 +119,7 @@ impl Gateway {
         current: &Current,
         embedded: Embedded,
     ) -> Result<(), GatewayError> {
-        let keys = Keys::new(&settings.redis, &settings.queues, &settings.gateway.instance);
-        let dead_letters: Arc<str> = keys.dead_letters.as_str().into();
-        let connector = Connector::new(&settings.redis, embedded.redis)?;
+        let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
         let in_flight = settings.commands.in_flight;
 
         let (publisher, connection) = publish::prepare(&settings.mqtt, embedded.mqtt, in_flight, self.board.clone())?;
@@ -141,8 +152,7 @@ impl Gateway {
 
     /// Asks how long the queues are.
     pub(super) fn start_monitor(&mut self, settings: &Settings, embedded: Embedded) -> Result<(), GatewayError> {
-        let keys = Keys::new(&settings.redis, &settings.queues, &settings.gateway.instance);
-        let connector = Connector::new(&settings.redis, embedded.redis)?;
+        let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
         let mut lists: Vec<(String, String)> = settings
             .routes
             .iter()
@@ -154,7 +164,7 @@ impl Gateway {
             .collect();
         lists.sort();
         lists.dedup();
-        let mut pusher = Pusher::new(connector, keys.dead_letters.as_str().into(), settings.queues.dead_letters_max);
+        let mut pusher = Pusher::new(connector, dead_letters, settings.queues.dead_letters_max);
         let (board, stop) = (self.board.clone(), self.stop.clone());
         self.spawn("the monitor", async move {
             let asking = async {

@@ -56,22 +56,7 @@ impl Pool {
         generation: &Arc<Generation>,
         message: &Message,
     ) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        let permits = self.permits(generation);
-        let _permit = permits.acquire().await;
-        let began = Instant::now();
-        // Taken out for the call: dropped or failed, it does not come back.
-        let answer = match self.take(generation).await {
-            Ok(mut instance) => match instance.handle(message).await {
-                Ok(answer) => {
-                    self.put(generation, instance);
-                    Ok(answer)
-                }
-                Err(fault) => Err(fault),
-            },
-            Err(fault) => Err(fault),
-        };
-        count(generation, began, &answer);
-        answer
+        self.call(generation, async |instance| instance.handle(message).await).await
     }
 
     /// Hands a command to a validator.
@@ -86,19 +71,25 @@ impl Pool {
         generation: &Arc<Generation>,
         command: &GuestCommand,
     ) -> Result<Result<Bytes, Failure>, Fault> {
+        self.call(generation, async |instance| instance.validate(command).await).await
+    }
+
+    async fn call<T>(
+        &self,
+        generation: &Arc<Generation>,
+        work: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let permits = self.permits(generation);
         let _permit = permits.acquire().await;
         let began = Instant::now();
-        let answer = match self.take(generation).await {
-            Ok(mut instance) => match instance.validate(command).await {
-                Ok(answer) => {
-                    self.put(generation, instance);
-                    Ok(answer)
-                }
-                Err(fault) => Err(fault),
-            },
-            Err(fault) => Err(fault),
+        let called = async {
+            // Taken out for the call: dropped or failed, it does not come back.
+            let mut instance = self.take(generation).await?;
+            let answer = work(&mut instance).await?;
+            self.put(generation, instance);
+            Ok(answer)
         };
+        let answer = called.await;
         count(generation, began, &answer);
         answer
     }
