@@ -62,7 +62,7 @@ enum Command {
     Try {
         /// Its topic; without one, lines of `TOPIC PAYLOAD` are read from standard input.
         topic: Option<String>,
-        /// Its payload; standard input, where it is left out.
+        /// Its payload; standard input without the newline at its end, where it is left out.
         payload: Option<String>,
     },
     /// Asks a running gateway whether it is ready.

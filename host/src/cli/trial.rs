@@ -56,6 +56,10 @@ pub(super) fn run(
         None => {
             let mut bytes = Vec::new();
             std::io::stdin().lock().take(MAX_INPUT).read_to_end(&mut bytes).map_err(input)?;
+            // `echo` and editors end a file with a newline that nobody means to send.
+            if bytes.ends_with(b"\n") {
+                bytes.pop();
+            }
             bytes
         }
     };

@@ -211,7 +211,10 @@ impl Gateway {
     fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) -> End {
         match ended {
             Ok((name, result)) => {
-                self.names.retain(|other| *other != name);
+                // Lanes share a name: one of them goes.
+                if let Some(index) = self.names.iter().position(|other| *other == name) {
+                    self.names.swap_remove(index);
+                }
                 (name, result)
             }
             Err(error) => ("a task", Err(error.to_string())),
