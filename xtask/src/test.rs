@@ -31,7 +31,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     check(root)?;
     step("advisories, licences, sources", || deny(root))?;
     step("plugins", || plugins::build(root, &[]).map(drop))?;
-    step("the gateway", || shell::run(cargo(root).args(["build", "--quiet", "--package", "sluicegate"])))?;
+    // Gateway and tests together: built one after the other, the libraries would be built twice, with other features.
+    step("gateway and tests", || shell::run(cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"])))?;
     let mut counts = Counts::default();
     let tested = step("tests", || run_tests(root, &mut counts));
     println!("tests: {} passed, {} failed", counts.passed, counts.failed);
