@@ -1,13 +1,16 @@
 # syntax=docker/dockerfile:1
 # The gateway with the stock plugins, for amd64 and arm64: docker build -t sluicegate .
 
-FROM rust:1.95-bookworm AS plugins
+FROM rust:1.95.0-bookworm AS plugins
+# The image's own toolchain, whatever rust-toolchain.toml names.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 RUN rustup target add wasm32-unknown-unknown
 WORKDIR /src
 COPY . .
 RUN cargo xtask plugins
 
-FROM rust:1.95-bookworm AS host
+FROM rust:1.95.0-bookworm AS host
+ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY . .
 RUN cargo build --locked --release --package sluicegate

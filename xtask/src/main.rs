@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask TASK`.
 
+mod compose;
 mod demo;
 mod plugins;
 mod shell;

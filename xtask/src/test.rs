@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::shell::{self, Package};
-use crate::{plugins, tidy};
+use crate::{compose, plugins, tidy};
 
 /// What the integration tests start for real.
 const SERVERS: [Package; 4] = [
@@ -30,6 +30,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     step("servers for the tests", || shell::install(&SERVERS))?;
     check(root)?;
     step("advisories, licences, sources", || deny(root))?;
+    step("compose file", || compose::check(root))?;
     step("plugins", || plugins::build(root, &[]).map(drop))?;
     // Gateway and tests together: built one after the other, the libraries would be built twice, with other features.
     step("gateway and tests", || shell::run(cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"])))?;

@@ -185,7 +185,9 @@ fn dead(tools: &Tools, taken: &Taken, name: &'static str, reason: &str, by: Opti
         payload,
         payload_base64,
     };
-    tracing::info!(reason, "a command goes to the dead letters");
+    // The reason may quote the payload, which is never logged above `debug`.
+    tracing::info!(outcome = name, "a command goes to the dead letters");
+    tracing::debug!(reason, "why a command goes to the dead letters");
     let push = Push { key: tools.dead_letters.clone(), value: letter.to_json().into() };
     Outcome { name, dead: Some(push) }
 }

@@ -61,7 +61,7 @@ impl Intake {
             received_at: &clock::rfc3339(clock::now(), self.current.load().settings.gateway.time_zone),
             payload: &incoming.payload,
         };
-        tracing::info!(topic = ?incoming.topic, %reason, "a message goes to the dead letters");
+        tracing::debug!(topic = ?incoming.topic, %reason, "a message goes to the dead letters");
         let item = Item {
             open: Open::new(incoming.ticket),
             pushes: vec![letter.push(&self.dead_letters)],
