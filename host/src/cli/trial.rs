@@ -35,7 +35,7 @@ pub(super) fn run(
         Failure::new(Code::Usage, format!("cannot read standard input: {error}"), "sluicegate try --help")
     };
     let Some(topic) = topic else {
-        let (mut all, mut code) = (Vec::new(), Code::Good);
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
         for line in std::io::stdin().lock().lines() {
             let line = line.map_err(input)?;
             if line.trim().is_empty() {
@@ -44,12 +44,13 @@ pub(super) fn run(
             let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
             let trial = bench.trial(topic, payload.as_bytes())?;
             if !trial.taken {
-                code = Code::Wrong;
+                errors.push(trial.reason.clone());
             }
             output.people(&trial.text);
             all.push(trial.data);
         }
-        return Ok(output.verdict(code, "", &Value::Array(all), &[]));
+        let code = if errors.is_empty() { Code::Good } else { Code::Wrong };
+        return Ok(output.verdict(code, "", &Value::Array(all), &errors));
     };
     let payload = match payload {
         Some(payload) => payload.as_bytes().to_vec(),

@@ -105,7 +105,10 @@ struct Surface<'a> {
 
 impl<'a> Surface<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Problem> {
-        let wrong = |error: wasmparser::BinaryReaderError| Problem::NotComponent(error.to_string());
+        let wrong = |error: wasmparser::BinaryReaderError| {
+            // The parser's message may go on with a dump of bytes.
+            Problem::NotComponent(error.message().lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
+        };
         let mut surface = Self::default();
         let mut depth = 0_usize;
         for payload in Parser::new(0).parse_all(bytes) {
