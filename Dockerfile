@@ -19,7 +19,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /var/lib/sluicegate --create-home sluicegate
+    && useradd --uid 10001 --shell /usr/sbin/nologin --home-dir /var/lib/sluicegate --create-home sluicegate
 COPY --from=host /src/target/release/sluicegate /usr/bin/sluicegate
 # Files that a volume can replace while the gateway runs.
 COPY --from=plugins /src/config/plugins/ /usr/share/sluicegate/plugins/
