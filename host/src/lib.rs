@@ -13,6 +13,7 @@ pub mod redis;
 pub mod registry;
 pub mod sandbox;
 pub mod settings;
+pub mod spool;
 pub mod telemetry;
 pub mod tls;
 pub mod uplink;

@@ -1,15 +1,15 @@
 //! One snapshot of settings, routes and chains, swapped whole: a message keeps the one that it began with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::route::Routes;
-use sluicegate_core::settings::Settings;
+use sluicegate_core::settings::{Settings, UtcOffset};
 
 use crate::sandbox::Generation;
-use crate::telemetry::metrics::RouteMetrics;
 
 /// What a message is handled with.
 pub struct Live {
@@ -19,13 +19,14 @@ pub struct Live {
     pub settings: Arc<Settings>,
     /// Topic → route.
     pub routes: Arc<Routes>,
-    /// What each route counts, in the routes' order.
-    pub metrics: Arc<[RouteMetrics]>,
     /// Each route's handlers, in the routes' order.
     pub chains: Vec<Chain>,
     /// Checks commands, where one is set.
     pub validator: Option<Arc<Generation>>,
+    names: Arc<[Arc<str>]>,
     queues: Arc<[Arc<str>]>,
+    once: Arc<[Option<(String, Duration)>]>,
+    dead_letters: Arc<str>,
     plugins: IndexMap<String, Arc<Generation>>,
 }
 
@@ -40,11 +41,7 @@ impl Live {
     ///
     /// # Errors
     /// The names of the plugins that are missing.
-    pub fn new(
-        settings: Arc<Settings>,
-        plugins: IndexMap<String, Arc<Generation>>,
-        metrics: Arc<[RouteMetrics]>,
-    ) -> Result<Self, Vec<String>> {
+    pub fn new(settings: Arc<Settings>, plugins: IndexMap<String, Arc<Generation>>) -> Result<Self, Vec<String>> {
         let needed = settings.routes.iter().flat_map(|route| &route.handlers).chain(&settings.commands.validator);
         let missing: Vec<String> = needed.filter(|name| !plugins.contains_key(*name)).cloned().collect();
         if !missing.is_empty() {
@@ -58,8 +55,19 @@ impl Live {
         let validator = settings.commands.validator.as_ref().and_then(|name| plugins.get(name).cloned());
         let keys = Keys::new(&settings.redis, &settings.queues, &settings.gateway.instance);
         let queues = settings.routes.iter().map(|route| keys.queue(&route.queue).into()).collect();
-        let routes = Arc::new(Routes::new(&settings.routes));
-        Ok(Self { number: 1, settings, routes, metrics, chains, validator, queues, plugins })
+        let once = settings.routes.iter().map(|route| Some((keys.once(&route.queue, &route.name), route.dedupe?)));
+        Ok(Self {
+            number: 1,
+            names: settings.routes.iter().map(|route| route.name.as_str().into()).collect(),
+            once: once.collect(),
+            dead_letters: keys.dead_letters.as_str().into(),
+            routes: Arc::new(Routes::new(&settings.routes)),
+            settings,
+            chains,
+            validator,
+            queues,
+            plugins,
+        })
     }
 
     /// The next one: a plugin's new build takes the place of the old one in every chain at once.
@@ -73,7 +81,9 @@ impl Live {
             number: self.number + 1,
             settings: self.settings.clone(),
             routes: self.routes.clone(),
-            metrics: self.metrics.clone(),
+            names: self.names.clone(),
+            once: self.once.clone(),
+            dead_letters: self.dead_letters.clone(),
             chains: self.chains.iter().map(|chain| chain.iter().map(swap).collect()).collect(),
             validator: self.validator.as_ref().map(swap),
             queues: self.queues.clone(),
@@ -85,6 +95,41 @@ impl Live {
     #[must_use]
     pub fn queue(&self, route: usize) -> Arc<str> {
         self.queues[route].clone()
+    }
+
+    /// The name of a route.
+    #[must_use]
+    pub fn route_name(&self, route: usize) -> Arc<str> {
+        self.names[route].clone()
+    }
+
+    /// The place of a route.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|other| **other == *name)
+    }
+
+    /// What stands before a route's idempotency keys in Redis, and how long they are remembered, where they are.
+    #[must_use]
+    pub fn once(&self, route: usize) -> Option<(&str, Duration)> {
+        self.once[route].as_ref().map(|(prefix, for_)| (prefix.as_str(), *for_))
+    }
+
+    /// The whole key of the dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> Arc<str> {
+        self.dead_letters.clone()
+    }
+
+    /// The offset of times that people read.
+    #[must_use]
+    pub fn zone(&self) -> UtcOffset {
+        self.settings.gateway.time_zone
+    }
+
+    /// The plugins that fail at everything.
+    pub fn broken(&self) -> impl Iterator<Item = &str> {
+        self.plugins.values().filter(|generation| generation.is_broken()).map(|generation| generation.name())
     }
 
     /// Whether this build is the one that new messages are handled with.

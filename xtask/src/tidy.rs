@@ -9,23 +9,36 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("telemetry", &[]),
     ("tls", &[]),
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
+    ("spool", &["telemetry"]),
     ("embedded", &["telemetry"]),
     ("settings", &[]),
     ("live", &["sandbox", "telemetry"]),
-    ("uplink", &["live", "mqtt", "redis", "sandbox", "telemetry"]),
+    ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry"]),
     // A dead letter is written alike on both ways.
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "uplink"]),
     ("registry", &["sandbox", "telemetry"]),
     ("admin", &["telemetry"]),
     (
         "gateway",
-        &["admin", "downlink", "embedded", "live", "mqtt", "redis", "registry", "sandbox", "telemetry", "uplink"],
+        &[
+            "admin",
+            "downlink",
+            "embedded",
+            "live",
+            "mqtt",
+            "redis",
+            "registry",
+            "sandbox",
+            "spool",
+            "telemetry",
+            "uplink",
+        ],
     ),
     ("cli", &["gateway", "registry", "sandbox", "settings", "telemetry", "tls", "uplink"]),
 ];

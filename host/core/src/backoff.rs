@@ -17,6 +17,18 @@ impl Backoff {
         Self { first: Duration::from_millis(50), most: Duration::from_secs(5), attempts: 0 }
     }
 
+    /// For a message in memory, whose acknowledgement waits: from 50 ms on. Whoever counts to a second parks it then.
+    #[must_use]
+    pub fn for_messages() -> Self {
+        Self { first: Duration::from_millis(50), most: Duration::from_secs(1), attempts: 0 }
+    }
+
+    /// For a parked message: from 1 s to 30 s.
+    #[must_use]
+    pub fn for_parked(attempts: u32) -> Self {
+        Self { first: Duration::from_secs(1), most: Duration::from_secs(30), attempts: attempts.min(31) }
+    }
+
     /// The next delay: between half and all of the exponential one. `chance` is drawn by the caller.
     pub fn next(&mut self, chance: u32) -> Duration {
         let whole = self.first.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.most);

@@ -19,9 +19,20 @@ impl EnvelopeWriter {
     /// One envelope. `payload` is JSON text that [`crate::json::check`] has walked; its bytes are embedded as they are.
     #[must_use]
     pub fn write(&self, serial_no: &str, payload: &[u8], received_at: &str) -> Bytes {
+        self.write_with(serial_no, payload, received_at, "")
+    }
+
+    /// One envelope with the payload as it came, which no handler could take: `passed_through` says so.
+    #[must_use]
+    pub fn write_passed_through(&self, serial_no: &str, payload: &[u8], received_at: &str) -> Bytes {
+        self.write_with(serial_no, payload, received_at, r#","passed_through":true"#)
+    }
+
+    fn write_with(&self, serial_no: &str, payload: &[u8], received_at: &str, more: &str) -> Bytes {
         let serial_no = quoted(serial_no);
-        let mut out =
-            BytesMut::with_capacity(self.head.len() + serial_no.len() + payload.len() + received_at.len() + 32);
+        let mut out = BytesMut::with_capacity(
+            self.head.len() + serial_no.len() + payload.len() + received_at.len() + more.len() + 32,
+        );
         out.put_slice(self.head.as_bytes());
         out.put_slice(serial_no.as_bytes());
         out.put_slice(br#","payload":"#);
@@ -29,7 +40,9 @@ impl EnvelopeWriter {
         out.put_slice(br#","received_at":""#);
         // RFC 3339 holds nothing that JSON escapes.
         out.put_slice(received_at.as_bytes());
-        out.put_slice(br#""}"#);
+        out.put_slice(b"\"");
+        out.put_slice(more.as_bytes());
+        out.put_slice(b"}");
         out.freeze()
     }
 }
@@ -52,6 +65,15 @@ mod tests {
         assert_eq!(
             written,
             r#"{"type":"heartbeat","serial_no":"M-001","payload":{"current_page":1,"temperature":25.5},"received_at":"2026-04-14T09:00:00+08:00"}"#
+        );
+    }
+
+    #[test]
+    fn what_no_handler_took_is_marked() {
+        let written = EnvelopeWriter::new("heartbeat").write_passed_through("M-001", b"{}", "t");
+        assert_eq!(
+            written,
+            r#"{"type":"heartbeat","serial_no":"M-001","payload":{},"received_at":"t","passed_through":true}"#
         );
     }
 

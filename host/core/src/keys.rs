@@ -29,6 +29,12 @@ impl Keys {
         }
     }
 
+    /// What stands before an idempotency key of a route, where its jobs are pushed once. It lies in the list's cluster slot.
+    #[must_use]
+    pub fn once(&self, queue: &str, route: &str) -> String {
+        format!("{{{}}}:dedupe:{route}:", self.queue(queue))
+    }
+
     /// The key of a list of jobs.
     #[must_use]
     pub fn queue(&self, name: &str) -> String {

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod breaker;
 pub mod command;
 pub mod dead_letter;
 pub mod digest;
@@ -16,7 +17,9 @@ pub mod keys;
 pub mod ledger;
 pub mod message;
 pub mod order;
+pub mod park;
 pub mod route;
 pub mod settings;
+pub mod spooled;
 pub mod ticket;
 pub mod topic;

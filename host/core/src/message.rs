@@ -1,12 +1,13 @@
 //! What a plugin is given and what it answers, in the host's own types: no engine type crosses this border.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 /// A machine's serial number: 1 to 64 characters, none of which a terminal, a topic or a reader's eye could trip over.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SerialNo(String);
+pub struct SerialNo(Arc<str>);
 
 /// Why a text is no serial number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ impl SerialNo {
         }
         match text.chars().find(|&c| is_deceptive(c)) {
             Some(c) => Err(SerialNoError::Forbidden(c)),
-            None => Ok(Self(text.to_owned())),
+            None => Ok(Self(text.into())),
         }
     }
 
@@ -48,6 +49,12 @@ impl SerialNo {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text, shared.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
     }
 }
 

@@ -15,16 +15,15 @@ pub struct Ticket {
     pub arrival: u64,
 }
 
-/// Every way a delivery ends. Each of them may be acknowledged.
+/// Every way that a message ends. Each of them may be acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Redis confirmed so many jobs of it.
-    Pushed {
-        /// One or more.
-        jobs: usize,
-    },
+    /// Redis confirmed its jobs.
+    Pushed,
+    /// Redis knew all of its jobs already.
+    Suppressed,
     /// It is in the dead letters.
     Dead,
-    /// A handler dropped it on purpose.
+    /// It was dropped on purpose.
     Dropped,
 }

@@ -47,6 +47,7 @@ async fn ready(State(shown): State<Shown>) -> Response {
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
+    shown.board.tally().publish();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.exporter.render()).into_response()
 }
 

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::settings::{MqttUrl, RedisUrl, Settings};
+use sluicegate_core::spooled::Line;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -16,11 +18,18 @@ use crate::live::Current;
 use crate::mqtt::consume::{Consumer, Settled, Subscription};
 use crate::mqtt::publish;
 use crate::redis::connect::{Connector, Link};
+use crate::redis::jobs::JobPusher;
 use crate::redis::pop::Popper;
 use crate::redis::push::Pusher;
-use crate::uplink::intake::Intake;
-use crate::uplink::lane::Lane;
-use crate::uplink::sink;
+use crate::sandbox::Pool;
+use crate::spool::{Depth, Spool, Waiting, Watch};
+use crate::telemetry::board::{Board, SpoolStatus};
+use crate::uplink::ack::Acks;
+use crate::uplink::behind::{Lists, Target};
+use crate::uplink::intake::{Intake, Lanes};
+use crate::uplink::lane::{Lane, Tools};
+use crate::uplink::room::Room;
+use crate::uplink::sink::Sink;
 
 /// What ends last, since others need it to come to their end.
 pub(super) const LAST: [&str; 3] = ["the downlink connection", "the embedded servers", "the monitor"];
@@ -29,10 +38,12 @@ pub(super) const LAST: [&str; 3] = ["the downlink connection", "the embedded ser
 const MAX_LANES: usize = 8;
 /// Messages on their way to the sink; beyond it lanes wait, and their queues hold what comes.
 const SINK_ROOM: usize = 4_096;
-/// Room in a lane for QoS 0, which the broker may send without bound.
-const QOS_0_ROOM: usize = 1_024;
+/// Messages on their way to a lane, which takes them at once; `mqtt.in_flight_bytes` bounds what it then holds.
+const LANE_ROOM: usize = 1_024;
 /// How often the lengths of the queues are asked for.
 const MONITOR: Duration = Duration::from_secs(5);
+/// How often the spool and the plugins are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Addresses of servers in this process.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,39 +86,83 @@ impl Gateway {
         Ok(addresses)
     }
 
+    /// Opens the spool, before anything is taken: it may hold what was acknowledged.
+    pub(super) fn open_spool(&mut self, settings: &Settings) -> Result<(Spool, Vec<Waiting>), GatewayError> {
+        let (spool, writer, waiting, recovered) = Spool::open(&settings.spool.path, settings.spool.max_size)?;
+        let folder = settings.spool.path.display();
+        if recovered.records > 0 {
+            tracing::info!(%folder, records = recovered.records, "the spool holds what an earlier run did not finish");
+        }
+        if recovered.torn > 0 {
+            tracing::warn!(%folder, bytes = recovered.torn, "a write to the spool never ended; it was acknowledged to nobody");
+        }
+        if recovered.damaged > 0 {
+            let bytes = recovered.damaged;
+            tracing::error!(%folder, bytes, "a part of the spool is damaged and cannot be read; the file is kept beside it");
+            self.board.alarm(
+                "the spool is damaged",
+                Some(&format!("{bytes} bytes of the spool in {folder} cannot be read; check the disk")),
+            );
+        }
+        self.spawn_fallible("the spool", writer.join());
+        Ok((spool, waiting))
+    }
+
     pub(super) fn start_uplink(
         &mut self,
         settings: &Settings,
         current: &Current,
         embedded: Embedded,
+        (spool, waiting): (Spool, Vec<Waiting>),
     ) -> Result<(), GatewayError> {
-        let Store { dead_letters, connector, .. } = Store::new(settings, embedded)?;
+        let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
         let settled = Arc::new(Settled::default());
+        let tally = self.board.tally().clone();
+        let acks = Acks::new(settled.clone(), spool, tally.clone());
+        let room = Room::new(usize::try_from(settings.mqtt.in_flight_bytes.0).unwrap_or(usize::MAX));
+        let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0);
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
-        let pusher = Pusher::new(connector, dead_letters.clone(), settings.queues.dead_letters_max);
+        let queues = &settings.queues;
+        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, settings.redis.wait_replicas);
+        let limits =
+            settings.routes.iter().filter_map(|route| Some((keys.queue(&route.queue).into(), queues.incoming_max?)));
+        let mut behind = Vec::new();
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, MAX_LANES);
+        let mut parked: Vec<Vec<(Line, usize)>> = vec![Vec::new(); cores];
+        for Waiting { line, routes, .. } in waiting {
+            for (route, messages) in &routes {
+                tally.recovered(tally.place(route.as_deref()), *messages as u64);
+            }
+            match &line {
+                Line::List { key, low } => behind.push(Target { key: key.clone(), low: *low }),
+                Line::Machine { serial_no, .. } => {
+                    let messages = routes.iter().map(|(_, messages)| messages).sum();
+                    parked[Lanes::place(cores, serial_no)].push((line.clone(), messages));
+                }
+            }
+        }
+        let lists = Lists::new(behind, limits.collect(), self.board.clone());
         let link = Link::new(self.board.clone(), "jobs");
         let abandon = self.abandon.clone();
-        self.spawn("the sink", sink::run(items, pusher, link, settled.clone(), abandon));
+        self.spawn("the sink", Sink::new(acks.clone(), link, lists, last).run(items, pusher, abandon));
 
-        // Every publish under way has a place, twice over, since those of a broken connection are still worked when the
-        // broker sends them again; so the connection waits for a lane only beyond that.
-        let reserve = usize::from(settings.mqtt.receive_maximum) * 2;
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let subscriptions =
+            settings.routes.iter().map(|route| Subscription { filter: route.topic.filter(), qos: route.qos }).collect();
+        let consumer = Consumer::new(&settings.mqtt, embedded.mqtt, subscriptions, settled, self.board.clone())?;
+
         let mut lanes = Vec::new();
-        for number in 0..cores.clamp(2, MAX_LANES) {
-            let (to_lane, work) = mpsc::channel(reserve + QOS_0_ROOM);
-            let lane = Lane::spawn(number, work, to_sink.clone(), dead_letters.clone())
+        for (number, parked) in parked.into_iter().enumerate() {
+            let (to_lane, work) = mpsc::channel(LANE_ROOM);
+            let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
+            let resumed = consumer.resumed();
+            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed };
+            let lane = Lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());
             lanes.push(to_lane);
         }
-
-        let subscriptions =
-            settings.routes.iter().map(|route| Subscription { filter: route.topic.filter(), qos: route.qos }).collect();
-        let consumer =
-            Consumer::new(&settings.mqtt, embedded.mqtt, subscriptions, settled.clone(), self.board.clone())?;
-        let intake = Intake::new(current.clone(), lanes, to_sink, settled, dead_letters, reserve);
+        let intake = Intake::new(current.clone(), Lanes(lanes), acks, room, last);
         let stop = self.stop.clone();
         self.spawn("the uplink connection", consumer.run(intake, stop));
         Ok(())
@@ -150,8 +205,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Asks how long the queues are.
-    pub(super) fn start_monitor(&mut self, settings: &Settings, embedded: Embedded) -> Result<(), GatewayError> {
+    /// Asks how long the queues are, and looks at the spool and the plugins.
+    pub(super) fn start_monitor(
+        &mut self,
+        settings: &Settings,
+        embedded: Embedded,
+        current: &Current,
+        spool: &Spool,
+    ) -> Result<(), GatewayError> {
         let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
         let mut lists: Vec<(String, String)> = settings
             .routes
@@ -165,7 +226,9 @@ impl Gateway {
         lists.sort();
         lists.dedup();
         let mut pusher = Pusher::new(connector, dead_letters, settings.queues.dead_letters_max);
-        let (board, stop) = (self.board.clone(), self.stop.clone());
+        let (board, stop, current) = (self.board.clone(), self.stop.clone(), current.clone());
+        let (spool, max_bytes) = (spool.watch(), settings.spool.max_size.0);
+        let looking = look(board.clone(), current, spool, max_bytes);
         self.spawn("the monitor", async move {
             let asking = async {
                 loop {
@@ -181,8 +244,25 @@ impl Gateway {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = asking => {}
+                () = looking => {}
             }
         });
         Ok(())
+    }
+}
+
+/// Tells the board what the spool and the plugins would say if they were asked.
+async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64) {
+    loop {
+        let (depth, refused) = spool.depth();
+        let oldest = depth.oldest.and_then(|oldest| Timestamp::from_second(i64::from(oldest)).ok());
+        let Depth { jobs, parked, bytes, .. } = depth;
+        board.set_spool(SpoolStatus { jobs, parked, bytes, max_bytes, oldest });
+        board.alarm("the spool takes nothing", refused.as_deref());
+        let broken: Vec<String> = current.load().broken().map(str::to_owned).collect();
+        let text =
+            format!("{} fails at everything; its messages wait in the spool until it is repaired", broken.join(", "));
+        board.alarm("a plugin fails at everything", (!broken.is_empty()).then_some(&*text));
+        tokio::time::sleep(LOOK).await;
     }
 }

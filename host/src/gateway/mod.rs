@@ -25,7 +25,7 @@ use crate::sandbox::engine::EngineError;
 use crate::sandbox::{Generation, Sandbox};
 use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
-use crate::telemetry::metrics::{Exporter, RouteMetrics};
+use crate::telemetry::metrics::Exporter;
 
 use signals::Signals;
 
@@ -47,6 +47,9 @@ pub enum GatewayError {
     /// Redis's connection cannot even be tried.
     #[error(transparent)]
     Redis(#[from] RedisFault),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] crate::spool::SpoolError),
     /// A server in this process.
     #[error(transparent)]
     Embedded(#[from] crate::embedded::EmbeddedError),
@@ -159,9 +162,9 @@ impl Gateway {
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
 
-        let metrics: Arc<[RouteMetrics]> = settings.routes.iter().map(|route| RouteMetrics::new(&route.name)).collect();
+        let spool = self.open_spool(&settings)?;
         let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
-        let mut first = Live::new(settings.clone(), plugins.clone(), metrics.clone());
+        let mut first = Live::new(settings.clone(), plugins.clone());
         // Until every plugin is there nothing is taken: the broker and the list keep it.
         let live = loop {
             match first {
@@ -172,15 +175,15 @@ impl Gateway {
                 Some(generation) => {
                     plugins.insert(generation.name().to_owned(), generation.clone());
                     self.announce(&generation);
-                    first = Live::new(settings.clone(), plugins.clone(), metrics.clone());
+                    first = Live::new(settings.clone(), plugins.clone());
                 }
                 None => return Ok(()),
             }
         };
         let current: Current = Arc::new(ArcSwap::from_pointee(live));
-        self.start_uplink(&settings, &current, embedded)?;
+        self.start_monitor(&settings, embedded, &current, &spool.0)?;
+        self.start_uplink(&settings, &current, embedded, spool)?;
         self.start_downlink(&settings, &current, embedded)?;
-        self.start_monitor(&settings, embedded)?;
         while let Some(generation) = self.next(&mut proposals, signals).await? {
             let next = current.load().with(&generation);
             current.store(Arc::new(next));

@@ -1,9 +1,12 @@
 //! The uplink connection: takes publishes, hands them on with a ticket, and acknowledges what is settled, in the order of
 //! arrival. It never waits for an outcome.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
@@ -11,8 +14,9 @@ use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, Subscr
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, Outgoing};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
-use sluicegate_core::ticket::Ticket;
+use sluicegate_core::ticket::{Epoch, Ticket};
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
@@ -35,8 +39,40 @@ pub struct Incoming {
 
 /// Where publishes go.
 pub trait Intake {
-    /// Takes one. Waiting here stops the connection, so it must wait only where the alternative is to lose a message.
-    fn take(&mut self, incoming: Incoming) -> impl Future<Output = ()> + Send;
+    /// Takes one, or has no room. Waiting here stops the connection, so it must not wait for an outcome.
+    fn take(&mut self, incoming: Incoming) -> impl Future<Output = Taken> + Send;
+
+    /// Waits until there is room again.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is lost.
+    fn room(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Whether a publish was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is settled some time.
+    Yes,
+    /// There is no room for it. It is not acknowledged, and neither is what comes behind it, until there is room: then the
+    /// connection is made anew, and the broker sends all of them again.
+    NoRoom,
+}
+
+/// Which deliveries the broker sends again, since it resumed the session after their connection broke.
+#[derive(Debug, Clone, Default)]
+pub struct Resumed(Arc<AtomicU64>);
+
+impl Resumed {
+    fn set(&self, epoch: Epoch) {
+        self.0.store(epoch.0, Ordering::Relaxed);
+    }
+
+    /// Whether a delivery of this epoch, if it was not acknowledged, is sent again.
+    #[must_use]
+    pub fn since(&self, epoch: Epoch) -> bool {
+        epoch.0 < self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Tickets that were settled since the connection last looked.
@@ -84,7 +120,41 @@ pub struct Consumer {
     /// Acknowledgements that are queued and not written yet: a DISCONNECT would overtake them.
     unwritten: usize,
     last: Last,
+    resumed: Resumed,
+    /// Publishes that were not taken on this connection: there was no room for the first, and those behind it would pass it.
+    withheld: usize,
+    /// When to subscribe again after the broker refused.
+    subscribe_at: Option<Instant>,
+    /// What SUBACKs are awaited for, in order.
+    asked: VecDeque<Asked>,
+    grants: Grants,
+    /// What the broker's drop counter said first.
+    dropped: Option<u64>,
 }
+
+/// What a SUBSCRIBE was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The routes' filters.
+    Routes,
+    /// The broker's own drop counter.
+    Drops,
+}
+
+/// What the broker is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Grants {
+    session_expiry: u64,
+    max_packet: u64,
+}
+
+/// Alarms.
+const DROPS: &str = "the broker drops messages";
+const GRANTS: &str = "the broker grants less";
+/// How long to wait before subscribing again where the broker refused: its rules may still be loading.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
+/// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes.
+const DROP_COUNTERS: [&str; 2] = ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/messages/dropped"];
 
 /// The last round trip before a DISCONNECT. A socket that is closed while the broker still sends is reset, and with it go
 /// acknowledgements that the broker has not read. So it is asked once more for what it has granted already: its answer says
@@ -99,6 +169,8 @@ enum Last {
 enum Step {
     Stop,
     Settled,
+    Room,
+    SubscribeAgain,
     Polled(Box<Result<Event, ConnectionError>>),
 }
 
@@ -139,14 +211,27 @@ impl Consumer {
             connected: false,
             unwritten: 0,
             last: Last::NotAsked,
+            resumed: Resumed::default(),
+            withheld: 0,
+            subscribe_at: None,
+            asked: VecDeque::new(),
+            grants: Grants { session_expiry: mqtt.session_expiry.as_secs(), max_packet: mqtt.max_packet_size.0 },
+            dropped: None,
         })
+    }
+
+    /// Which deliveries the broker sends again.
+    #[must_use]
+    pub fn resumed(&self) -> Resumed {
+        self.resumed.clone()
     }
 
     /// Consumes until `stop`; then takes nothing more, acknowledges what was taken as it is settled, and disconnects.
     pub async fn run(mut self, mut intake: impl Intake, stop: CancellationToken) {
         let mut stopping = false;
         loop {
-            if stopping && self.ledger.open() == 0 && self.unwritten == 0 && self.last == Last::NotAsked {
+            let settled = self.ledger.open() == self.withheld;
+            if stopping && settled && self.unwritten == 0 && self.last == Last::NotAsked {
                 self.subscribe();
                 self.last = Last::Asked;
             }
@@ -159,11 +244,18 @@ impl Consumer {
                 biased;
                 () = stop.cancelled(), if !stopping => Step::Stop,
                 () = self.settled.some.notified(), if self.connected => Step::Settled,
+                () = intake.room(), if self.may_ask_again() && !stopping => Step::Room,
+                () = at(self.subscribe_at), if self.connected => Step::SubscribeAgain,
                 polled = self.events.poll() => Step::Polled(Box::new(polled)),
             };
             match step {
                 Step::Stop => stopping = true,
                 Step::Settled => self.acknowledge(),
+                Step::Room => self.ask_again(),
+                Step::SubscribeAgain => {
+                    self.subscribe_at = None;
+                    self.subscribe();
+                }
                 Step::Polled(polled) => match *polled {
                     Ok(Event::Incoming(Packet::Publish(publish))) if !stopping => self.take(publish, &mut intake).await,
                     Ok(Event::Incoming(packet)) => self.on_packet(&packet),
@@ -178,8 +270,38 @@ impl Consumer {
         self.disconnect().await;
     }
 
+    /// All that was taken on this connection is acknowledged, and something was not taken.
+    fn may_ask_again(&self) -> bool {
+        self.connected && self.withheld > 0 && self.ledger.open() == self.withheld && self.unwritten == 0
+    }
+
+    /// There is room again: on a new connection the broker sends what was not taken on this one.
+    fn ask_again(&mut self) {
+        tracing::info!("there is room again: connecting anew, so that the broker sends what was not taken");
+        self.events.clean();
+        self.lost();
+    }
+
+    /// What was not acknowledged on this connection never will be: its tickets are of an older epoch from now on.
+    fn lost(&mut self) {
+        self.connected = false;
+        self.unwritten = 0;
+        self.withheld = 0;
+        self.subscribe_at = None;
+        self.asked.clear();
+        self.ledger.reconnected();
+    }
+
     async fn take(&mut self, publish: Publish, intake: &mut impl Intake) {
+        if publish.topic.starts_with(b"$SYS/") {
+            return self.on_drops(&publish.payload);
+        }
         let qos = publish.qos as u8;
+        if self.withheld > 0 && qos > 0 {
+            self.withheld += 1;
+            self.ledger.arrived(self.client.prepare_ack(&publish));
+            return;
+        }
         let ticket = self.ledger.arrived(self.client.prepare_ack(&publish));
         let incoming = Incoming {
             ticket,
@@ -188,7 +310,32 @@ impl Consumer {
             properties: connect::user_properties(publish.properties),
             qos,
         };
-        intake.take(incoming).await;
+        if intake.take(incoming).await == Taken::NoRoom {
+            tracing::warn!("no room in memory nor in the spool: what comes is left to the broker, unacknowledged");
+            self.withheld = 1;
+        }
+    }
+
+    /// The broker's own count of what it dropped, of all its clients.
+    fn on_drops(&mut self, payload: &[u8]) {
+        let Some(dropped) = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
+            return;
+        };
+        crate::telemetry::metrics::broker_dropped(dropped);
+        let first = *self.dropped.get_or_insert(dropped);
+        // A broker that was restarted counts anew.
+        if dropped < first {
+            self.dropped = Some(dropped);
+        } else if dropped > first {
+            let text = format!(
+                "{} dropped {} messages since this gateway looked first, of all its clients: raise its queue's bound",
+                self.name,
+                dropped - first
+            );
+            if self.board.alarm(DROPS, Some(&text)) {
+                tracing::error!(dropped = dropped - first, "{} drops messages: raise its queue's bound", self.name);
+            }
+        }
     }
 
     fn acknowledge(&mut self) {
@@ -210,19 +357,11 @@ impl Consumer {
         match packet {
             Packet::ConnAck(connack) => self.on_connected(connack),
             Packet::SubAck(suback) => {
-                let refused =
-                    self.subscriptions.iter().zip(&suback.return_codes).find_map(|(wanted, code)| match code {
-                        SubscribeReasonCode::Success(_) => None,
-                        code => Some(format!("the broker refused the subscription to {}: {code:?}", wanted.filter)),
-                    });
-                match refused {
-                    Some(reason) => {
-                        tracing::error!(%reason, "cannot subscribe; check the broker's access rules");
-                        self.board.set_connection(Connection::Mqtt, ConnectionState::Down { reason });
-                    }
-                    None => self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None }),
+                match self.asked.pop_front() {
+                    Some(Asked::Drops) => self.on_drops_granted(&suback.return_codes),
+                    _ => self.on_subscribed(&suback.return_codes),
                 }
-                if self.last == Last::Asked {
+                if self.last == Last::Asked && self.asked.is_empty() {
                     self.last = Last::Answered;
                 }
             }
@@ -233,15 +372,88 @@ impl Consumer {
         }
     }
 
+    fn on_subscribed(&mut self, codes: &[SubscribeReasonCode]) {
+        let refused = self.subscriptions.iter().zip(codes).find_map(|(wanted, code)| match code {
+            SubscribeReasonCode::Success(granted) if (*granted as u8) < wanted.qos => Some(format!(
+                "the broker grants QoS {} for {}, where {} was asked for: messages may be lost",
+                *granted as u8, wanted.filter, wanted.qos
+            )),
+            SubscribeReasonCode::Success(_) => None,
+            code => Some(format!("the broker refused the subscription to {}: {code:?}", wanted.filter)),
+        });
+        match refused {
+            Some(reason) => {
+                tracing::error!(%reason, "cannot subscribe; check the broker's access rules");
+                self.board.set_connection(Connection::Mqtt, ConnectionState::Down { reason });
+                self.subscribe_at = Some(Instant::now() + SUBSCRIBE_AGAIN);
+            }
+            None => self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None }),
+        }
+    }
+
+    fn on_drops_granted(&self, codes: &[SubscribeReasonCode]) {
+        if !codes.iter().any(|code| matches!(code, SubscribeReasonCode::Success(_))) {
+            tracing::debug!("{} does not show its drop counter to this client", self.name);
+        }
+    }
+
+    /// What the broker grants less of than was asked for is an alarm: it is where messages are lost in silence.
+    fn on_grants(&self, connack: &ConnAck) {
+        let Some(properties) = &connack.properties else { return };
+        let mut less = Vec::new();
+        if let Some(granted) = properties.session_expiry_interval
+            && u64::from(granted) < self.grants.session_expiry
+        {
+            let asked = self.grants.session_expiry;
+            less.push(format!("keeps the session {granted} s, where mqtt.session_expiry asks for {asked} s"));
+        }
+        if let Some(granted) = properties.max_packet_size
+            && u64::from(granted) < self.grants.max_packet
+        {
+            let asked = self.grants.max_packet;
+            less.push(format!("takes packets of {granted} bytes, where mqtt.max_packet_size says {asked}"));
+        }
+        if let Some(granted) = properties.max_qos
+            && self.subscriptions.iter().any(|subscription| subscription.qos > granted)
+        {
+            less.push(format!("has QoS {granted} at the most"));
+        }
+        let text = (!less.is_empty()).then(|| format!("{} {}", self.name, less.join("; ")));
+        if self.board.alarm(GRANTS, text.as_deref())
+            && let Some(text) = text
+        {
+            tracing::warn!("the broker grants less than was asked: {text}");
+        }
+    }
+
     fn on_connected(&mut self, connack: &ConnAck) {
         self.connected = true;
         self.retry.connected();
         let epoch = self.ledger.reconnected();
         tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.name);
+        if connack.session_present {
+            self.resumed.set(epoch);
+        }
+        self.on_grants(connack);
         self.subscribe();
+        self.watch_drops();
     }
 
-    fn subscribe(&self) {
+    fn watch_drops(&mut self) {
+        let filters = DROP_COUNTERS.map(|path| SubscribeFilter {
+            path: path.to_owned(),
+            qos: QoS::AtMostOnce,
+            nolocal: false,
+            preserve_retain: false,
+            // The count so far is retained.
+            retain_forward_rule: RetainForwardRule::OnEverySubscribe,
+        });
+        if self.client.try_subscribe_many(filters).is_ok() {
+            self.asked.push_back(Asked::Drops);
+        }
+    }
+
+    fn subscribe(&mut self) {
         let filters = self.subscriptions.iter().map(|subscription| SubscribeFilter {
             path: subscription.filter.clone(),
             qos: match subscription.qos {
@@ -254,16 +466,14 @@ impl Consumer {
             // Retained messages are no news: they would come again with every connection.
             retain_forward_rule: RetainForwardRule::Never,
         });
-        if let Err(error) = self.client.try_subscribe_many(filters) {
-            tracing::error!(%error, "cannot queue the subscription");
+        match self.client.try_subscribe_many(filters) {
+            Ok(()) => self.asked.push_back(Asked::Routes),
+            Err(error) => tracing::error!(%error, "cannot queue the subscription"),
         }
     }
 
     async fn on_error(&mut self, error: &ConnectionError, stop: &CancellationToken) {
-        self.connected = false;
-        self.unwritten = 0;
-        // What was not acknowledged on this connection never will be: its tickets are of an older epoch from now on.
-        self.ledger.reconnected();
+        self.lost();
         let (delay, first) = self.retry.failed();
         let reason = connect::describe(error);
         if first {
@@ -284,5 +494,12 @@ impl Consumer {
         }
         // The gateway's shutdown limit bounds this.
         while self.events.poll().await.is_ok() {}
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }

@@ -23,9 +23,57 @@ pub enum RedisFault {
     /// The settings make no connection.
     #[error("cannot make a Redis client: {0}; check redis.url")]
     Client(String),
-    /// No answer, no connection, or an answer that says that Redis cannot work now.
+    /// No answer or no connection: what was asked may have been done.
     #[error("{0}")]
     Unavailable(String),
+    /// An answer that says no: nothing was done. It is never the fault of what was to be pushed.
+    #[error("Redis refuses `{key}`: {answer}{}", hint(answer))]
+    Refused {
+        /// The whole key.
+        key: String,
+        /// In Redis's words.
+        answer: String,
+    },
+    /// The list is longer than it may be: the back end is behind.
+    #[error("the list has {length} entries, {most} are the most")]
+    Long {
+        /// Its entries.
+        length: u64,
+        /// The most.
+        most: u64,
+    },
+    /// It does not know the script, which is to be loaded (again).
+    #[error("the script is not loaded")]
+    NoScript,
+}
+
+impl RedisFault {
+    /// What an error of one command means.
+    pub(super) fn answered(key: &str, error: &redis::RedisError) -> Self {
+        match error.code() {
+            Some("NOSCRIPT") => Self::NoScript,
+            _ => Self::refused(key, error.to_string()),
+        }
+    }
+
+    pub(super) fn refused(key: &str, answer: String) -> Self {
+        Self::Refused { key: key.to_owned(), answer }
+    }
+}
+
+/// What to do about an answer of Redis.
+fn hint(answer: &str) -> &'static str {
+    let known = [
+        ("OOM", "; raise its maxmemory or let the back end catch up"),
+        ("READONLY", "; it is a replica: point redis.url to the master"),
+        ("MISCONF", "; it cannot save to its disk: see its log"),
+        ("NOAUTH", "; it wants a password: set it in redis.url"),
+        ("NOPERM", "; its user may not do that: see its ACL"),
+        ("WRONGTYPE", "; the key is no list: rename or delete it"),
+        ("MOVED", "; it is a cluster, and the key lies on another node"),
+        ("LOADING", "; it still reads its data"),
+    ];
+    known.iter().find(|(word, _)| answer.contains(word)).map_or("", |(_, hint)| hint)
 }
 
 impl From<redis::RedisError> for RedisFault {

@@ -1,9 +1,11 @@
 //! Redis's edge.
 //!
 //! - [`connect`]: how a connection is made, and what an error means.
-//! - [`push`]: jobs and dead letters, many in one round trip.
+//! - [`jobs`]: jobs and dead letters, many in one round trip, each list with an answer of its own.
+//! - [`push`]: what became of commands, and the lengths of lists.
 //! - [`pop`]: commands, moved into this instance's processing list.
 
 pub mod connect;
+pub mod jobs;
 pub mod pop;
 pub mod push;

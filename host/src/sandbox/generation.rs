@@ -1,9 +1,10 @@
 //! One compiled build of a plugin. Messages in flight finish on the generation that they began on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
+use sluicegate_core::breaker::{Breaker, Verdict};
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::Limits;
 use sluicegate_samples::Sample;
@@ -16,6 +17,7 @@ use super::engine::Sandbox;
 use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
+use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 
 /// A build, ready to be instantiated.
@@ -30,6 +32,9 @@ pub struct Generation {
     pub(super) sandbox: Sandbox,
     pub(super) linked: Linked,
     pub(super) metrics: PluginMetrics,
+    /// Whether the breaker has anything to say: a good call costs no lock.
+    troubled: AtomicBool,
+    breaker: Mutex<Breaker>,
 }
 
 pub(super) enum Linked {
@@ -68,6 +73,8 @@ impl Sandbox {
             sandbox: self.clone(),
             linked,
             metrics: PluginMetrics::new(name),
+            troubled: AtomicBool::new(false),
+            breaker: Mutex::default(),
         })
     }
 
@@ -111,6 +118,41 @@ impl Generation {
     #[must_use]
     pub fn world(&self) -> World {
         self.inspection.world
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a message may be handed to it now.
+    #[must_use]
+    pub fn ask(&self) -> Verdict {
+        if self.troubled.load(Ordering::Relaxed) { self.breaker().ask(clock::uptime()) } else { Verdict::Go }
+    }
+
+    /// A call gave no answer; `topic` is the message's.
+    pub fn faulted(&self, topic: &str) {
+        self.troubled.store(true, Ordering::Relaxed);
+        if self.breaker().failed(topic, clock::uptime()) {
+            tracing::error!(
+                plugin = self.name,
+                generation = self.number,
+                "the plugin fails at everything; its messages wait in the spool until it is repaired"
+            );
+        }
+    }
+
+    /// A call gave an answer.
+    pub fn answered(&self) {
+        if self.troubled.swap(false, Ordering::Relaxed) && self.breaker().answered() {
+            tracing::info!(plugin = self.name, generation = self.number, "the plugin answers again");
+        }
+    }
+
+    /// Whether it fails at everything.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed) && self.breaker().is_open()
     }
 
     /// What it promises.

@@ -1,11 +1,12 @@
 //! What the gateway knows of itself: connections, routes, plugins. Its parts write here, `/api/status` and `/readyz` read.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::tally::{Counts, Tally};
 use super::{clock, metrics};
 
 /// A connection of the gateway.
@@ -115,7 +116,32 @@ struct State {
     plugins: IndexMap<String, PluginStatus>,
     routes: Vec<RouteStatus>,
     queues: IndexMap<String, u64>,
+    alarms: IndexMap<String, Alarm>,
+    spool: SpoolStatus,
     stopping: bool,
+}
+
+/// What stands in the spool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct SpoolStatus {
+    /// Jobs that Redis has not taken yet.
+    pub jobs: usize,
+    /// Messages that are to be handled again.
+    pub parked: usize,
+    /// Size of its files.
+    pub bytes: u64,
+    /// Its bound (`spool.max_size`).
+    pub max_bytes: u64,
+    /// When the oldest message arrived.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What a person has to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Alarm {
+    /// What is wrong, and what the gateway does about it.
+    text: String,
+    since: Timestamp,
 }
 
 /// `/api/status`
@@ -130,6 +156,9 @@ pub struct Status {
     routes: Vec<RouteStatus>,
     plugins: Vec<NamedPlugin>,
     queues: IndexMap<String, u64>,
+    spool: SpoolStatus,
+    messages: Counts,
+    alarms: IndexMap<String, Alarm>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +175,7 @@ struct NamedPlugin {
 pub struct Board {
     instance: String,
     started: Timestamp,
+    tally: Arc<Tally>,
     state: Mutex<State>,
 }
 
@@ -162,8 +192,46 @@ impl Board {
             })
             .collect();
         let plugins = plugins.into_iter().map(|name| (name, PluginStatus::default())).collect();
-        let state = State { connections, plugins, routes, queues: IndexMap::new(), stopping: false };
-        Self { instance: instance.to_owned(), started: now, state: Mutex::new(state) }
+        let tally = Arc::new(Tally::new(routes.iter().map(|route| route.name.clone())));
+        let state = State {
+            connections,
+            plugins,
+            routes,
+            queues: IndexMap::new(),
+            alarms: IndexMap::new(),
+            spool: SpoolStatus::default(),
+            stopping: false,
+        };
+        Self { instance: instance.to_owned(), started: now, tally, state: Mutex::new(state) }
+    }
+
+    /// Where every message is.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Raises an alarm, or with no text takes it back. True: it was not raised before.
+    pub fn alarm(&self, name: &str, text: Option<&str>) -> bool {
+        let mut state = self.state();
+        let Some(text) = text else {
+            if state.alarms.shift_remove(name).is_some() {
+                metrics::alarm(name, false);
+            }
+            return false;
+        };
+        let since = state.alarms.get(name).map(|alarm| alarm.since);
+        state.alarms.insert(name.to_owned(), Alarm { text: text.to_owned(), since: since.unwrap_or_else(clock::now) });
+        metrics::alarm(name, true);
+        since.is_none()
+    }
+
+    /// What stands in the spool.
+    pub fn set_spool(&self, spool: SpoolStatus) {
+        let age =
+            spool.oldest.map_or(0, |oldest| u64::try_from(clock::now().as_second() - oldest.as_second()).unwrap_or(0));
+        metrics::spool(spool.jobs, spool.parked, spool.bytes, age);
+        self.state().spool = spool;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -231,6 +299,9 @@ impl Board {
                 .map(|(name, status)| NamedPlugin { name: name.clone(), status: status.clone() })
                 .collect(),
             queues: state.queues.clone(),
+            spool: state.spool.clone(),
+            messages: self.tally.total(),
+            alarms: state.alarms.clone(),
         }
     }
 }
@@ -247,6 +318,7 @@ fn reasons(state: &State) -> Vec<String> {
             ConnectionState::Down { reason } => reasons.push(format!("{name}: {reason}; trying again")),
         }
     }
+    reasons.extend(state.alarms.values().map(|alarm| alarm.text.clone()));
     for (name, plugin) in state.plugins.iter().filter(|(_, plugin)| plugin.live.is_none()) {
         reasons.push(match &plugin.last_refusal {
             Some(refused) => format!("plugin {name} is missing: {} ({})", refused.reason, refused.step),

@@ -1,6 +1,8 @@
 //! The only reader of the wall clock and the only source of chance.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
@@ -10,6 +12,13 @@ use sluicegate_core::settings::UtcOffset;
 #[must_use]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// Time since this was first asked for: it never jumps.
+#[must_use]
+pub fn uptime() -> Duration {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed()
 }
 
 /// RFC 3339 in whole seconds, as the envelope has it: `2026-04-14T09:00:00+08:00`.

@@ -4,13 +4,29 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::tally::Counts;
+
 const RECEIVED: &str = "sluicegate_uplink_received_total";
 const PUSHED: &str = "sluicegate_uplink_pushed_total";
-const HANDLED: &str = "sluicegate_uplink_handled_total";
+const SUPPRESSED: &str = "sluicegate_uplink_suppressed_total";
+const RETURNED: &str = "sluicegate_uplink_returned_total";
+const SPOOLED: &str = "sluicegate_uplink_spooled_messages";
+const IN_FLIGHT: &str = "sluicegate_uplink_in_flight_messages";
+const JOBS: &str = "sluicegate_uplink_jobs_total";
+const JOBS_SUPPRESSED: &str = "sluicegate_uplink_jobs_suppressed_total";
+const ATTEMPTS: &str = "sluicegate_uplink_attempts_failed_total";
+const PARKED: &str = "sluicegate_uplink_parked_total";
+const SPOOL_RECORDS: &str = "sluicegate_spool_records";
+const SPOOL_BYTES: &str = "sluicegate_spool_bytes";
+const SPOOL_OLDEST: &str = "sluicegate_spool_oldest_seconds";
+const SUPERSEDED: &str = "sluicegate_uplink_superseded_total";
+const ALARM: &str = "sluicegate_alarm";
+const TRIMMED: &str = "sluicegate_dead_letters_trimmed_total";
+const BROKER_DROPPED: &str = "sluicegate_broker_dropped_messages";
 const REJECTED: &str = "sluicegate_uplink_rejected_total";
 const DEAD: &str = "sluicegate_uplink_dead_total";
 const DROPPED: &str = "sluicegate_uplink_dropped_total";
@@ -57,9 +73,23 @@ impl Exporter {
 }
 
 fn describe() {
-    describe_counter!(RECEIVED, "Publishes that a route took.");
-    describe_counter!(PUSHED, "Jobs that Redis confirmed.");
-    describe_counter!(HANDLED, "Messages whose jobs Redis confirmed.");
+    describe_counter!(RECEIVED, "Messages taken from the broker, found in the spool at the start, or replayed.");
+    describe_counter!(PUSHED, "Messages whose jobs Redis confirmed.");
+    describe_counter!(SUPPRESSED, "Messages whose jobs Redis knew already.");
+    describe_counter!(RETURNED, "Messages left to the broker, which sends them again.");
+    describe_gauge!(SPOOLED, "Messages on the disk.");
+    describe_gauge!(IN_FLIGHT, "Messages in memory.");
+    describe_counter!(JOBS, "Jobs that Redis confirmed.");
+    describe_counter!(JOBS_SUPPRESSED, "Jobs that Redis knew already.");
+    describe_counter!(ATTEMPTS, "Attempts of a handler that failed and may pass, by kind.");
+    describe_counter!(PARKED, "Messages put into the spool as they came.");
+    describe_counter!(SUPERSEDED, "Messages that gave way to newer ones of their machines (when_behind = \"latest\").");
+    describe_gauge!(ALARM, "1 while it is raised; /api/status says what it means.");
+    describe_gauge!(SPOOL_RECORDS, "Records in the spool, by kind.");
+    describe_gauge!(SPOOL_BYTES, Unit::Bytes, "Size of the spool's files.");
+    describe_gauge!(SPOOL_OLDEST, Unit::Seconds, "Age of the oldest message in the spool; 0: it is empty.");
+    describe_counter!(TRIMMED, "Dead letters that went because there were newer ones (queues.dead_letters_max).");
+    describe_gauge!(BROKER_DROPPED, "Messages that the broker says it dropped, of all its clients.");
     describe_counter!(REJECTED, "Messages that a handler did not take, by kind of reason.");
     describe_counter!(DEAD, "Messages in the dead letters.");
     describe_counter!(DROPPED, "Messages that a handler dropped on purpose, or QoS 0 messages that found no room.");
@@ -75,59 +105,6 @@ fn describe() {
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.
     counter!(UNROUTED).absolute(0);
     counter!(ABANDONED).absolute(0);
-}
-
-/// What one route counts.
-#[derive(Clone)]
-pub struct RouteMetrics {
-    route: String,
-    received: Counter,
-    pushed: Counter,
-    handled: Counter,
-    dead: Counter,
-    dropped: Counter,
-}
-
-impl RouteMetrics {
-    /// Registers them.
-    #[must_use]
-    pub fn new(route: &str) -> Self {
-        let named = |name: &'static str| counter!(name, "route" => route.to_owned());
-        Self {
-            route: route.to_owned(),
-            received: named(RECEIVED),
-            pushed: named(PUSHED),
-            handled: named(HANDLED),
-            dead: named(DEAD),
-            dropped: named(DROPPED),
-        }
-    }
-
-    /// A publish came.
-    pub fn received(&self) {
-        self.received.increment(1);
-    }
-
-    /// Redis confirmed the jobs of one message.
-    pub fn pushed(&self, jobs: usize) {
-        self.handled.increment(1);
-        self.pushed.increment(jobs as u64);
-    }
-
-    /// A message is in the dead letters.
-    pub fn dead(&self) {
-        self.dead.increment(1);
-    }
-
-    /// A message was dropped.
-    pub fn dropped(&self) {
-        self.dropped.increment(1);
-    }
-
-    /// A handler did not take a message.
-    pub fn rejected(&self, kind: &'static str) {
-        counter!(REJECTED, "route" => self.route.clone(), "reason" => kind).increment(1);
-    }
 }
 
 /// What one plugin counts.
@@ -153,6 +130,69 @@ impl PluginMetrics {
     pub fn fault(&self, kind: &'static str) {
         counter!(FAULTS, "plugin" => self.plugin.clone(), "kind" => kind).increment(1);
     }
+}
+
+/// Where a route's messages are.
+pub fn messages(route: &str, counts: &Counts) {
+    let total = |name: &'static str, value| counter!(name, "route" => route.to_owned()).absolute(value);
+    let now = |name: &'static str, value: u64| gauge!(name, "route" => route.to_owned()).set(value as f64);
+    total(RECEIVED, counts.received);
+    total(PUSHED, counts.pushed);
+    total(SUPPRESSED, counts.suppressed);
+    total(DEAD, counts.dead);
+    total(DROPPED, counts.dropped);
+    total(RETURNED, counts.returned);
+    now(SPOOLED, counts.spooled);
+    now(IN_FLIGHT, counts.in_flight);
+}
+
+/// So many jobs were pushed, so many were known already.
+pub fn jobs(pushed: usize, suppressed: usize) {
+    counter!(JOBS).increment(pushed as u64);
+    counter!(JOBS_SUPPRESSED).increment(suppressed as u64);
+}
+
+/// An attempt failed that may pass.
+pub fn attempt_failed(route: &str, kind: &'static str) {
+    counter!(ATTEMPTS, "route" => route.to_owned(), "reason" => kind).increment(1);
+}
+
+/// A handler did not take a message.
+pub fn rejected(route: &str, kind: &'static str) {
+    counter!(REJECTED, "route" => route.to_owned(), "reason" => kind).increment(1);
+}
+
+/// Messages were parked.
+pub fn parked(messages: usize) {
+    counter!(PARKED).increment(messages as u64);
+}
+
+/// Messages of a route gave way to newer ones of their machines while the back end was behind.
+pub fn superseded(route: &str, messages: usize) {
+    counter!(SUPERSEDED, "route" => route.to_owned()).increment(messages as u64);
+}
+
+/// Whether something is wrong that a person has to look at.
+pub fn alarm(name: &str, raised: bool) {
+    gauge!(ALARM, "alarm" => name.to_owned()).set(if raised { 1.0 } else { 0.0 });
+}
+
+/// How much stands in the spool; the age of the oldest in seconds.
+pub fn spool(jobs: usize, parked: usize, bytes: u64, oldest: u64) {
+    gauge!(SPOOL_RECORDS, "kind" => "job").set(jobs as f64);
+    gauge!(SPOOL_RECORDS, "kind" => "parked").set(parked as f64);
+    gauge!(SPOOL_BYTES).set(bytes as f64);
+    gauge!(SPOOL_OLDEST).set(oldest as f64);
+}
+
+/// Dead letters that went.
+pub fn trimmed(letters: u64) {
+    counter!(TRIMMED).increment(letters);
+}
+
+/// What the broker's own drop counter says.
+pub fn broker_dropped(messages: u64) {
+    gauge!(BROKER_DROPPED).set(messages as f64);
 }
 
 /// A publish that no route took.

@@ -4,3 +4,4 @@ pub mod board;
 pub mod clock;
 pub mod log;
 pub mod metrics;
+pub mod tally;

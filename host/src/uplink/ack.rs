@@ -1,55 +1,143 @@
-//! The only place that settles a message: an [`Open`] delivery is settled with its outcome, or withholds its
+//! The only place that settles a message: an [`Open`] one is settled with its outcome, put on the disk, or withholds its
 //! acknowledgement.
 
 use std::sync::Arc;
 
+use sluicegate_core::spooled::Line;
 use sluicegate_core::ticket::{Outcome, Ticket};
 
+use super::room::Share;
 use crate::mqtt::consume::Settled;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::spool::Spool;
+use crate::telemetry::tally::Tally;
 
-/// A delivery that is not settled yet.
+/// Where a message came from, and so who is to be told of its outcome.
+#[derive(Debug)]
+pub enum Origin {
+    /// A publish: it is acknowledged.
+    Publish(Ticket),
+    /// It was parked: it leaves the spool.
+    Parked {
+        /// Where it stands.
+        line: Line,
+        /// Its number there.
+        number: u64,
+    },
+}
+
+/// A message in memory that is not settled yet.
 ///
-/// Invariant: dropped without a verdict it withholds the acknowledgement and counts a fault; the broker sends the message
-/// again when the session resumes.
+/// Invariant: dropped without a verdict it withholds the acknowledgement; the broker sends the message again when the session
+/// resumes, and what was parked stays parked.
 #[derive(Debug)]
 pub struct Open {
-    ticket: Option<Ticket>,
+    origin: Option<Origin>,
+    route: usize,
+    tally: Arc<Tally>,
+    _share: Share,
 }
 
 impl Open {
-    /// For a publish that just arrived.
+    /// A publish that just arrived. `route` is its place in the tally.
     #[must_use]
-    pub fn new(ticket: Ticket) -> Self {
-        Self { ticket: Some(ticket) }
+    pub fn publish(ticket: Ticket, route: usize, tally: Arc<Tally>, share: Share) -> Self {
+        tally.received(route);
+        Self { origin: Some(Origin::Publish(ticket)), route, tally, _share: share }
     }
 
-    /// Its outcome is durable: what may be acknowledged.
+    /// A message that was taken out of the spool; it stays there until its outcome is durable.
     #[must_use]
-    pub fn settle(mut self, outcome: Outcome, metrics: Option<&RouteMetrics>) -> Option<Ticket> {
-        if let Some(metrics) = metrics {
-            match outcome {
-                Outcome::Pushed { jobs } => metrics.pushed(jobs),
-                Outcome::Dead => metrics.dead(),
-                Outcome::Dropped => metrics.dropped(),
-            }
+    pub fn parked(line: Line, number: u64, route: usize, tally: Arc<Tally>, share: Share) -> Self {
+        tally.taken(route);
+        Self { origin: Some(Origin::Parked { line, number }), route, tally, _share: share }
+    }
+
+    /// Its route's place in the tally.
+    #[must_use]
+    pub fn route(&self) -> usize {
+        self.route
+    }
+
+    /// The ticket of a publish.
+    #[must_use]
+    pub fn ticket(&self) -> Option<Ticket> {
+        match &self.origin {
+            Some(Origin::Publish(ticket)) => Some(*ticket),
+            _ => None,
         }
-        self.ticket.take()
+    }
+
+    /// It is left to where it came from: the broker sends it again, or it stays parked.
+    pub fn give_back(mut self) {
+        match self.origin.take() {
+            Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
+            _ => self.tally.returned(self.route),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            crate::telemetry::metrics::delivery_abandoned();
-            tracing::error!(
-                epoch = ticket.epoch.0,
-                arrival = ticket.arrival,
-                "a delivery was dropped without a verdict; its acknowledgement is withheld and the broker will send it again"
-            );
+        match self.origin.take() {
+            Some(Origin::Publish(ticket)) => {
+                self.tally.returned(self.route);
+                crate::telemetry::metrics::delivery_abandoned();
+                tracing::error!(
+                    epoch = ticket.epoch.0,
+                    arrival = ticket.arrival,
+                    "a delivery was dropped without a verdict; its acknowledgement is withheld and the broker will send it again"
+                );
+            }
+            Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
+            None => {}
         }
     }
 }
 
-/// Where settled tickets go.
-pub type Acks = Arc<Settled>;
+/// Who is told of outcomes. Cheap to clone.
+#[derive(Clone)]
+pub struct Acks {
+    settled: Arc<Settled>,
+    /// Holds what is parked, and what Redis does not take.
+    pub spool: Spool,
+    /// Where every message is.
+    pub tally: Arc<Tally>,
+}
+
+impl Acks {
+    /// `settled` is where the connection takes tickets from.
+    #[must_use]
+    pub fn new(settled: Arc<Settled>, spool: Spool, tally: Arc<Tally>) -> Self {
+        Self { settled, spool, tally }
+    }
+
+    /// These outcomes are durable.
+    pub async fn settle(&self, messages: impl IntoIterator<Item = (Open, Outcome)>) {
+        self.tell(messages, |tally, route, outcome| tally.settled(route, outcome)).await;
+    }
+
+    /// These are on the disk, and their outcome is still to come.
+    pub async fn spooled(&self, messages: impl IntoIterator<Item = Open>) {
+        self.tell(messages.into_iter().map(|open| (open, ())), |tally, route, ()| tally.spooled(route)).await;
+    }
+
+    async fn tell<T>(&self, messages: impl IntoIterator<Item = (Open, T)>, count: impl Fn(&Tally, usize, T)) {
+        let mut tickets = Vec::new();
+        let mut parked: Vec<(Line, Vec<u64>)> = Vec::new();
+        for (mut open, verdict) in messages {
+            count(&self.tally, open.route, verdict);
+            match open.origin.take() {
+                Some(Origin::Publish(ticket)) => tickets.push(ticket),
+                Some(Origin::Parked { line, number }) => match parked.last_mut() {
+                    Some((last, numbers)) if *last == line => numbers.push(number),
+                    _ => parked.push((line, vec![number])),
+                },
+                None => {}
+            }
+        }
+        self.settled.settle(tickets);
+        for (line, numbers) in parked {
+            self.spool.done(line, numbers).await;
+        }
+    }
+}

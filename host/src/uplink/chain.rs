@@ -8,8 +8,11 @@ use sluicegate_core::message::{Failure, Job, Message, Output};
 
 use crate::sandbox::{Generation, Pool};
 
-/// The longest idempotency key, in bytes.
-const MAX_KEY_BYTES: usize = 256;
+/// The longest idempotency key, in bytes: a serial number and an id of 128 characters each, whatever script they are in.
+const MAX_KEY_BYTES: usize = 1_024;
+/// What a chain may make of one message on its way: jobs, and bytes of their payloads.
+const MAX_JOBS: usize = 1_000;
+const MAX_BYTES: usize = 64 << 20;
 
 /// What a chain made of a message.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub enum Reason {
     #[error("{0}")]
     Rejected(String),
     /// It could not take it now.
-    #[error("{0} (the plugin asks for another attempt)")]
+    #[error("{0} (the plugin asked for another attempt)")]
     Retry(String),
     /// The call gave no answer.
     #[error("the plugin {0}")]
@@ -49,6 +52,17 @@ pub enum Reason {
     /// The idempotency key is empty or too long.
     #[error("the plugin's idempotency key has {0} bytes; it must be 1 to {MAX_KEY_BYTES}")]
     Key(usize),
+    /// The chain made more of one message than it may.
+    #[error("the chain made {jobs} jobs of {bytes} bytes of one message; {MAX_JOBS} jobs and 64 MiB are the most")]
+    TooMuch {
+        /// How many jobs.
+        jobs: usize,
+        /// How many bytes.
+        bytes: usize,
+    },
+    /// It failed at everything, and was not repaired in time.
+    #[error("the plugin failed at everything and was not repaired within a day")]
+    Broken,
     /// It publishes, and may not.
     #[error("the plugin publishes to `{0}`, which is not granted (grants.publish has no effect in this version)")]
     NotGranted(String),
@@ -64,8 +78,16 @@ impl Reason {
             Self::Fault(fault) => fault.kind(),
             Self::NotJson(_) => "not-json",
             Self::Key(_) => "key",
+            Self::TooMuch { .. } => "too-much",
+            Self::Broken => "broken",
             Self::NotGranted(_) => "not-granted",
         }
+    }
+
+    /// Whether another attempt may go well.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Retry(_) | Self::Fault(_))
     }
 }
 
@@ -93,6 +115,10 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
                 Ok(mut made) => next.append(&mut made),
                 Err(reason) => return Made::Failed(failed(generation, reason)),
             }
+            let bytes = next.iter().map(|job| job.payload.len()).sum();
+            if next.len() > MAX_JOBS || bytes > MAX_BYTES {
+                return Made::Failed(failed(generation, Reason::TooMuch { jobs: next.len(), bytes }));
+            }
         }
         jobs = next;
     }
@@ -114,6 +140,10 @@ async fn handle(
         Ok(Err(Failure::Retry(reason))) => Err(Reason::Retry(reason)),
         Err(fault) => Err(Reason::Fault(fault)),
     };
+    match &answer {
+        Err(Reason::Fault(_)) => generation.faulted(&message.topic),
+        _ => generation.answered(),
+    }
     watch.handler(generation, answer.as_deref().map_err(ToString::to_string));
     answer?
         .into_iter()

@@ -1,4 +1,4 @@
-//! Topic → route, machine → lane. What no lane could handle becomes a dead letter here.
+//! Topic → route, machine → lane. It never waits for an outcome.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -6,109 +6,111 @@ use std::sync::Arc;
 use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::route::SERIAL_NO;
 use sluicegate_core::ticket::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::ack::{Acks, Open};
-use super::lane::Work;
-use super::letter::Letter;
-use super::sink::Item;
+use super::lane::{Refused, What, Work};
+use super::room::{Fits, Room};
 use crate::live::Current;
-use crate::mqtt::consume::{self, Incoming};
-use crate::telemetry::clock;
-use crate::telemetry::metrics;
+use crate::mqtt::consume::{self, Incoming, Taken};
+use crate::telemetry::{clock, metrics};
+
+/// Messages of QoS 0 in memory at once: the broker may send them without bound, and they may be dropped.
+const QOS_0: usize = 1_024;
 
 /// Routes publishes to lanes.
 pub struct Intake {
     current: Current,
-    lanes: Vec<mpsc::Sender<Work>>,
-    sink: mpsc::Sender<Item>,
+    lanes: Lanes,
     acks: Acks,
-    dead_letters: Arc<str>,
-    hasher: std::hash::BuildHasherDefault<std::hash::DefaultHasher>,
-    /// Room that is kept for messages that must not be dropped.
-    reserve: usize,
+    room: Arc<Room>,
+    qos_0: Arc<Semaphore>,
     count: u64,
 }
 
-impl Intake {
-    /// `reserve`: how many messages of QoS 1 and 2 can be under way at once.
+/// Where a machine's messages go.
+#[derive(Clone)]
+pub struct Lanes(pub Vec<mpsc::Sender<Work>>);
+
+impl Lanes {
+    /// The place of a machine's lane: always the same.
     #[must_use]
-    pub fn new(
-        current: Current,
-        lanes: Vec<mpsc::Sender<Work>>,
-        sink: mpsc::Sender<Item>,
-        acks: Acks,
-        dead_letters: Arc<str>,
-        reserve: usize,
-    ) -> Self {
-        Self { current, lanes, sink, acks, dead_letters, hasher: Default::default(), reserve, count: 0 }
-    }
-
-    fn lane(&self, serial_no: &str) -> &mpsc::Sender<Work> {
-        let mut hasher = self.hasher.build_hasher();
+    pub fn place(count: usize, serial_no: &str) -> usize {
+        let mut hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().build_hasher();
         hasher.write(serial_no.as_bytes());
-        let count = self.lanes.len() as u64;
-        &self.lanes[usize::try_from(hasher.finish() % count).unwrap_or(0)]
+        usize::try_from(hasher.finish() % count.max(1) as u64).unwrap_or(0)
     }
+}
 
-    async fn refuse(&self, incoming: Incoming, route: Option<&str>, serial_no: Option<&str>, reason: String) {
-        let letter = Letter {
-            reason: &reason,
-            route,
-            topic: &incoming.topic,
-            serial_no,
-            failed: None,
-            received_at: &clock::rfc3339(clock::now(), self.current.load().settings.gateway.time_zone),
-            payload: &incoming.payload,
-        };
-        tracing::debug!(topic = ?incoming.topic, %reason, "a message goes to the dead letters");
-        let item = Item {
-            open: Open::new(incoming.ticket),
-            pushes: vec![letter.push(&self.dead_letters)],
-            outcome: Outcome::Dead,
-            metrics: None,
-        };
-        // The sink ends after everyone who sends to it; a failed send is a delivery without a verdict, and says so itself.
-        let _ = self.sink.send(item).await;
+impl Intake {
+    /// `count` is the number of the last message that is in the spool.
+    #[must_use]
+    pub fn new(current: Current, lanes: Lanes, acks: Acks, room: Arc<Room>, count: u64) -> Self {
+        Self { current, lanes, acks, room, qos_0: Arc::new(Semaphore::new(QOS_0)), count }
     }
 }
 
 impl consume::Intake for Intake {
-    async fn take(&mut self, incoming: Incoming) {
-        self.count += 1;
+    async fn take(&mut self, incoming: Incoming) -> Taken {
         let live = self.current.load_full();
-        let Some((route, captures)) = live.routes.find(&incoming.topic) else {
-            metrics::unrouted();
-            return self.refuse(incoming, None, None, "no route takes this topic".to_owned()).await;
+        let found = live.routes.find(&incoming.topic);
+        let place = self.acks.tally.place(found.as_ref().map(|(route, _)| live.routes.get(*route).route.name.as_str()));
+        let open =
+            Open::publish(incoming.ticket, place, self.acks.tally.clone(), self.room.share(incoming.payload.len()));
+        let permit = match incoming.qos {
+            0 => match self.qos_0.clone().try_acquire_owned() {
+                Ok(permit) if self.room.fits() == Fits::Memory => Some(permit),
+                // QoS 0 is delivered at most once: it never takes the room of what must not be lost.
+                _ => {
+                    self.acks.settle([(open, Outcome::Dropped)]).await;
+                    return Taken::Yes;
+                }
+            },
+            _ => None,
         };
-        live.metrics[route].received();
-        let named = captures.iter().find(|field| field.name == SERIAL_NO).map_or("", |field| field.value.as_str());
-        let serial_no = match SerialNo::new(named) {
-            Ok(serial_no) => serial_no,
-            Err(error) => {
-                let (route, named) = (live.routes.get(route).route.name.clone(), named.to_owned());
-                return self.refuse(incoming, Some(&route), Some(&named), error.to_string()).await;
+        let fits = self.room.fits();
+        if fits == Fits::Nowhere {
+            open.give_back();
+            return Taken::NoRoom;
+        }
+        self.count += 1;
+        let (what, lane) = match found {
+            None => {
+                metrics::unrouted();
+                let refused = Refused { reason: "no route takes this topic".to_owned(), route: None, serial_no: None };
+                (What::Refuse(refused), Lanes::place(self.lanes.0.len(), &incoming.topic))
+            }
+            Some((route, captures)) => {
+                let named =
+                    captures.iter().find(|field| field.name == SERIAL_NO).map_or("", |field| field.value.as_str());
+                let lane = Lanes::place(self.lanes.0.len(), named);
+                match SerialNo::new(named) {
+                    Ok(serial_no) => (What::Handle { route, serial_no, captures }, lane),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        (What::Refuse(Refused { reason, route: Some(route), serial_no: Some(named.to_owned()) }), lane)
+                    }
+                }
             }
         };
-        let lane = self.lane(serial_no.as_str());
-        if incoming.qos == 0 && lane.capacity() < self.reserve {
-            // QoS 0 is delivered at most once: it never takes the room of what must not be lost.
-            self.acks.settle(Open::new(incoming.ticket).settle(Outcome::Dropped, Some(&live.metrics[route])));
-            return;
-        }
         let work = Work {
-            id: self.count,
-            epoch: incoming.ticket.epoch,
-            open: Open::new(incoming.ticket),
+            number: self.count,
+            open,
             live,
-            route,
-            serial_no,
-            captures,
+            what,
             topic: incoming.topic,
             payload: incoming.payload,
             properties: incoming.properties.into_iter().map(|(name, value)| Field { name, value }).collect(),
             received_at: clock::now(),
+            no_room: fits == Fits::Disk,
+            qos_0: permit,
         };
-        let _ = lane.send(work).await;
+        // A lane takes from its channel at once; where it is gone, the gateway is on its way out and says why.
+        let _ = self.lanes.0[lane].send(work).await;
+        Taken::Yes
+    }
+
+    async fn room(&self) {
+        self.room.half_free().await;
     }
 }

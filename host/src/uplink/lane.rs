@@ -1,48 +1,47 @@
-//! Threads that run guests. A machine's messages always take the same lane and one at a time; a guest that yields or waits
-//! holds up only its machine.
+//! Threads that run guests. A machine's messages always take the same lane and one at a time; a guest that yields or waits,
+//! and a message that is tried again, hold up only their machine.
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use sluicegate_core::message::{Field, Message, SerialNo};
+use sluicegate_core::backoff::Backoff;
+use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::order::Lanes;
-use sluicegate_core::ticket::{Epoch, Outcome};
-use tokio::sync::{mpsc, oneshot};
+use sluicegate_core::park::{Parking, Then};
+use sluicegate_core::spooled::{Body, Line, Parked, Record};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::ack::Open;
-use super::chain::{self, Failed, Made};
-use super::letter::Letter;
+use super::ack::{Acks, Open};
+use super::room::Room;
 use super::sink::Item;
-use crate::live::Live;
-use crate::redis::push::Push;
+use super::work::{self, Ended};
+use crate::live::{Current, Live};
+use crate::mqtt::consume::Resumed;
 use crate::sandbox::Pool;
+use crate::telemetry::{clock, metrics};
 
 /// The most that a lane takes from its channel at once.
 const TAKE: usize = 64;
 
 /// One message for a lane.
 pub struct Work {
-    /// Counts messages since the start.
-    pub id: u64,
-    /// The connection that it came in on.
-    pub epoch: Epoch,
+    /// Counts messages, over restarts as long as one of them is in the spool.
+    pub number: u64,
     /// What settles it.
     pub open: Open,
-    /// The snapshot that it is handled with, from here to the end.
+    /// The snapshot that it is handled with.
     pub live: Arc<Live>,
-    /// The place of its route.
-    pub route: usize,
-    /// Its machine.
-    pub serial_no: SerialNo,
-    /// What the topic's named levels are.
-    pub captures: Vec<Field>,
+    /// What is to be done with it.
+    pub what: What,
     /// Its topic.
     pub topic: String,
     /// What was published.
@@ -51,6 +50,51 @@ pub struct Work {
     pub properties: Vec<Field>,
     /// When it arrived.
     pub received_at: Timestamp,
+    /// It is to be parked as it came: memory is used up.
+    pub no_room: bool,
+    /// Of QoS 0: its place among those.
+    pub qos_0: Option<OwnedSemaphorePermit>,
+}
+
+/// What is to be done with a message.
+pub enum What {
+    /// A route took it.
+    Handle {
+        /// The place of the route.
+        route: usize,
+        /// Its machine.
+        serial_no: SerialNo,
+        /// What the topic's named levels are.
+        captures: Vec<Field>,
+    },
+    /// It goes to the dead letters.
+    Refuse(Refused),
+}
+
+/// What no lane could handle.
+pub struct Refused {
+    /// Why.
+    pub reason: String,
+    /// The place of its route, where one took it.
+    pub route: Option<usize>,
+    /// The machine, as the topic names it.
+    pub serial_no: Option<String>,
+}
+
+/// What a lane works with.
+pub struct Tools {
+    /// Its warm instances.
+    pub pool: Pool,
+    /// The snapshot that parked messages are handled with.
+    pub current: Current,
+    /// Where outcomes are made durable.
+    pub sink: mpsc::Sender<Item>,
+    /// The spool, and who is told.
+    pub acks: Acks,
+    /// Bounds what is in memory.
+    pub room: Arc<Room>,
+    /// Which deliveries the broker sends again.
+    pub resumed: Resumed,
 }
 
 /// A running lane.
@@ -60,20 +104,21 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the thread; it ends when every sender of `work` is gone and what was taken is handed to the sink.
+    /// Starts the thread; it ends when every sender of `work` is gone and what was taken is handed to the sink or parked.
+    /// `parked` is what an earlier run left for this lane.
     ///
     /// # Errors
     /// Where the system gives no thread.
     pub fn spawn(
         number: usize,
         work: mpsc::Receiver<Work>,
-        sink: mpsc::Sender<Item>,
-        dead_letters: Arc<str>,
+        parked: Vec<(Line, usize)>,
+        tools: impl FnOnce() -> Tools + Send + 'static,
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
-            runtime.block_on(run(work, sink, dead_letters));
+            runtime.block_on(Machines::new(Rc::new(tools())).run(work, parked));
             // Dropped without this message, the sender says that the lane panicked.
             let _ = end.send(());
         })?;
@@ -100,86 +145,244 @@ impl Lane {
     }
 }
 
-async fn run(mut work: mpsc::Receiver<Work>, sink: mpsc::Sender<Item>, dead_letters: Arc<str>) {
-    let pool = Rc::new(Pool::new());
-    let mut machines: Lanes<SerialNo, Work> = Lanes::default();
-    let mut under_way = FuturesUnordered::new();
-    let mut taken = Vec::with_capacity(TAKE);
-    let number = Cell::new(0);
-    let mut open = true;
-    while open || !under_way.is_empty() {
-        tokio::select! {
-            Some(serial_no) = under_way.next() => {
-                if let Some(next) = machines.leave(&serial_no) {
-                    under_way.push(handle(pool.clone(), next, sink.clone(), dead_letters.clone()));
-                }
-            }
-            count = work.recv_many(&mut taken, TAKE), if open => {
-                open = count > 0;
-                for item in taken.drain(..) {
-                    if number.replace(item.live.number) != item.live.number {
-                        pool.retain(|generation| item.live.serves(generation));
-                    }
-                    if let Some(first) = machines.enter(item.serial_no.clone(), item) {
-                        under_way.push(handle(pool.clone(), first, sink.clone(), dead_letters.clone()));
-                    }
+/// What stands in a machine's queue.
+enum Task {
+    /// A message from the broker.
+    Fresh(Box<Work>),
+    /// The first of its parked messages of one route.
+    Turn(Line),
+}
+
+/// The machines of one lane.
+struct Machines {
+    tools: Rc<Tools>,
+    queues: Lanes<Arc<str>, Task>,
+    parking: Parking<Line>,
+    under_way: FuturesUnordered<LocalBoxFuture<'static, (Option<Arc<str>>, Ended)>>,
+    /// Turns that wait for their next attempt: one at most for each machine and route that has parked messages.
+    due: FuturesUnordered<LocalBoxFuture<'static, Line>>,
+    /// What is to be parked while others are being written.
+    to_park: Vec<(Record, Open)>,
+    writing: Option<LocalBoxFuture<'static, Vec<(Line, u64)>>>,
+    /// Nothing more comes: what is parked stays so.
+    closing: bool,
+    /// Of the snapshot that the warm instances are of.
+    snapshot: u64,
+}
+
+enum Event {
+    Ended(Option<Arc<str>>, Ended),
+    Due(Line),
+    Written(Vec<(Line, u64)>),
+    Taken(usize),
+}
+
+impl Machines {
+    fn new(tools: Rc<Tools>) -> Self {
+        Self {
+            tools,
+            queues: Lanes::default(),
+            parking: Parking::default(),
+            under_way: FuturesUnordered::new(),
+            due: FuturesUnordered::new(),
+            to_park: Vec::new(),
+            writing: None,
+            closing: false,
+            snapshot: 0,
+        }
+    }
+
+    async fn run(mut self, mut work: mpsc::Receiver<Work>, parked: Vec<(Line, usize)>) {
+        for (line, messages) in parked {
+            self.parking.recovered(line.clone(), messages);
+            self.enter(machine(&line), Task::Turn(line));
+        }
+        let mut taken = Vec::with_capacity(TAKE);
+        while !(self.closing && self.under_way.is_empty() && self.writing.is_none()) {
+            let event = tokio::select! {
+                Some((machine, ended)) = self.under_way.next() => Event::Ended(machine, ended),
+                Some(line) = self.due.next() => Event::Due(line),
+                Some(written) = written(&mut self.writing) => Event::Written(written),
+                count = work.recv_many(&mut taken, TAKE), if !self.closing => Event::Taken(count),
+            };
+            match event {
+                Event::Ended(machine, ended) => self.on_ended(machine, ended),
+                Event::Due(line) => self.enter(machine(&line), Task::Turn(line)),
+                Event::Written(written) => self.on_written(written),
+                Event::Taken(count) => {
+                    self.closing = count == 0;
+                    taken.drain(..).for_each(|work| self.on_work(work));
                 }
             }
         }
     }
+
+    fn on_work(&mut self, work: Work) {
+        if self.snapshot != work.live.number {
+            self.snapshot = work.live.number;
+            self.tools.pool.retain(|generation| work.live.serves(generation));
+        }
+        match line(&work) {
+            None => {
+                self.under_way.push(work::refuse(self.tools.clone(), work).map(|ended| (None, ended)).boxed_local())
+            }
+            Some(line) if work.no_room || self.parking.holds(&line) => self.park(work, line, 0),
+            Some(line) => self.enter(machine(&line), Task::Fresh(Box::new(work))),
+        }
+    }
+
+    fn enter(&mut self, machine: Arc<str>, task: Task) {
+        let next = self.queues.enter(machine.clone(), task);
+        self.begin(machine, next);
+    }
+
+    fn leave(&mut self, machine: Arc<str>) {
+        let next = self.queues.leave(&machine);
+        self.begin(machine, next);
+    }
+
+    /// Begins a machine's next task; those that come to their end at once are followed by the next.
+    fn begin(&mut self, machine: Arc<str>, mut next: Option<Task>) {
+        while let Some(task) = next {
+            match task {
+                Task::Fresh(work) if self.stale(&work) => work.open.give_back(),
+                Task::Fresh(work) => match line(&work) {
+                    Some(line) if self.parking.precedes(&line, work.number) => self.park(*work, line, 0),
+                    _ => return self.start(machine, work::handle(self.tools.clone(), work)),
+                },
+                // What is parked stays so while the gateway ends.
+                Task::Turn(_) if self.closing => {}
+                Task::Turn(line) => {
+                    let behind = self.parking.behind(&line);
+                    return self.start(machine, work::read(self.tools.clone(), line, behind));
+                }
+            }
+            next = self.queues.leave(&machine);
+        }
+    }
+
+    fn start(&mut self, machine: Arc<str>, work: impl Future<Output = Ended> + 'static) {
+        self.under_way.push(work.map(|ended| (Some(machine), ended)).boxed_local());
+    }
+
+    /// The connection that it came in on is gone, and the broker sends it again on the next one.
+    fn stale(&self, work: &Work) -> bool {
+        let ticket = work.open.ticket();
+        work.qos_0.is_none() && ticket.is_some_and(|ticket| self.tools.resumed.since(ticket.epoch))
+    }
+
+    fn on_ended(&mut self, machine: Option<Arc<str>>, ended: Ended) {
+        let Some(machine) = machine else { return };
+        match ended {
+            Ended::Done => {}
+            Ended::Park(work, attempts) => {
+                if let Some(line) = line(&work) {
+                    self.park(*work, line, attempts);
+                }
+            }
+            Ended::Read(line, None) => self.follow(&machine, line.clone(), |parking| parking.nothing_there(&line)),
+            Ended::Read(line, Some(record)) => {
+                if self.parking.may_take(&line, record.number) {
+                    let tried = self.parking.attempts(&line);
+                    return self.start(machine, work::turn(self.tools.clone(), line, record, tried));
+                }
+            }
+            Ended::Taken(line, number) => self.follow(&machine, line.clone(), |parking| parking.taken(&line, number)),
+            Ended::Failed(line) => {
+                let delay = Backoff::for_parked(self.parking.attempts(&line)).next(clock::chance());
+                self.parking.failed(&line);
+                self.wait(line, delay);
+            }
+            Ended::Waits(line, delay) => self.wait(line, delay),
+        }
+        self.leave(machine);
+    }
+
+    fn follow(&mut self, machine: &Arc<str>, line: Line, step: impl FnOnce(&mut Parking<Line>) -> Then) {
+        if step(&mut self.parking) == Then::Again {
+            self.enter(machine.clone(), Task::Turn(line));
+        }
+    }
+
+    fn wait(&mut self, line: Line, delay: Duration) {
+        self.due.push(
+            async move {
+                tokio::time::sleep(delay).await;
+                line
+            }
+            .boxed_local(),
+        );
+    }
+
+    fn park(&mut self, work: Work, line: Line, attempts: u32) {
+        self.parking.writing(line.clone(), work.number);
+        let parked = Parked {
+            topic: work.topic,
+            payload: work.payload,
+            properties: work.properties,
+            received_at: work.received_at.as_microsecond(),
+            attempts,
+        };
+        let at = work.received_at.as_millisecond();
+        self.to_park.push((Record { line, number: work.number, at, body: Body::Parked(parked) }, work.open));
+        self.write();
+    }
+
+    /// One write at a time: so what arrived first is on the disk first, and many are written together.
+    fn write(&mut self) {
+        if self.writing.is_none() && !self.to_park.is_empty() {
+            let (records, messages) = std::mem::take(&mut self.to_park).into_iter().unzip();
+            self.writing = Some(park(self.tools.acks.clone(), records, messages).boxed_local());
+        }
+    }
+
+    fn on_written(&mut self, written: Vec<(Line, u64)>) {
+        self.writing = None;
+        for (line, number) in written {
+            if self.parking.written(&line, number) {
+                self.enter(machine(&line), Task::Turn(line));
+            }
+        }
+        self.write();
+    }
 }
 
-async fn handle(pool: Rc<Pool>, work: Work, sink: mpsc::Sender<Item>, dead_letters: Arc<str>) -> SerialNo {
-    let Work { id, epoch, open, live, route, serial_no, captures, topic, payload, properties, received_at } = work;
-    let prepared = live.routes.get(route);
-    let zone = live.settings.gateway.time_zone;
-    let message = Message {
-        captures,
-        payload: payload.clone(),
-        properties,
-        received_at: crate::telemetry::clock::rfc3339_millis(received_at, zone),
-        id: format!("{}-{id}", epoch.0),
-        attempt: 1,
-        topic,
-    };
-    let topic = message.topic.clone();
-    let at = crate::telemetry::clock::rfc3339(received_at, zone);
-    let (pushes, outcome) = match chain::run(&pool, &live.chains[route], message, &mut ()).await {
-        Made::Jobs(jobs) if jobs.is_empty() => (Vec::new(), Outcome::Dropped),
-        Made::Jobs(jobs) => {
-            let key = live.queue(route);
-            let write = |job: &sluicegate_core::message::Job| Push {
-                key: key.clone(),
-                value: prepared.envelope.write(serial_no.as_str(), &job.payload, &at),
-            };
-            (jobs.iter().map(write).collect(), Outcome::Pushed { jobs: jobs.len() })
+/// Writes until the disk has them; then they are acknowledged. While the spool is full they wait here, in memory, which is
+/// bounded by `mqtt.in_flight_bytes`.
+async fn park(acks: Acks, records: Vec<Record>, messages: Vec<Open>) -> Vec<(Line, u64)> {
+    let mut backoff = Backoff::for_servers();
+    while let Err(error) = acks.spool.append(records.clone()).await {
+        if !error.may_pass() {
+            messages.into_iter().for_each(Open::give_back);
+            return Vec::new();
         }
-        Made::Failed(failed) => {
-            let reason = failed.reason.to_string();
-            say(&failed, &reason, &prepared.route.name, &serial_no);
-            live.metrics[route].rejected(failed.reason.kind());
-            let letter = Letter {
-                reason: &reason,
-                route: Some(&prepared.route.name),
-                topic: &topic,
-                serial_no: Some(serial_no.as_str()),
-                failed: Some(&failed),
-                received_at: &at,
-                payload: &payload,
-            };
-            (vec![letter.push(&dead_letters)], Outcome::Dead)
-        }
-    };
-    let metrics = Some((live.metrics.clone(), route));
-    // The sink ends after every lane; a failed send is a delivery without a verdict, and says so itself.
-    let _ = sink.send(Item { open, pushes, outcome, metrics }).await;
-    serial_no
+        tokio::time::sleep(backoff.next(clock::chance())).await;
+    }
+    metrics::parked(messages.len());
+    acks.spooled(messages).await;
+    records.into_iter().map(|record| (record.line, record.number)).collect()
 }
 
-fn say(failed: &Failed, reason: &str, route: &str, serial_no: &SerialNo) {
-    if matches!(failed.reason, chain::Reason::Rejected(_)) {
-        tracing::debug!(plugin = failed.plugin, %serial_no, route, reason, "a message goes to the dead letters");
-    } else {
-        tracing::warn!(plugin = failed.plugin, %serial_no, route, "a message goes to the dead letters: {}", failed.reason.kind());
+async fn written(writing: &mut Option<LocalBoxFuture<'static, Vec<(Line, u64)>>>) -> Option<Vec<(Line, u64)>> {
+    match writing {
+        Some(writing) => Some(writing.await),
+        None => None,
+    }
+}
+
+/// Where a message is parked; none: no route took it.
+fn line(work: &Work) -> Option<Line> {
+    match &work.what {
+        What::Handle { route, serial_no, .. } => {
+            Some(Line::Machine { route: work.live.route_name(*route), serial_no: serial_no.shared() })
+        }
+        What::Refuse(_) => None,
+    }
+}
+
+fn machine(line: &Line) -> Arc<str> {
+    match line {
+        Line::Machine { serial_no, .. } => serial_no.clone(),
+        Line::List { key, .. } => key.clone(),
     }
 }

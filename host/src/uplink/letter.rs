@@ -1,13 +1,12 @@
 //! What becomes a dead letter, and what stands in it.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sluicegate_core::dead_letter::{DeadLetter, Kind};
 
-use crate::redis::push::Push;
+use sluicegate_core::spooled::{Entry, Job};
+
 use crate::uplink::chain::Failed;
 
 /// A message that no attempt could process.
@@ -22,6 +21,8 @@ pub struct Letter<'a> {
     pub serial_no: Option<&'a str>,
     /// The handler that refused it.
     pub failed: Option<&'a Failed>,
+    /// How often it was tried.
+    pub attempts: u32,
     /// When it was received.
     pub received_at: &'a str,
     /// What came.
@@ -29,9 +30,9 @@ pub struct Letter<'a> {
 }
 
 impl Letter<'_> {
-    /// For the list of dead letters.
+    /// For the list of dead letters; `route` counts it.
     #[must_use]
-    pub fn push(&self, key: &Arc<str>) -> Push {
+    pub fn job(&self, route: Option<&str>) -> Job {
         let (payload, payload_base64) = text_or_base64(self.payload);
         let letter = DeadLetter {
             kind: Kind::Message,
@@ -41,12 +42,13 @@ impl Letter<'_> {
             serial_no: self.serial_no,
             plugin: self.failed.map(|failed| failed.plugin.as_str()),
             plugin_version: self.failed.map(|failed| failed.version.as_str()),
-            attempts: u32::from(self.failed.is_some()),
+            attempts: self.attempts,
             received_at: self.received_at,
             payload,
             payload_base64,
         };
-        Push { key: key.clone(), value: letter.to_json().into() }
+        let entry = Entry { value: letter.to_json().into(), once: None };
+        Job { route: route.map(Into::into), dead: true, entries: vec![entry] }
     }
 }
 

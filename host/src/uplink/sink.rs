@@ -1,85 +1,457 @@
-//! One batcher for all lanes: many jobs in one round trip, then their acknowledgements.
+//! One batcher for all lanes: many jobs in one round trip, then their acknowledgements. A list that Redis does not take is
+//! behind: what is for it goes to the spool, and from there to Redis, in order, once it takes again.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sluicegate_core::batch::{Batching, MAX_MESSAGES};
+use sluicegate_core::backoff::Backoff;
+use sluicegate_core::batch::{Batching, MAX_BYTES, MAX_MESSAGES};
+use sluicegate_core::spooled::{Body, Entry, Job, Record};
 use sluicegate_core::ticket::Outcome;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::ack::{Acks, Open};
-use crate::redis::connect::Link;
-use crate::redis::push::{Push, Pusher};
-use crate::telemetry::metrics::{self, RouteMetrics};
+use super::behind::{Lists, Target};
+use crate::redis::connect::{Link, RedisFault};
+use crate::redis::jobs::{Answer, JobPusher, Jobs};
+use crate::telemetry::{clock, metrics};
+
+/// A push that takes longer is put on the disk meanwhile, so that no acknowledgement waits for it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One message's outcome, to be made durable.
 pub struct Item {
     /// What settles it.
     pub open: Open,
-    /// What is to be pushed; nothing, where it was dropped on purpose.
-    pub pushes: Vec<Push>,
+    /// For which list (its whole key), and what; none: it was dropped on purpose.
+    pub job: Option<(Arc<str>, Job)>,
     /// What it then is.
     pub outcome: Outcome,
-    /// What its route counts.
-    pub metrics: Option<(Arc<[RouteMetrics]>, usize)>,
+    /// When it arrived, in milliseconds since 1970.
+    pub at: i64,
+    /// Of a route with `priority = "low"`.
+    pub low: Option<Low>,
 }
 
-/// Pushes until every sender is gone and everything is pushed, or until `abandon`: what is not pushed then is not
-/// acknowledged, and the broker sends it again.
-pub async fn run(
-    mut items: mpsc::Receiver<Item>,
-    mut pusher: Pusher,
-    mut link: Link,
+/// What may be set aside while the back end is behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Low {
+    /// Names its machine and route, where only the newest is kept (`when_behind = "latest"`).
+    pub latest: Option<Arc<str>>,
+}
+
+/// A message on its way, with its record.
+pub(super) struct Waiting {
+    pub record: Record,
+    pub open: Open,
+    pub latest: Option<Arc<str>>,
+}
+
+/// What is under way to Redis.
+struct UnderWay {
+    records: Arc<[Record]>,
+    /// Who is to be told; empty: they stand in the spool, and were told.
+    messages: Vec<Open>,
+    latest: Vec<Option<Arc<str>>>,
+    /// Where it is to be put on the disk.
+    slow: Option<Instant>,
+}
+
+type Answers = Result<Vec<(Arc<str>, Answer)>, RedisFault>;
+type Pushing = Pin<Box<dyn Future<Output = (JobPusher, Answers)> + Send>>;
+
+/// The sink.
+pub struct Sink {
     acks: Acks,
-    abandon: CancellationToken,
-) {
-    let mut batching = Batching::default();
-    let mut batch: Vec<Item> = Vec::with_capacity(MAX_MESSAGES);
-    connect(&mut pusher, &mut link, &abandon).await;
-    while items.recv_many(&mut batch, MAX_MESSAGES).await > 0 {
-        fill(&mut items, &mut batch, &batching).await;
-        batching.pushed(batch.len());
-        metrics::batch(batch.len());
-        let pushes: Vec<&Push> = batch.iter().flat_map(|item| &item.pushes).collect();
-        // For ever, since nothing is given up while Redis is away; the receive maximum bounds what waits.
-        while let Err(fault) = pusher.push(&pushes).await {
-            let delay = link.down(&fault);
-            tokio::select! {
-                () = abandon.cancelled() => return,
-                () = tokio::time::sleep(delay) => {}
+    link: Link,
+    lists: Lists,
+    /// For lists that are not behind, in order.
+    ready: Vec<Waiting>,
+    /// For lists that are behind, while the spool does not take them.
+    stuck: Vec<Waiting>,
+    stuck_until: Instant,
+    stuck_backoff: Backoff,
+    under_way: Option<UnderWay>,
+    /// The number of the last record.
+    number: u64,
+    batching: Batching,
+    /// Whether the last push came from the spool: they take turns.
+    drained: bool,
+}
+
+enum Event {
+    Taken(usize),
+    Pushed(JobPusher, Answers),
+    Slow,
+    Due,
+    Abandoned,
+}
+
+impl Sink {
+    /// `number` is the highest in the spool; `lists` knows which of them are behind from the start.
+    #[must_use]
+    pub fn new(acks: Acks, link: Link, lists: Lists, number: u64) -> Self {
+        Self {
+            acks,
+            link,
+            lists,
+            ready: Vec::new(),
+            stuck: Vec::new(),
+            stuck_until: Instant::now(),
+            stuck_backoff: Backoff::for_servers(),
+            under_way: None,
+            number,
+            batching: Batching::default(),
+            drained: false,
+        }
+    }
+
+    /// Works until every sender is gone and every message is in Redis or in the spool, or until `abandon`: what is in neither
+    /// then is not acknowledged, and the broker sends it again.
+    pub async fn run(mut self, mut items: mpsc::Receiver<Item>, mut pusher: JobPusher, abandon: CancellationToken) {
+        // Says early whether Redis is there, not only with the first message.
+        match pusher.connect().await {
+            Ok(()) => self.link.up(),
+            Err(fault) => drop(self.link.down(&fault)),
+        }
+        let mut taken: Vec<Item> = Vec::with_capacity(MAX_MESSAGES);
+        let (mut idle, mut pushing) = (Some(pusher), None);
+        let mut open = true;
+        while open || pushing.is_some() || !self.ready.is_empty() || !self.stuck.is_empty() {
+            if let Some(pusher) = idle.take() {
+                match self.next(open).await {
+                    Some(limit) => pushing = self.push(pusher, limit),
+                    None => idle = Some(pusher),
+                }
+            }
+            let slow = self.under_way.as_ref().and_then(|under_way| under_way.slow);
+            // While something fresh is under way nothing is taken: what comes meanwhile is the next, larger batch.
+            let take = open && slow.is_none() && self.stuck.is_empty() && self.ready.len() < MAX_MESSAGES;
+            let due = self.due(idle.is_some() && open);
+            let event = tokio::select! {
+                biased;
+                () = abandon.cancelled() => Event::Abandoned,
+                (pusher, answers) = finished(&mut pushing) => Event::Pushed(pusher, answers),
+                () = at(slow) => Event::Slow,
+                count = items.recv_many(&mut taken, MAX_MESSAGES), if take => Event::Taken(count),
+                () = at(due) => Event::Due,
+            };
+            match event {
+                Event::Abandoned => break,
+                Event::Taken(0) => open = false,
+                Event::Taken(_) => {
+                    if pushing.is_none() {
+                        self.fill(&mut items, &mut taken).await;
+                    }
+                    self.take(taken.drain(..)).await;
+                }
+                Event::Pushed(pusher, answers) => {
+                    (pushing, idle) = (None, Some(pusher));
+                    self.on_pushed(answers).await;
+                }
+                Event::Slow => self.on_slow().await,
+                Event::Due => self.unstick().await,
             }
         }
-        link.up();
-        acks.settle(batch.drain(..).filter_map(|item| {
-            let metrics = item.metrics.as_ref().map(|(all, route)| &all[*route]);
-            item.open.settle(item.outcome, metrics)
-        }));
+        // The gateway says what it abandons; here nothing is without a verdict by mistake.
+        let under_way = self.under_way.take().map(|under_way| under_way.messages).unwrap_or_default();
+        let rest = self.ready.drain(..).chain(self.stuck.drain(..)).map(|waiting| waiting.open);
+        under_way.into_iter().chain(rest).chain(taken.into_iter().map(|item| item.open)).for_each(Open::give_back);
+    }
+
+    /// Under load, waits a little for more.
+    async fn fill(&self, items: &mut mpsc::Receiver<Item>, taken: &mut Vec<Item>) {
+        let size =
+            |items: &[Item]| -> usize { items.iter().filter_map(|item| Some(bytes(&item.job.as_ref()?.1))).sum() };
+        let mut bytes = size(taken);
+        let deadline = Instant::now() + self.batching.wait(taken.len(), bytes);
+        while !self.batching.wait(taken.len(), bytes).is_zero() {
+            let before = taken.len();
+            match timeout_at(deadline, items.recv_many(taken, MAX_MESSAGES - before)).await {
+                Ok(count) if count > 0 => bytes += size(&taken[before..]),
+                _ => return,
+            }
+        }
+    }
+
+    /// Gives each its number, and sorts them: dropped, ready, or for the spool.
+    async fn take(&mut self, items: impl Iterator<Item = Item>) {
+        let (mut dropped, mut behind) = (Vec::new(), Vec::new());
+        for Item { open, job, outcome, at, low } in items {
+            let Some((key, job)) = job else {
+                dropped.push((open, outcome));
+                continue;
+            };
+            self.number += 1;
+            let target = Target { key, low: low.is_some() };
+            let is_behind = self.lists.is_behind(&target);
+            let line = target.line();
+            let record = Record { line, number: self.number, at, body: Body::Job(job) };
+            let waiting = Waiting { record, open, latest: low.and_then(|low| low.latest) };
+            if is_behind { behind.push(waiting) } else { self.ready.push(waiting) }
+        }
+        self.acks.settle(dropped).await;
+        self.spool(behind).await;
+    }
+
+    /// What is to be pushed next, made `under_way`: what is ready, and by turns what stands in the spool. Gives back the list
+    /// whose length is to be looked at first. While the gateway ends the spool is left alone: the next start goes on.
+    async fn next(&mut self, open: bool) -> Option<Option<Target>> {
+        if !self.ready.is_empty() && (self.drained || self.lists.due(Instant::now()).is_none() || !open) {
+            let mut size = 0;
+            let count = self.ready.iter().take(MAX_MESSAGES).take_while(|waiting| {
+                let before = size;
+                size += record_bytes(&waiting.record);
+                before == 0 || size <= MAX_BYTES
+            });
+            let count = count.count();
+            let (mut records, mut messages, mut latest) = (Vec::new(), Vec::new(), Vec::new());
+            for waiting in self.ready.drain(..count) {
+                records.push(waiting.record);
+                messages.push(waiting.open);
+                latest.push(waiting.latest);
+            }
+            self.batching.pushed(count);
+            self.drained = false;
+            let slow = Some(Instant::now() + PATIENCE);
+            self.under_way = Some(UnderWay { records: records.into(), messages, latest, slow });
+            return Some(None);
+        }
+        while open && let Some((target, drained, most)) = self.lists.due(Instant::now()) {
+            let records = self.acks.spool.read(&target.line(), drained, most, MAX_BYTES).await;
+            if records.is_empty() {
+                self.lists.caught_up(&target);
+                continue;
+            }
+            self.drained = true;
+            let numbers: Vec<u64> = records.iter().map(|record| record.number).collect();
+            self.lists.leaving(&target, &numbers);
+            let limit = self.lists.is_limited(&target).then_some(target);
+            self.under_way =
+                Some(UnderWay { records: records.into(), messages: Vec::new(), latest: Vec::new(), slow: None });
+            return Some(limit);
+        }
+        None
+    }
+
+    fn push(&self, mut pusher: JobPusher, limit: Option<Target>) -> Option<Pushing> {
+        let records = self.under_way.as_ref()?.records.clone();
+        metrics::batch(records.len());
+        let most = limit.map(|target| (self.lists.most(&target), target.key));
+        Some(Box::pin(async move {
+            let answers = push(&mut pusher, &records, most).await;
+            (pusher, answers)
+        }))
+    }
+
+    /// The push takes long: what it carries goes to the disk, whatever becomes of it, and is acknowledged.
+    async fn on_slow(&mut self) {
+        let Some(under_way) = &mut self.under_way else { return };
+        if self.acks.spool.append(under_way.records.to_vec()).await.is_err() {
+            under_way.slow = Some(Instant::now() + PATIENCE);
+            return;
+        }
+        under_way.slow = None;
+        self.acks.spooled(under_way.messages.drain(..)).await;
+        for record in under_way.records.iter() {
+            self.lists.fell_behind(&Target::of(&record.line));
+        }
+        self.divert().await;
+    }
+
+    async fn on_pushed(&mut self, answers: Answers) {
+        let Some(UnderWay { records, messages, latest, .. }) = self.under_way.take() else { return };
+        let mut by_list: Vec<(Target, Vec<usize>)> = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let target = Target::of(&record.line);
+            match by_list.iter_mut().find(|(other, _)| *other == target) {
+                Some((_, indices)) => indices.push(index),
+                None => by_list.push((target, vec![index])),
+            }
+        }
+        let delay = match &answers {
+            Ok(_) => {
+                self.link.up();
+                Duration::ZERO
+            }
+            Err(fault) => self.link.down(fault),
+        };
+        let mut messages: Vec<Option<Open>> = messages.into_iter().map(Some).collect();
+        let (mut settled, mut refused) = (Vec::new(), Vec::new());
+        for (target, indices) in by_list {
+            let answer = answers
+                .as_ref()
+                .map(|answers| answers.iter().find(|(key, _)| *key == target.key).map(|(_, answer)| answer));
+            match answer {
+                Ok(Some(Ok(appended))) => {
+                    let mut new = appended.new.iter();
+                    // Low and normal jobs of one list are pushed together, so each takes its own answers.
+                    let mut outcomes = Vec::with_capacity(indices.len());
+                    for (index, record) in records.iter().enumerate() {
+                        if Target::of(&record.line).key != target.key {
+                            continue;
+                        }
+                        let outcome = outcome(record, &mut new);
+                        if indices.binary_search(&index).is_ok() {
+                            outcomes.push((index, outcome));
+                        }
+                    }
+                    self.lists.took(&target, records[indices[indices.len() - 1]].number, appended.length);
+                    let mut numbers = Vec::new();
+                    for (index, (outcome, route)) in outcomes {
+                        match messages.get_mut(index).and_then(Option::take) {
+                            Some(open) => settled.push((open, outcome)),
+                            None => {
+                                numbers.push(records[index].number);
+                                let tally = &self.acks.tally;
+                                tally.drained(tally.place(route.as_deref()), outcome);
+                            }
+                        }
+                    }
+                    if !numbers.is_empty() {
+                        self.acks.spool.done(target.line(), numbers).await;
+                    }
+                }
+                Ok(Some(Err(fault))) => self.lists.refused(&target, fault),
+                Ok(None) => self.lists.unanswered(&target, Duration::ZERO),
+                Err(_) => self.lists.unanswered(&target, delay),
+            }
+            for index in indices {
+                if let Some(open) = messages.get_mut(index).and_then(Option::take) {
+                    let latest = latest.get(index).cloned().flatten();
+                    refused.push(Waiting { record: records[index].clone(), open, latest });
+                }
+            }
+        }
+        self.acks.settle(settled).await;
+        self.spool(refused).await;
+        self.divert().await;
+    }
+
+    /// What was ready for a list that has fallen behind goes behind its spooled ones.
+    async fn divert(&mut self) {
+        if self.ready.iter().any(|waiting| self.lists.is_behind(&Target::of(&waiting.record.line))) {
+            let (behind, ready) = std::mem::take(&mut self.ready)
+                .into_iter()
+                .partition(|waiting| self.lists.is_behind(&Target::of(&waiting.record.line)));
+            self.ready = ready;
+            self.spool(behind).await;
+        }
+    }
+
+    /// Puts messages on the disk, behind those that wait for it already.
+    async fn spool(&mut self, mut messages: Vec<Waiting>) {
+        if messages.is_empty() && self.stuck.is_empty() {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.stuck);
+        all.append(&mut messages);
+        let records = all.iter().map(|waiting| waiting.record.clone()).collect();
+        match self.acks.spool.append(records).await {
+            Ok(()) => {
+                self.stuck_backoff.reset();
+                let superseded = self.lists.newest(&all);
+                self.acks.spooled(all.into_iter().map(|waiting| waiting.open)).await;
+                for (target, numbers, route) in superseded {
+                    let place = self.acks.tally.place(route.as_deref());
+                    numbers.iter().for_each(|_| self.acks.tally.drained(place, Outcome::Dropped));
+                    metrics::superseded(route.as_deref().unwrap_or(""), numbers.len());
+                    self.acks.spool.done(target.line(), numbers).await;
+                }
+            }
+            Err(error) if error.may_pass() => {
+                self.stuck = all;
+                self.stuck_until = Instant::now() + self.stuck_backoff.next(clock::chance());
+            }
+            // The disk failed: the gateway ends, and the broker has them still.
+            Err(_) => all.into_iter().for_each(|waiting| waiting.open.give_back()),
+        }
+    }
+
+    /// What the spool did not take is tried again; or goes to Redis, where its list has caught up.
+    async fn unstick(&mut self) {
+        if self.stuck.is_empty() || Instant::now() < self.stuck_until {
+            return;
+        }
+        let (behind, mut ready) = std::mem::take(&mut self.stuck)
+            .into_iter()
+            .partition::<Vec<_>, _>(|waiting| self.lists.is_behind(&Target::of(&waiting.record.line)));
+        ready.append(&mut self.ready);
+        self.ready = ready;
+        self.stuck = behind;
+        self.spool(Vec::new()).await;
+    }
+
+    /// When to look again by itself.
+    fn due(&self, lists: bool) -> Option<Instant> {
+        let stuck = (!self.stuck.is_empty()).then_some(self.stuck_until);
+        let list = if lists { self.lists.next_due() } else { None };
+        stuck.into_iter().chain(list).min()
     }
 }
 
-/// Says early whether Redis is there, not only with the first message.
-async fn connect(pusher: &mut Pusher, link: &mut Link, abandon: &CancellationToken) {
-    while let Err(fault) = pusher.connect().await {
-        let delay = link.down(&fault);
-        tokio::select! {
-            () = abandon.cancelled() => return,
-            () = tokio::time::sleep(delay) => {}
+/// One round trip. Where a list has a limit, its length is looked at first.
+async fn push(pusher: &mut JobPusher, records: &[Record], limit: Option<(u64, Arc<str>)>) -> Answers {
+    if let Some((most, key)) = limit {
+        let length = match pusher.length(&key).await {
+            Ok(length) => length,
+            Err(fault @ RedisFault::Refused { .. }) => return Ok(vec![(key, Err(fault))]),
+            Err(fault) => return Err(fault),
+        };
+        if length >= most {
+            return Ok(vec![(key, Err(RedisFault::Long { length, most }))]);
         }
     }
-    link.up();
+    let mut jobs: Vec<Jobs<'_>> = Vec::new();
+    for record in records {
+        let key = Target::of(&record.line).key;
+        let entries = entries(record);
+        match jobs.iter_mut().find(|jobs| jobs.list == key) {
+            Some(jobs) => jobs.entries.extend(entries),
+            None => jobs.push(Jobs { list: key, entries: entries.iter().collect() }),
+        }
+    }
+    let answers = pusher.push(&jobs).await?;
+    Ok(jobs.into_iter().map(|jobs| jobs.list).zip(answers).collect())
 }
 
-/// Under load, waits a little for more.
-async fn fill(items: &mut mpsc::Receiver<Item>, batch: &mut Vec<Item>, batching: &Batching) {
-    let size = |items: &[Item]| items.iter().flat_map(|item| &item.pushes).map(|push| push.value.len()).sum::<usize>();
-    let mut bytes = size(batch);
-    let deadline = Instant::now() + batching.wait(batch.len(), bytes);
-    while !batching.wait(batch.len(), bytes).is_zero() {
-        let before = batch.len();
-        match timeout_at(deadline, items.recv_many(batch, MAX_MESSAGES - before)).await {
-            Ok(count) if count > 0 => bytes += size(&batch[before..]),
-            _ => return,
-        }
+fn entries(record: &Record) -> &[Entry] {
+    if let Body::Job(job) = &record.body { &job.entries } else { &[] }
+}
+
+fn bytes(job: &Job) -> usize {
+    job.entries.iter().map(|entry| entry.value.len()).sum()
+}
+
+fn record_bytes(record: &Record) -> usize {
+    entries(record).iter().map(|entry| entry.value.len()).sum()
+}
+
+/// What a pushed record is, and its route. Takes the record's own answers.
+fn outcome<'a>(record: &Record, new: &mut impl Iterator<Item = &'a bool>) -> (Outcome, Option<Arc<str>>) {
+    let Body::Job(job) = &record.body else { return (Outcome::Dropped, None) };
+    let appended = new.take(job.entries.len()).filter(|new| **new).count();
+    let route = job.route.clone();
+    if job.dead {
+        return (Outcome::Dead, route);
+    }
+    metrics::jobs(appended, job.entries.len() - appended);
+    (if appended == 0 { Outcome::Suppressed } else { Outcome::Pushed }, route)
+}
+
+async fn finished(pushing: &mut Option<Pushing>) -> (JobPusher, Answers) {
+    match pushing {
+        Some(pushing) => pushing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }

@@ -157,11 +157,13 @@ pub struct Queues {
     pub outgoing: String,
     /// What no attempt could process.
     pub dead_letters: String,
+    /// Entries of a list of jobs beyond which the spool keeps what comes; none: it is always pushed.
+    pub incoming_max: Option<u64>,
     /// The newest so many are kept.
     pub dead_letters_max: u64,
 }
 
-/// `[spool]`; no effect yet.
+/// `[spool]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spool {
     /// Its folder.
@@ -226,15 +228,15 @@ pub struct Route {
     pub queue: String,
     /// Of the subscription: 0, 1 or 2.
     pub qos: u8,
-    /// Of a message whose handler fails in a way that may pass; no effect yet.
+    /// Of a message whose handler fails in a way that may pass.
     pub attempts: u32,
-    /// What then; no effect yet.
+    /// What then.
     pub on_failure: OnFailure,
-    /// Jobs with an idempotency key seen within this time are not pushed again; no effect yet.
+    /// Jobs with an idempotency key seen within this time are not pushed again.
     pub dedupe: Option<Duration>,
-    /// No effect yet.
+    /// Which are set aside first while the back end is behind.
     pub priority: Priority,
-    /// No effect yet.
+    /// What is kept then.
     pub when_behind: WhenBehind,
 }
 

@@ -158,8 +158,13 @@ pub const KEYS: &[Key] = &[
         Some("1MiB"),
         "The largest packet; 64 KiB are added, since a publish grows when it is passed on.",
     ),
-    key("mqtt", "in_flight_bytes", Size(MIB, 1 << 40), Some("64MiB"), "Payload bytes in memory at once.")
-        .without_effect(),
+    key(
+        "mqtt",
+        "in_flight_bytes",
+        Size(MIB, 1 << 40),
+        Some("64MiB"),
+        "Bytes of messages in memory; beyond it they go to the spool as they came.",
+    ),
     key(
         "redis",
         "url",
@@ -168,11 +173,17 @@ pub const KEYS: &[Key] = &[
         "Where Redis is; `embedded` starts one in this process, for trying out.",
     ),
     key("redis", "key_prefix", Text, Some(""), "What the back end's own client puts before every key."),
-    key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts.")
-        .without_effect(),
+    key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts."),
     key("queues", "incoming", Text, Some("mqtt_incoming_jobs"), "The list of jobs."),
     key("queues", "outgoing", Text, Some("mqtt_outgoing_commands"), "The list of commands."),
     key("queues", "dead_letters", Text, Some("mqtt_dead_letters"), "The list of what no attempt could process."),
+    key(
+        "queues",
+        "incoming_max",
+        Integer(0, 1_000_000_000),
+        Some("0"),
+        "Entries of a list of jobs beyond which the gateway keeps what comes in its spool; 0: it always pushes.",
+    ),
     key(
         "queues",
         "dead_letters_max",
@@ -180,8 +191,14 @@ pub const KEYS: &[Key] = &[
         Some("100000"),
         "The newest so many dead letters are kept.",
     ),
-    key("spool", "path", Text, Some("spool"), "Its folder.").without_effect(),
-    key("spool", "max_size", Size(MIB, 1 << 50), Some("1GiB"), "Its bound.").without_effect(),
+    key("spool", "path", Text, Some("spool"), "Its folder, relative to the settings file; each gateway has its own."),
+    key(
+        "spool",
+        "max_size",
+        Size(MIB, 1 << 50),
+        Some("1GiB"),
+        "Its bound on the disk; size it for the longest outage of Redis.",
+    ),
     key("plugins.*", "path", Text, None, "The component file; relative to the settings file. Must be set."),
     key("plugins.*.limits", "call_timeout", Duration(1, 60 * SECOND), Some("100ms"), "Wall time of one call."),
     key("plugins.*.limits", "memory", Size(64 * KIB, 256 * MIB), Some("32MiB"), "Memory of one instance."),
@@ -195,34 +212,35 @@ pub const KEYS: &[Key] = &[
     key("routes", "handlers", Texts, None, "Plugins, in order. Must be set."),
     key("routes", "queue", Text, None, "The list of its jobs; `queues.incoming`, unless set."),
     key("routes", "qos", Integer(0, 2), Some("1"), "Of the subscription."),
-    key("routes", "attempts", Integer(1, 100), Some("3"), "Of a message whose handler fails in a way that may pass.")
-        .without_effect(),
+    key("routes", "attempts", Integer(1, 100), Some("3"), "Of a message whose handler fails in a way that may pass."),
     key(
         "routes",
         "on_failure",
         Word(&["dead-letter", "drop", "block", "pass-through"]),
         Some("dead-letter"),
-        "What then.",
-    )
-    .without_effect(),
+        "What becomes of a message whose attempts are used up; `block` tries for ever, `pass-through` pushes it as it came.",
+    ),
     key(
         "routes",
         "dedupe",
         Duration(SECOND, 365 * DAY),
         None,
         "A job with an idempotency key seen within this time is not pushed again.",
-    )
-    .without_effect(),
+    ),
     key(
         "routes",
         "priority",
         Word(&["normal", "low"]),
         Some("normal"),
-        "Low routes are set aside first while the back end is behind.",
-    )
-    .without_effect(),
-    key("routes", "when_behind", Word(&["all", "latest"]), Some("all"), "What a low route keeps then.")
-        .without_effect(),
+        "Low routes are set aside first while the back end is behind: from half of `queues.incoming_max` on.",
+    ),
+    key(
+        "routes",
+        "when_behind",
+        Word(&["all", "latest"]),
+        Some("all"),
+        "What a low route keeps then: all, or of each machine the newest.",
+    ),
     key(
         "commands",
         "topic",

@@ -1,0 +1,239 @@
+//! Jobs and dead letters: many in one round trip, each list with an answer of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Value};
+use sluicegate_core::spooled::Entry;
+
+use super::connect::{Connector, RedisFault};
+use crate::telemetry::metrics;
+
+/// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
+/// so the push comes before the memory of it.
+const ONCE: &str = r"
+local pushed = {}
+for i = 1, #ARGV, 3 do
+  local key = tonumber(ARGV[i])
+  if key > 0 and redis.call('EXISTS', KEYS[key]) == 1 then
+    pushed[#pushed + 1] = 0
+  else
+    redis.call('RPUSH', KEYS[1], ARGV[i + 2])
+    if key > 0 then redis.call('SET', KEYS[key], '1', 'PX', ARGV[i + 1]) end
+    pushed[#pushed + 1] = 1
+  end
+end
+pushed[#pushed + 1] = redis.call('LLEN', KEYS[1])
+return pushed
+";
+/// The longest that Redis remembers a key (its own bound is lower than 64 bits).
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// How long one WAIT may take in the server.
+const WAIT_REPLICAS: Duration = Duration::from_secs(1);
+
+/// Entries for one list, in order.
+pub struct Jobs<'a> {
+    /// The list's whole key.
+    pub list: Arc<str>,
+    /// What is appended.
+    pub entries: Vec<&'a Entry>,
+}
+
+/// What Redis answered for one list.
+pub type Answer = Result<Appended, RedisFault>;
+
+/// What became of the entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// For each entry whether it was appended, or known already.
+    pub new: Vec<bool>,
+    /// How many entries the list has now.
+    pub length: u64,
+}
+
+/// Pushes on a connection of its own.
+pub struct JobPusher {
+    connector: Connector,
+    connection: Option<MultiplexedConnection>,
+    script: redis::Script,
+    dead_letters: Arc<str>,
+    dead_letters_max: u64,
+    replicas: u32,
+}
+
+impl JobPusher {
+    /// `dead_letters` is the list that is kept to its newest `dead_letters_max` entries; `replicas` must have a push before it
+    /// counts.
+    #[must_use]
+    pub fn new(connector: Connector, dead_letters: Arc<str>, dead_letters_max: u64, replicas: u32) -> Self {
+        let script = redis::Script::new(ONCE);
+        Self { connector, connection: None, script, dead_letters, dead_letters_max, replicas }
+    }
+
+    /// Makes the connection, where there is none.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    pub async fn connect(&mut self) -> Result<(), RedisFault> {
+        if self.connection.is_none() {
+            self.connection = Some(self.connector.connect().await?);
+        }
+        Ok(())
+    }
+
+    /// Appends all of them, and gives an answer for each list. A list that refuses has got none of its entries, unless it is
+    /// one whose entries appear once: repeated, those are known.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`]: there is no answer; any of them may have been appended.
+    ///
+    /// # Cancel safety
+    /// Dropped, any of them may have been appended.
+    pub async fn push(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
+        self.connect().await?;
+        let result = self.try_push(jobs).await;
+        if result.is_err() {
+            // What is still under way on it belongs to nobody.
+            self.connection = None;
+        }
+        result
+    }
+
+    async fn try_push(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
+        let mut answers = self.execute(jobs).await?;
+        for (jobs, answer) in jobs.iter().zip(&mut answers) {
+            if matches!(answer, Err(RedisFault::NoScript)) {
+                self.load().await?;
+                *answer = self.execute(std::slice::from_ref(jobs)).await?.pop().unwrap_or(Err(RedisFault::NoScript));
+            }
+        }
+        if answers.iter().any(Result::is_ok) {
+            self.wait_for_replicas().await?;
+        }
+        Ok(answers)
+    }
+
+    /// How many entries a list has.
+    ///
+    /// # Errors
+    /// [`RedisFault`], where there is no answer or it is a refusal.
+    pub async fn length(&mut self, list: &str) -> Result<u64, RedisFault> {
+        self.connect().await?;
+        let Some(connection) = &mut self.connection else { return Ok(0) };
+        let result: RedisResult<u64> = redis::cmd("LLEN").arg(list).query_async(connection).await;
+        result.map_err(|error| {
+            if error.code().is_some() {
+                return RedisFault::answered(list, &error);
+            }
+            self.connection = None;
+            error.into()
+        })
+    }
+
+    async fn load(&mut self) -> Result<(), RedisFault> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        self.script.load_async(connection).await?;
+        Ok(())
+    }
+
+    async fn execute(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for jobs in jobs {
+            pipeline.add_command(command(jobs, self.script.get_hash()));
+        }
+        let values: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut trim = None;
+        for (jobs, value) in jobs.iter().zip(values) {
+            answers.push(match value {
+                Ok(Value::Array(mut pushed)) => {
+                    let length = pushed.pop().map_or(0, length);
+                    Ok(Appended { new: pushed.iter().map(|value| *value != Value::Int(0)).collect(), length })
+                }
+                Ok(value @ Value::Int(_)) => {
+                    let length = length(value);
+                    if jobs.list == self.dead_letters {
+                        trim = length.checked_sub(self.dead_letters_max);
+                    }
+                    Ok(Appended { new: vec![true; jobs.entries.len()], length })
+                }
+                Ok(_) => Err(RedisFault::refused(&jobs.list, "an answer that is none".to_owned())),
+                Err(error) => Err(RedisFault::answered(&jobs.list, &error)),
+            });
+        }
+        if let Some(trim) = trim.filter(|trim| *trim > 0) {
+            self.trim(trim).await;
+        }
+        Ok(answers)
+    }
+
+    /// The oldest dead letters go. Where that fails the next push does it.
+    async fn trim(&mut self, letters: u64) {
+        let Some(connection) = &mut self.connection else { return };
+        let first = -i64::try_from(self.dead_letters_max).unwrap_or(i64::MAX);
+        let trimmed = redis::cmd("LTRIM").arg(&*self.dead_letters).arg(first).arg(-1).exec_async(connection).await;
+        match trimmed {
+            Ok(()) => {
+                metrics::trimmed(letters);
+                tracing::warn!(letters, "the oldest dead letters went: there are more than queues.dead_letters_max");
+            }
+            Err(error) => tracing::debug!(%error, "cannot trim the dead letters"),
+        }
+    }
+
+    /// Until enough replicas have what was pushed. It is pushed already, so it is waited for and not repeated.
+    async fn wait_for_replicas(&mut self) -> Result<(), RedisFault> {
+        let mut said = false;
+        while self.replicas > 0 {
+            let Some(connection) = &mut self.connection else { break };
+            let mut wait = redis::cmd("WAIT");
+            wait.arg(self.replicas).arg(u64::try_from(WAIT_REPLICAS.as_millis()).unwrap_or(1_000));
+            let confirmed: u32 = wait.query_async(connection).await?;
+            if confirmed >= self.replicas {
+                break;
+            }
+            if !std::mem::replace(&mut said, true) {
+                let wanted = self.replicas;
+                tracing::warn!(confirmed, wanted, "replicas do not confirm (redis.wait_replicas); waiting for them");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn length(value: Value) -> u64 {
+    if let Value::Int(length) = value { u64::try_from(length).unwrap_or(0) } else { 0 }
+}
+
+/// One command for one list.
+fn command(jobs: &Jobs<'_>, script: &str) -> Cmd {
+    if jobs.entries.iter().all(|entry| entry.once.is_none()) {
+        let mut command = redis::cmd("RPUSH");
+        command.arg(&*jobs.list);
+        for entry in &jobs.entries {
+            command.arg(entry.value.as_ref());
+        }
+        return command;
+    }
+    let keys: Vec<&str> = jobs.entries.iter().filter_map(|entry| entry.once.as_ref()).map(|once| &*once.key).collect();
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script).arg(keys.len() + 1).arg(&*jobs.list).arg(keys);
+    let mut key = 1;
+    for entry in &jobs.entries {
+        match &entry.once {
+            Some(once) => {
+                key += 1;
+                let millis = once.for_.min(LONGEST).as_millis();
+                command.arg(key).arg(u64::try_from(millis).unwrap_or(u64::MAX).max(1));
+            }
+            None => {
+                command.arg(0).arg(0);
+            }
+        }
+        command.arg(entry.value.as_ref());
+    }
+    command
+}

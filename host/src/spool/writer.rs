@@ -1,0 +1,220 @@
+//! The thread that owns the spool's files: many appends, one sync.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sluicegate_core::settings::ByteSize;
+use sluicegate_core::spooled::{Line, Record};
+use tokio::sync::{mpsc, oneshot};
+
+use super::SpoolError;
+use super::store::{Depth, Recovered, Store, Waiting};
+
+/// Requests that wait for the thread; who sends more waits, and with it the acknowledgements.
+const ROOM: usize = 1_024;
+/// The most requests of one sync.
+const TOGETHER: usize = 256;
+/// How often its depth is looked at under load.
+const LOOK: Duration = Duration::from_millis(200);
+
+enum Request {
+    Append { records: Vec<Record>, answer: oneshot::Sender<Result<(), SpoolError>> },
+    Read { line: Line, behind: Option<u64>, records: usize, bytes: usize, answer: oneshot::Sender<Vec<Record>> },
+    Done { line: Line, numbers: Vec<u64> },
+}
+
+/// What the thread tells without being asked.
+#[derive(Debug, Default)]
+struct Shown {
+    depth: Depth,
+    /// Why the last append was refused, in one sentence.
+    refused: Option<String>,
+}
+
+/// The spool. Cheap to clone; its thread ends when all clones are gone.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    requests: mpsc::Sender<Request>,
+    shown: Arc<Mutex<Shown>>,
+}
+
+/// The running thread.
+pub struct Writer {
+    thread: JoinHandle<Result<(), SpoolError>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Spool {
+    /// Opens the spool in a folder, and starts its thread.
+    ///
+    /// # Errors
+    /// [`SpoolError`], where the folder or what stands in it cannot be used.
+    pub fn open(folder: &Path, max_size: ByteSize) -> Result<(Self, Writer, Vec<Waiting>, Recovered), SpoolError> {
+        let (mut store, recovered) = Store::open(folder, max_size)?;
+        let waiting = store.take_waiting();
+        let shown = Arc::new(Mutex::new(Shown { depth: store.depth(), refused: None }));
+        let (requests, receiver) = mpsc::channel(ROOM);
+        let (end, ended) = oneshot::channel();
+        let show = shown.clone();
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || {
+                let result = run(store, receiver, &show);
+                // Dropped without this message, the sender says that the thread panicked.
+                let _ = end.send(());
+                result
+            })
+            .map_err(|source| SpoolError::Unusable { folder: folder.to_owned(), source })?;
+        Ok((Self { requests, shown }, Writer { thread, ended }, waiting, recovered))
+    }
+
+    /// Writes records, all or none, and waits until the disk has them.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: none of them is in the spool.
+    ///
+    /// # Cancel safety
+    /// Dropped, they may be written all the same.
+    pub async fn append(&self, records: Vec<Record>) -> Result<(), SpoolError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Append { records, answer }).await.map_err(|_| SpoolError::Closed)?;
+        answered.await.unwrap_or(Err(SpoolError::Closed))
+    }
+
+    /// The next records of a line, oldest first, behind a number: at most so many, and so many bytes, but one at least.
+    /// None: nothing waits there, or the spool is closed.
+    pub async fn read(&self, line: &Line, behind: Option<u64>, records: usize, bytes: usize) -> Vec<Record> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Read { line: line.clone(), behind, records, bytes, answer };
+        if self.requests.send(request).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// These are done and never come back.
+    pub async fn done(&self, line: Line, numbers: Vec<u64>) {
+        // A closed spool: they come again after the restart.
+        drop(self.requests.send(Request::Done { line, numbers }).await);
+    }
+
+    /// Shows how much stands in it, without keeping it open.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch(self.shown.clone())
+    }
+}
+
+/// Shows how much stands in the spool.
+#[derive(Debug, Clone)]
+pub struct Watch(Arc<Mutex<Shown>>);
+
+impl Watch {
+    /// How much, and why the last append was refused, if it was.
+    #[must_use]
+    pub fn depth(&self) -> (Depth, Option<String>) {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (shown.depth, shown.refused.clone())
+    }
+}
+
+impl Writer {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Where the disk failed, or the thread panicked.
+    pub async fn join(self) -> Result<(), String> {
+        // Whether it said so or panicked, the thread is at its end.
+        drop(self.ended.await);
+        match self.thread.join() {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the thread panicked".to_owned()),
+        }
+    }
+}
+
+fn run(mut store: Store, mut requests: mpsc::Receiver<Request>, shown: &Mutex<Shown>) -> Result<(), SpoolError> {
+    let mut appends = Vec::new();
+    let mut reads = Vec::new();
+    let mut looked = Instant::now();
+    while let Some(first) = requests.blocking_recv() {
+        let mut next = Some(first);
+        let mut count = 0;
+        // What is done first, since it makes room; then all appends with one sync; then what asks for records.
+        while let Some(request) = next {
+            match request {
+                Request::Append { records, answer } => appends.push((records, answer)),
+                Request::Read { line, behind, records, bytes, answer } => {
+                    reads.push((line, behind, records, bytes, answer));
+                }
+                Request::Done { line, numbers } => store.done(&line, &numbers),
+            }
+            count += 1;
+            next = if count < TOGETHER { requests.try_recv().ok() } else { None };
+        }
+        let refused = append(&mut store, std::mem::take(&mut appends), shown)?;
+        for (line, behind, records, bytes, answer) in reads.drain(..) {
+            drop(answer.send(store.read(&line, behind, records, bytes)?));
+        }
+        // It looks at every line, and many may wait: not more often than anybody looks at it.
+        let depth = (looked.elapsed() >= LOOK || requests.is_empty()).then(|| store.depth());
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(depth) = depth {
+            shown.depth = depth;
+            looked = Instant::now();
+        }
+        if let Some(refused) = refused {
+            shown.refused = refused;
+        }
+    }
+    Ok(())
+}
+
+type Append = (Vec<Record>, oneshot::Sender<Result<(), SpoolError>>);
+
+/// Appends all with one sync; where that is too much, one after another. Gives back what became of it, where something was
+/// to be appended.
+fn append(store: &mut Store, appends: Vec<Append>, shown: &Mutex<Shown>) -> Result<Option<Option<String>>, SpoolError> {
+    if appends.is_empty() {
+        return Ok(None);
+    }
+    let all: Vec<&Record> = appends.iter().flat_map(|(records, _)| records).collect();
+    let together = store.append(&all);
+    let mut refused = None;
+    match together {
+        Ok(()) => {
+            for (_, answer) in appends {
+                drop(answer.send(Ok(())));
+            }
+        }
+        Err(error @ SpoolError::Disk { .. }) => return Err(error),
+        Err(_) => {
+            for (records, answer) in appends {
+                let result = store.append(&records.iter().collect::<Vec<_>>());
+                match &result {
+                    Err(SpoolError::Disk { what, folder, source }) => {
+                        // The answer is dropped: nobody is told that it is in the spool.
+                        let source = io::Error::new(source.kind(), source.to_string());
+                        return Err(SpoolError::Disk { what, folder: folder.clone(), source });
+                    }
+                    Err(error) => refused = Some(error.to_string()),
+                    Ok(()) => {}
+                }
+                drop(answer.send(result));
+            }
+        }
+    }
+    let before = {
+        let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.refused.is_some()
+    };
+    match (&refused, before) {
+        (Some(reason), false) => tracing::error!(%reason, "the spool takes nothing more; acknowledging stops"),
+        (None, true) => tracing::info!("the spool takes messages again"),
+        _ => {}
+    }
+    Ok(Some(refused))
+}

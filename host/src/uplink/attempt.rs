@@ -1,0 +1,181 @@
+//! One message: its attempts, and what becomes of it when they fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use sluicegate_core::breaker::Verdict;
+use sluicegate_core::json;
+use sluicegate_core::message::{Field, Message, SerialNo};
+use sluicegate_core::settings::{OnFailure, Priority, WhenBehind};
+use sluicegate_core::spooled::{Entry, Job, Once};
+use sluicegate_core::ticket::Outcome;
+
+use super::chain::{self, Failed, Made, Reason};
+use super::letter::Letter;
+use super::sink::Low;
+use crate::live::Live;
+use crate::sandbox::Pool;
+use crate::telemetry::{clock, metrics};
+
+/// A message that a route took.
+pub(super) struct Subject<'a> {
+    /// What it is handled with.
+    pub live: &'a Arc<Live>,
+    /// The place of its route.
+    pub route: usize,
+    /// Its machine.
+    pub serial_no: &'a SerialNo,
+    /// What the topic's named levels are.
+    pub captures: &'a [Field],
+    /// Its topic.
+    pub topic: &'a str,
+    /// What was published.
+    pub payload: &'a Bytes,
+    /// Its user properties.
+    pub properties: &'a [Field],
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// Names it in the log, the same at each attempt.
+    pub number: u64,
+}
+
+/// What is to be made durable.
+pub(super) struct Verdicted {
+    /// For which list (its whole key), and what.
+    pub job: Option<(Arc<str>, Job)>,
+    /// What it then is.
+    pub outcome: Outcome,
+    /// Of a route with `priority = "low"`.
+    pub low: Option<Low>,
+}
+
+impl Verdicted {
+    /// For the dead letters.
+    pub(super) fn dead(live: &Live, letter: Job) -> Self {
+        Self { job: Some((live.dead_letters(), letter)), outcome: Outcome::Dead, low: None }
+    }
+
+    fn dropped() -> Self {
+        Self { job: None, outcome: Outcome::Dropped, low: None }
+    }
+}
+
+/// What an attempt came to.
+pub(super) enum Attempted {
+    /// The outcome is known.
+    Done(Verdicted),
+    /// It failed, and may go well later.
+    Failed(Failed),
+    /// A plugin that fails at everything is not asked before so long.
+    Wait(Duration),
+}
+
+impl Subject<'_> {
+    /// One attempt, the first one being 1.
+    pub(super) async fn attempt(&self, pool: &Pool, attempt: u32) -> Attempted {
+        let chain = &self.live.chains[self.route];
+        for generation in chain.iter() {
+            if let Verdict::Wait(delay) = generation.ask() {
+                return Attempted::Wait(delay);
+            }
+        }
+        let zone = self.live.settings.gateway.time_zone;
+        let message = Message {
+            topic: self.topic.to_owned(),
+            captures: self.captures.to_vec(),
+            payload: self.payload.clone(),
+            properties: self.properties.to_vec(),
+            received_at: clock::rfc3339_millis(self.received_at, zone),
+            id: self.number.to_string(),
+            attempt,
+        };
+        match chain::run(pool, chain, message, &mut ()).await {
+            Made::Jobs(jobs) if jobs.is_empty() => Attempted::Done(Verdicted::dropped()),
+            Made::Jobs(jobs) => {
+                let at = clock::rfc3339(self.received_at, zone);
+                let envelope = &self.live.routes.get(self.route).envelope;
+                let entries = jobs.iter().map(|job| Entry {
+                    value: envelope.write(self.serial_no.as_str(), &job.payload, &at),
+                    once: job.idempotency_key.as_deref().and_then(|key| self.once(key)),
+                });
+                Attempted::Done(self.pushed(entries.collect()))
+            }
+            Made::Failed(failed) if failed.reason.may_pass() => {
+                metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
+                Attempted::Failed(failed)
+            }
+            Made::Failed(failed) => Attempted::Done(self.dead(&failed, attempt)),
+        }
+    }
+
+    /// Its attempts are used up; none: it is never given up.
+    pub(super) fn give_up(&self, failed: &Failed, attempts: u32) -> Option<Verdicted> {
+        let route = &self.live.routes.get(self.route).route;
+        match route.on_failure {
+            OnFailure::Block => None,
+            OnFailure::DeadLetter => Some(self.dead(failed, attempts)),
+            OnFailure::Drop => {
+                metrics::rejected(&route.name, failed.reason.kind());
+                Some(Verdicted::dropped())
+            }
+            OnFailure::PassThrough => Some(self.passed_through(failed, attempts)),
+        }
+    }
+
+    /// Whether a plugin of its chain fails at everything.
+    pub(super) fn broken(&self) -> bool {
+        self.live.chains[self.route].iter().any(|generation| generation.is_broken())
+    }
+
+    fn once(&self, key: &str) -> Option<Once> {
+        let (prefix, for_) = self.live.once(self.route)?;
+        Some(Once { key: format!("{prefix}{}:{key}", self.serial_no.as_str()).into(), for_ })
+    }
+
+    fn pushed(&self, entries: Vec<Entry>) -> Verdicted {
+        let route = &self.live.routes.get(self.route).route;
+        let name = self.live.route_name(self.route);
+        let low = (route.priority == Priority::Low).then(|| Low {
+            latest: (route.when_behind == WhenBehind::Latest)
+                .then(|| format!("{name}\0{}", self.serial_no.as_str()).into()),
+        });
+        let job = Job { route: Some(name), dead: false, entries };
+        Verdicted { job: Some((self.live.queue(self.route), job)), outcome: Outcome::Pushed, low }
+    }
+
+    /// The payload as it came, where it can stand in an envelope.
+    fn passed_through(&self, failed: &Failed, attempts: u32) -> Verdicted {
+        if json::check(self.payload).is_err() {
+            return self.dead(failed, attempts);
+        }
+        let at = clock::rfc3339(self.received_at, self.live.settings.gateway.time_zone);
+        let envelope = &self.live.routes.get(self.route).envelope;
+        let value = envelope.write_passed_through(self.serial_no.as_str(), self.payload, &at);
+        self.pushed(vec![Entry { value, once: None }])
+    }
+
+    fn dead(&self, failed: &Failed, attempts: u32) -> Verdicted {
+        let route = &self.live.routes.get(self.route).route.name;
+        let reason = failed.reason.to_string();
+        if matches!(failed.reason, Reason::Rejected(_)) {
+            tracing::debug!(plugin = failed.plugin, serial_no = %self.serial_no, route, reason, "a message goes to the dead letters");
+        } else {
+            let kind = failed.reason.kind();
+            tracing::warn!(plugin = failed.plugin, serial_no = %self.serial_no, route, attempts, "a message goes to the dead letters: {kind}");
+        }
+        metrics::rejected(route, failed.reason.kind());
+        let letter = Letter {
+            reason: &reason,
+            route: Some(route),
+            topic: self.topic,
+            serial_no: Some(self.serial_no.as_str()),
+            failed: Some(failed),
+            attempts,
+            received_at: &clock::rfc3339(self.received_at, self.live.settings.gateway.time_zone),
+            payload: self.payload,
+        };
+        Verdicted::dead(self.live, letter.job(Some(route)))
+    }
+}

@@ -1,0 +1,206 @@
+//! What a lane does with one message: from its first attempt to the sink, or to the spool.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use sluicegate_core::backoff::Backoff;
+use sluicegate_core::message::SerialNo;
+use sluicegate_core::spooled::{Body, Line, Parked, Record};
+use tokio::time::Instant;
+
+use super::ack::Open;
+use super::attempt::{Attempted, Subject, Verdicted};
+use super::chain::{Failed, Reason};
+use super::lane::{Tools, What, Work};
+use super::letter::Letter;
+use super::sink::Item;
+use crate::telemetry::clock;
+
+/// How long a message is tried while its acknowledgement waits. MQTT 5 wants acknowledgements in the order of arrival
+/// [MQTT-4.6.0-2], so all others wait with it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long messages wait for a plugin that fails at everything; then they are what their route's `on_failure` says.
+const REPAIR: SignedDuration = SignedDuration::from_hours(24);
+
+/// How a lane's task ended.
+pub(super) enum Ended {
+    /// The message is in the sink's hands, or given back.
+    Done,
+    /// It needs more time than its acknowledgement can wait; it was tried so often.
+    Park(Box<Work>, u32),
+    /// The first parked message of a line; none: nothing stands there.
+    Read(Line, Option<Record>),
+    /// The parked message is in the sink's hands.
+    Taken(Line, u64),
+    /// It failed, and stays.
+    Failed(Line),
+    /// It was not tried, and is not to be before so long.
+    Waits(Line, Duration),
+}
+
+/// A message from the broker.
+pub(super) async fn handle(tools: Rc<Tools>, work: Box<Work>) -> Ended {
+    match first_attempts(&tools, &work).await {
+        First::Done(verdict) => send(&tools, work.open, verdict, work.received_at).await,
+        First::Park(attempts) => Ended::Park(work, attempts),
+    }
+}
+
+enum First {
+    Done(Verdicted),
+    /// After so many attempts.
+    Park(u32),
+}
+
+/// Its attempts while its acknowledgement waits.
+async fn first_attempts(tools: &Tools, work: &Work) -> First {
+    let What::Handle { route, serial_no, captures } = &work.what else { return First::Park(0) };
+    let subject = Subject {
+        live: &work.live,
+        route: *route,
+        serial_no,
+        captures,
+        topic: &work.topic,
+        payload: &work.payload,
+        properties: &work.properties,
+        received_at: work.received_at,
+        number: work.number,
+    };
+    let most = work.live.routes.get(*route).route.attempts;
+    let began = Instant::now();
+    let mut backoff = Backoff::for_messages();
+    let mut attempt = 1;
+    loop {
+        match subject.attempt(&tools.pool, attempt).await {
+            Attempted::Done(verdict) => return First::Done(verdict),
+            Attempted::Wait(_) => return First::Park(attempt - 1),
+            // Where the plugin fails at everything, the message is not what is wrong.
+            Attempted::Failed(_) if subject.broken() => return First::Park(attempt),
+            Attempted::Failed(failed) if attempt >= most => {
+                return subject.give_up(&failed, attempt).map_or(First::Park(attempt), First::Done);
+            }
+            Attempted::Failed(_) => {
+                let delay = backoff.next(clock::chance());
+                if began.elapsed() + delay > PATIENCE {
+                    return First::Park(attempt);
+                }
+                tokio::time::sleep(delay).await;
+                attempt += 1;
+            }
+        }
+    }
+}
+
+/// The first parked message of a line.
+pub(super) async fn read(tools: Rc<Tools>, line: Line, behind: Option<u64>) -> Ended {
+    let record = tools.acks.spool.read(&line, behind, 1, usize::MAX).await.pop();
+    Ended::Read(line, record)
+}
+
+/// One attempt of a parked message. `tried` is how often it was tried since it was parked.
+pub(super) async fn turn(tools: Rc<Tools>, line: Line, record: Record, tried: u32) -> Ended {
+    let (Line::Machine { route, serial_no }, Body::Parked(parked)) = (&line, &record.body) else {
+        return Ended::Taken(line, record.number);
+    };
+    let live = tools.current.load_full();
+    let received_at = Timestamp::from_microsecond(parked.received_at).unwrap_or_default();
+    let tally = &tools.acks.tally;
+    let open = |line: &Line| {
+        let share = tools.room.share(parked.payload.len());
+        Open::parked(line.clone(), record.number, tally.place(Some(route)), tally.clone(), share)
+    };
+    let (Some(place), Ok(machine)) = (live.route(route), SerialNo::new(serial_no)) else {
+        let reason = format!("it was parked, and the settings have no route `{route}` any more");
+        let at = clock::rfc3339(received_at, live.zone());
+        let letter = letter(parked, &reason, Some(route), Some(serial_no), &at);
+        send(&tools, open(&line), Verdicted::dead(&live, letter.job(None)), received_at).await;
+        return Ended::Taken(line, record.number);
+    };
+    let prepared = live.routes.get(place);
+    let captures = prepared.route.topic.matches(&parked.topic).unwrap_or_default();
+    let subject = Subject {
+        live: &live,
+        route: place,
+        serial_no: &machine,
+        captures: &captures,
+        topic: &parked.topic,
+        payload: &parked.payload,
+        properties: &parked.properties,
+        received_at,
+        number: record.number,
+    };
+    let before = parked.attempts.saturating_add(tried);
+    let late = clock::now().duration_since(received_at) > REPAIR;
+    let opened = open(&line);
+    let verdict = match subject.attempt(&tools.pool, before.saturating_add(1)).await {
+        Attempted::Done(verdict) => Some(verdict),
+        Attempted::Wait(_) if late => subject.give_up(&Failed::unrepaired(&live.chains[place]), before),
+        Attempted::Wait(delay) => return Ended::Waits(line, delay),
+        Attempted::Failed(_) if before + 1 < prepared.route.attempts => None,
+        Attempted::Failed(_) if subject.broken() && !late => None,
+        Attempted::Failed(failed) => subject.give_up(&failed, before + 1),
+    };
+    match verdict {
+        Some(verdict) => {
+            send(&tools, opened, verdict, received_at).await;
+            Ended::Taken(line, record.number)
+        }
+        None => {
+            opened.give_back();
+            Ended::Failed(line)
+        }
+    }
+}
+
+/// A message that no lane can handle.
+pub(super) async fn refuse(tools: Rc<Tools>, work: Work) -> Ended {
+    let What::Refuse(refused) = &work.what else { return Ended::Done };
+    let live = &work.live;
+    let route = refused.route.map(|route| live.route_name(route));
+    tracing::debug!(topic = ?work.topic, reason = refused.reason, "a message goes to the dead letters");
+    let letter = Letter {
+        reason: &refused.reason,
+        route: route.as_deref(),
+        topic: &work.topic,
+        serial_no: refused.serial_no.as_deref(),
+        failed: None,
+        attempts: 0,
+        received_at: &clock::rfc3339(work.received_at, live.zone()),
+        payload: &work.payload,
+    };
+    let verdict = Verdicted::dead(live, letter.job(route.as_deref()));
+    send(&tools, work.open, verdict, work.received_at).await
+}
+
+fn letter<'a>(
+    parked: &'a Parked,
+    reason: &'a str,
+    route: Option<&'a str>,
+    serial_no: Option<&'a str>,
+    received_at: &'a str,
+) -> Letter<'a> {
+    let payload: &Bytes = &parked.payload;
+    let attempts = parked.attempts;
+    Letter { reason, route, topic: &parked.topic, serial_no, failed: None, attempts, received_at, payload }
+}
+
+async fn send(tools: &Tools, open: Open, verdict: Verdicted, at: Timestamp) -> Ended {
+    let Verdicted { job, outcome, low } = verdict;
+    // The sink ends after every lane; a failed send is a delivery without a verdict, and says so itself.
+    let _ = tools.sink.send(Item { open, job, outcome, at: at.as_millisecond(), low }).await;
+    Ended::Done
+}
+
+impl Failed {
+    /// It was never tried again: its plugin fails at everything.
+    fn unrepaired(chain: &crate::live::Chain) -> Self {
+        let broken = chain.iter().find(|generation| generation.is_broken()).or(chain.first());
+        Self {
+            plugin: broken.map_or_else(String::new, |generation| generation.name().to_owned()),
+            version: broken.map_or_else(String::new, |generation| generation.version().to_owned()),
+            reason: Reason::Broken,
+        }
+    }
+}
