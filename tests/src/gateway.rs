@@ -66,6 +66,8 @@ pub struct Gateway {
     admin: u16,
     settings: bool,
     environment: Vec<(String, String)>,
+    /// A folder of its own that is a disk of its own, and its size.
+    disk: Option<(String, String)>,
 }
 
 impl Gateway {
@@ -81,7 +83,7 @@ impl Gateway {
             fs::write(folder.path().join("plugins").join(format!("{name}.wasm")), component(name)).expect("copied");
         }
         fs::write(folder.path().join("sluicegate.toml"), settings).expect("settings written");
-        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new() }
+        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new(), disk: None }
     }
 
     /// The built-in plugins and routes, on these servers.
@@ -118,6 +120,13 @@ impl Gateway {
         self
     }
 
+    /// With a folder that is a disk of its own, of this size (as `mount` has it). What stands there goes with the process.
+    #[must_use]
+    pub fn on_a_small_disk(mut self, folder: &str, size: &str) -> Self {
+        self.disk = Some((folder.to_owned(), size.to_owned()));
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -136,7 +145,17 @@ impl Gateway {
     /// Where it does not start.
     pub async fn spawn(&mut self) {
         let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
-        let mut command = Command::new(binary());
+        let mut command = match &self.disk {
+            None => Command::new(binary()),
+            // A mount of its own, which nobody else sees and which needs no rights.
+            Some((folder, size)) => {
+                fs::create_dir_all(self.folder.path().join(folder)).expect("a folder");
+                let mount = format!("mount -t tmpfs -o size={size} tmpfs {folder} && exec \"$0\" \"$@\"");
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]).arg(binary());
+                command
+            }
+        };
         command.arg("run").current_dir(self.folder.path()).env("RUST_LOG", "info").env("NO_COLOR", "1");
         if self.settings {
             command.args(["--config", "sluicegate.toml"]);
@@ -160,6 +179,17 @@ impl Gateway {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Puts a component into its plugins, by an atomic rename.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn install(&self, name: &str, component: &[u8]) {
+        let path = self.path("plugins").join(format!("{name}.wasm"));
+        let new = path.with_extension("new");
+        fs::write(&new, component).expect("written");
+        fs::rename(new, path).expect("renamed");
+    }
+
     /// A file in its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -180,6 +210,41 @@ impl Gateway {
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
+    /// Waits until its messages are where they are expected to be, and says that each is in one place.
+    ///
+    /// # Panics
+    /// Where they do not get there, or the count does not balance at any look.
+    pub async fn counts(&self, expected: &[(&str, u64)]) {
+        eventually(&format!("the messages are {expected:?}"), async || {
+            let messages = self.messages().await?;
+            expected.iter().all(|(place, count)| messages[*place] == *count).then_some(())
+        })
+        .await;
+    }
+
+    /// Where its messages are: each in one place.
+    ///
+    /// # Panics
+    /// Where the count does not balance.
+    pub async fn messages(&self) -> Option<Value> {
+        let messages = self.get("/api/status").await?["messages"].clone();
+        let count = |place: &str| messages[place].as_u64().unwrap_or_else(|| panic!("{place} in {messages}"));
+        let places = ["pushed", "suppressed", "dead", "dropped", "spooled", "in_flight", "returned"];
+        assert_eq!(count("received"), places.into_iter().map(count).sum::<u64>(), "{messages}");
+        Some(messages)
+    }
+
+    /// Waits for a reason for which it is not ready.
+    ///
+    /// # Panics
+    /// Where it never says so.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("/readyz says: {text}"), async || {
+            self.text("/readyz").await.filter(|reasons| reasons.contains(text))
+        })
+        .await;
+    }
+
     /// One plugin of its status.
     pub async fn plugin(&self, name: &str) -> Option<Value> {
         let status = self.get("/api/status").await?;
@@ -189,6 +254,20 @@ impl Gateway {
     /// The generation of a plugin that is live.
     pub async fn generation(&self, name: &str) -> Option<u64> {
         self.plugin(name).await?["live"]["generation"].as_u64()
+    }
+
+    /// Its status, asked for without a runtime.
+    fn status_now(&self) -> String {
+        use std::io::{Read as _, Write as _};
+        let asked = || -> std::io::Result<String> {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin))?;
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
+            stream.write_all(b"GET /api/status HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        asked().unwrap_or_else(|error| error.to_string())
     }
 
     /// Sends it a signal.
@@ -217,7 +296,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the gateway's log:\n{}", self.log());
+            eprintln!("the gateway's log:\n{}\nits status:\n{}", self.log(), self.status_now());
         }
         end(&mut self.child);
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -87,6 +88,15 @@ impl Broker {
         listening(self.port, "mosquitto listens").await;
     }
 
+    /// Ends it and takes away all that it kept.
+    ///
+    /// # Panics
+    /// Where its file cannot be removed.
+    pub fn forget(&mut self) {
+        self.stop();
+        fs::remove_file(self.folder.path().join("mosquitto.db")).expect("it kept something");
+    }
+
     /// Ends it as a person would (it saves its sessions).
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -167,13 +177,28 @@ impl RedisServer {
         signal(self.child.as_ref().expect("a running server"), "CONT");
     }
 
+    /// Sends it a command, in one line.
+    ///
+    /// # Panics
+    /// Where it does not do it.
+    pub async fn command(&self, line: &str) {
+        let mut connection = self.connect().await;
+        let mut words = line.split(' ');
+        let mut command = redis::cmd(words.next().expect("a word"));
+        words.for_each(|word| drop(command.arg(word)));
+        command.exec_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+
     /// A connection.
     ///
     /// # Panics
     /// Where it does not answer in time.
     pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a client");
-        eventually("Redis takes a connection", async || client.get_multiplexed_async_connection().await.ok()).await
+        // Long lists take a while.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+        let connect = async || client.get_multiplexed_async_connection_with_config(&patient).await.ok();
+        eventually("Redis takes a connection", connect).await
     }
 
     /// A list, whole.

@@ -119,7 +119,7 @@ pub struct Consumer {
     connected: bool,
     /// Acknowledgements that are queued and not written yet: a DISCONNECT would overtake them.
     unwritten: usize,
-    last: Last,
+    read: Read,
     resumed: Resumed,
     /// Publishes that were not taken on this connection: there was no room for the first, and those behind it would pass it.
     withheld: usize,
@@ -156,11 +156,11 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
 /// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes.
 const DROP_COUNTERS: [&str; 2] = ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/messages/dropped"];
 
-/// The last round trip before a DISCONNECT. A socket that is closed while the broker still sends is reset, and with it go
+/// Whether the broker has read every acknowledgement. A socket that is closed while the broker still sends is reset, and with it go
 /// acknowledgements that the broker has not read. So it is asked once more for what it has granted already: its answer says
 /// that it read all that came before.
 #[derive(Debug, PartialEq, Eq)]
-enum Last {
+enum Read {
     NotAsked,
     Asked,
     Answered,
@@ -210,7 +210,7 @@ impl Consumer {
             retry: Retry::new(),
             connected: false,
             unwritten: 0,
-            last: Last::NotAsked,
+            read: Read::NotAsked,
             resumed: Resumed::default(),
             withheld: 0,
             subscribe_at: None,
@@ -230,13 +230,14 @@ impl Consumer {
     pub async fn run(mut self, mut intake: impl Intake, stop: CancellationToken) {
         let mut stopping = false;
         loop {
-            let settled = self.ledger.open() == self.withheld;
-            if stopping && settled && self.unwritten == 0 && self.last == Last::NotAsked {
-                self.subscribe();
-                self.last = Last::Asked;
+            if stopping && self.all_written() && self.read == Read::NotAsked {
+                self.ask_whether_read();
             }
-            if stopping && (self.last == Last::Answered || !self.connected) {
+            if stopping && (self.read == Read::Answered || !self.connected) {
                 break;
+            }
+            if self.read == Read::Answered {
+                self.connect_anew();
             }
             // `poll` keeps what it has read and written when it is dropped, except while it connects: so a settled ticket
             // interrupts it only on a connection that stands.
@@ -244,14 +245,14 @@ impl Consumer {
                 biased;
                 () = stop.cancelled(), if !stopping => Step::Stop,
                 () = self.settled.some.notified(), if self.connected => Step::Settled,
-                () = intake.room(), if self.may_ask_again() && !stopping => Step::Room,
+                () = intake.room(), if self.withheld > 0 && self.all_written() && self.read == Read::NotAsked => Step::Room,
                 () = at(self.subscribe_at), if self.connected => Step::SubscribeAgain,
                 polled = self.events.poll() => Step::Polled(Box::new(polled)),
             };
             match step {
                 Step::Stop => stopping = true,
                 Step::Settled => self.acknowledge(),
-                Step::Room => self.ask_again(),
+                Step::Room => self.ask_whether_read(),
                 Step::SubscribeAgain => {
                     self.subscribe_at = None;
                     self.subscribe();
@@ -270,13 +271,18 @@ impl Consumer {
         self.disconnect().await;
     }
 
-    /// All that was taken on this connection is acknowledged, and something was not taken.
-    fn may_ask_again(&self) -> bool {
-        self.connected && self.withheld > 0 && self.ledger.open() == self.withheld && self.unwritten == 0
+    /// Whether all that was taken on this connection is acknowledged.
+    fn all_written(&self) -> bool {
+        self.connected && self.ledger.open() == self.withheld && self.unwritten == 0
+    }
+
+    fn ask_whether_read(&mut self) {
+        self.subscribe();
+        self.read = Read::Asked;
     }
 
     /// There is room again: on a new connection the broker sends what was not taken on this one.
-    fn ask_again(&mut self) {
+    fn connect_anew(&mut self) {
         tracing::info!("there is room again: connecting anew, so that the broker sends what was not taken");
         self.events.clean();
         self.lost();
@@ -287,6 +293,7 @@ impl Consumer {
         self.connected = false;
         self.unwritten = 0;
         self.withheld = 0;
+        self.read = Read::NotAsked;
         self.subscribe_at = None;
         self.asked.clear();
         self.ledger.reconnected();
@@ -361,8 +368,8 @@ impl Consumer {
                     Some(Asked::Drops) => self.on_drops_granted(&suback.return_codes),
                     _ => self.on_subscribed(&suback.return_codes),
                 }
-                if self.last == Last::Asked && self.asked.is_empty() {
-                    self.last = Last::Answered;
+                if self.read == Read::Asked && self.asked.is_empty() {
+                    self.read = Read::Answered;
                 }
             }
             Packet::Disconnect(disconnect) => {

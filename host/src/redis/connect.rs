@@ -52,7 +52,9 @@ impl RedisFault {
     pub(super) fn answered(key: &str, error: &redis::RedisError) -> Self {
         match error.code() {
             Some("NOSCRIPT") => Self::NoScript,
-            _ => Self::refused(key, error.to_string()),
+            // The library's own text leaves out the word that people look for.
+            Some(code) => Self::refused(key, format!("{code} {}", error.detail().unwrap_or_default())),
+            None => Self::refused(key, error.to_string()),
         }
     }
 

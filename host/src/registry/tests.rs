@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
-use crate::sandbox::tests::guests::Guest;
 use crate::sandbox::tests::sandbox;
+use sluicegate_guests::Guest;
 
 /// Longer than the slowest machine takes to notice, compile and rehearse a small component.
 const PATIENCE: Duration = Duration::from_secs(20);

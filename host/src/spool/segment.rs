@@ -115,6 +115,11 @@ impl Segment {
         Ok(())
     }
 
+    /// What stands behind this place was not to be written; the next record overwrites it.
+    pub(super) fn rewind(&mut self, at: u32) {
+        self.used = at;
+    }
+
     /// A record's body; none: it is damaged.
     pub(super) fn read(&self, at: u32, length: u32) -> io::Result<Option<Bytes>> {
         let mut bytes = vec![0; FRAME + length as usize];

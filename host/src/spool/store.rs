@@ -172,10 +172,7 @@ impl Store {
     pub(super) fn append(&mut self, records: &[&Record]) -> Result<(), SpoolError> {
         let mut written: Vec<(Line, Slot)> = Vec::with_capacity(records.len());
         if let Err(error) = self.write(records, &mut written) {
-            for (_, slot) in written {
-                self.mark(slot);
-                self.forget(slot);
-            }
+            self.unwrite(written);
             return Err(error);
         }
         let mut touched: Vec<u32> = written.iter().map(|(_, slot)| slot.segment).collect();
@@ -212,6 +209,19 @@ impl Store {
             segment::frame(&mut out, &body);
         }
         self.flush(&mut out, &mut staged, written)
+    }
+
+    /// The batch did not fit: what was written of it is no record, and its place is free again.
+    fn unwrite(&mut self, written: Vec<(Line, Slot)>) {
+        // The last one first, so that each file ends where it ended before.
+        for (_, slot) in written.into_iter().rev() {
+            self.mark(slot);
+            self.forget(slot);
+            if let Some(segment) = self.segments.get_mut(&slot.segment) {
+                segment.rewind(slot.at);
+            }
+            self.remove_if_empty(slot.segment);
+        }
     }
 
     /// Writes what is staged for the active file: one write for many records.

@@ -160,6 +160,23 @@ fn full_says_so_and_takes_again_once_there_is_room() {
 }
 
 #[test]
+fn a_batch_that_does_not_fit_takes_no_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let large: Vec<Record> = (0..20).map(|number| record(&list("a"), number, 90_000)).collect();
+    let small: Vec<Record> = (0..6).map(|number| record(&list("b"), number, 90_000)).collect();
+    for _ in 0..20 {
+        let refused = store.append(&large.iter().collect::<Vec<_>>()).expect_err("more than the bound");
+        assert!(matches!(refused, SpoolError::Full(_)), "{refused}");
+    }
+    store.append(&small.iter().collect::<Vec<_>>()).expect("room for these");
+    drop(store);
+    let mut store = open(folder.path());
+    assert_eq!(numbers(&mut store, &list("b")), (0..6).collect::<Vec<_>>());
+    assert!(numbers(&mut store, &list("a")).is_empty());
+}
+
+#[test]
 fn few_old_records_do_not_hold_the_room_of_many() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = open(folder.path());

@@ -7,4 +7,6 @@ mod faults;
 mod handlers;
 mod order;
 mod plugins;
+mod retries;
+mod spool;
 mod status;

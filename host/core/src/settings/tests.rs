@@ -223,9 +223,8 @@ fn what_is_shown_loads_to_the_same() {
 
 #[test]
 fn keys_without_effect_are_named() {
-    let resolved = read_with(Some("[spool]\nmax_size = \"2GiB\"\n"), &[]).expect("good");
-    // The built-in transaction route sets `dedupe`.
-    assert_eq!(resolved.without_effect, ["spool.max_size", "routes[2].dedupe"]);
+    let resolved = read_with(Some("[commands]\nexpiry = \"5s\"\n"), &[]).expect("good");
+    assert_eq!(resolved.without_effect, ["commands.expiry"]);
 }
 
 /// What is made from the table is committed as it is made.

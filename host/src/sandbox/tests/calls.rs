@@ -6,9 +6,9 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use sluicegate_core::message::{Failure, GuestCommand, Output};
 
-use super::guests::{Guest, ONE_JOB};
 use super::*;
 use crate::sandbox::Pool;
+use sluicegate_guests::{Guest, ONE_JOB};
 
 /// Answers with one byte: how many calls this instance had. A payload of `!` traps, one of `…` spins.
 fn counting() -> Guest {

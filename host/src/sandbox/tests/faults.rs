@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use sluicegate_core::fault::Fault;
 
-use super::guests::{Guest, ONE_JOB, section};
 use super::*;
 use crate::sandbox::Pool;
+use sluicegate_guests::{Guest, ONE_JOB, section};
 
 const SPIN: &str = "(loop $again (br $again))";
 

@@ -2,7 +2,6 @@
 
 mod calls;
 mod faults;
-pub(crate) mod guests;
 mod plugins;
 mod refusals;
 

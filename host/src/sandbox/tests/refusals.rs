@@ -1,8 +1,8 @@
 //! What never goes live.
 
-use super::guests::{Guest, section};
 use super::*;
 use crate::sandbox::{Problem, Step, World, inspect};
+use sluicegate_guests::{Guest, section};
 
 #[track_caller]
 fn refused(component: &[u8], step: Step, part: &str) {

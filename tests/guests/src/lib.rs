@@ -8,22 +8,28 @@ use wit_parser::Resolve;
 const MANIFEST: &str = "name = \"guest\"\nversion = \"1.2.3\"\ndescription = \"A guest of the tests.\"\n";
 
 /// What a guest consists of; each part may be replaced.
-pub(crate) struct Guest {
-    pub(crate) imports: String,
-    pub(crate) pages: u32,
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// Imports of the core module.
+    pub imports: String,
+    /// Of its memory.
+    pub pages: u32,
     /// Functions, globals, `start`.
-    pub(crate) extra: String,
+    pub extra: String,
     /// After the arguments were lowered, before `answer`.
-    pub(crate) realloc: String,
+    pub realloc: String,
     /// The body of `handle` (parameters: topic 0 1, captures 2 3, payload 4 5, …) or `validate`; leaves the answer's address.
-    pub(crate) body: String,
-    pub(crate) post_return: String,
-    pub(crate) manifest: String,
-    pub(crate) samples: Option<String>,
+    pub body: String,
+    /// In the post-return function.
+    pub post_return: String,
+    /// The manifest's text.
+    pub manifest: String,
+    /// The samples' text.
+    pub samples: Option<String>,
 }
 
 /// `ok([job(payload)])`, the payload being where `$at` and `$len` say.
-pub(crate) const ONE_JOB: &str = "
+pub const ONE_JOB: &str = "
     (i32.store8 (i32.const 1024) (i32.const 0))
     (i32.store (i32.const 1028) (i32.const 1040))
     (i32.store (i32.const 1032) (i32.const 1))
@@ -34,8 +40,38 @@ pub(crate) const ONE_JOB: &str = "
     (i32.const 1024)";
 
 impl Guest {
+    /// A handler that does what the digit behind `{"do":` says: 0 one job with the payload as it is; 1 asks for another attempt, for
+    /// ever; 2 traps; 3 rejects; 4 asks for another attempt until the third; 5 until the sixth; 6 drops.
+    #[must_use]
+    pub fn obedient() -> Self {
+        let failure = |kind: u8, reason: &str| {
+            format!(
+                "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const {kind}))
+                 (i32.store (i32.const 1032) (i32.const {})) (i32.store (i32.const 1036) (i32.const 7))
+                 (return (i32.const 1024))",
+                if reason == "refused" { 512 } else { 528 }
+            )
+        };
+        let (reject, retry) = (failure(0, "refused"), failure(1, "not now"));
+        let mut guest = Self::doing(&format!(
+            r#"(local.set $len (i32.load8_u (i32.add (local.get 4) (i32.const 6))))
+               (if (i32.eq (local.get $len) (i32.const 49)) (then {retry}))
+               (if (i32.eq (local.get $len) (i32.const 50)) (then unreachable))
+               (if (i32.eq (local.get $len) (i32.const 51)) (then {reject}))
+               (if (i32.and (i32.eq (local.get $len) (i32.const 52)) (i32.lt_u (local.get 12) (i32.const 3))) (then {retry}))
+               (if (i32.and (i32.eq (local.get $len) (i32.const 53)) (i32.lt_u (local.get 12) (i32.const 6))) (then {retry}))
+               (if (i32.eq (local.get $len) (i32.const 54)) (then
+                 (i32.store8 (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1028) (i32.const 1040))
+                 (i32.store (i32.const 1032) (i32.const 0)) (return (i32.const 1024))))
+               (local.set $at (local.get 4)) (local.set $len (local.get 5)) {ONE_JOB}"#
+        ));
+        guest.extra = r#"(data (i32.const 512) "refused") (data (i32.const 528) "not now")"#.to_owned();
+        guest
+    }
+
     /// Answers with one job whose payload is the message's.
-    pub(crate) fn echo() -> Self {
+    #[must_use]
+    pub fn echo() -> Self {
         Self {
             imports: String::new(),
             pages: 2,
@@ -49,7 +85,8 @@ impl Guest {
     }
 
     /// A validator that answers with the command's payload.
-    pub(crate) fn echo_validator() -> Vec<u8> {
+    #[must_use]
+    pub fn echo_validator() -> Vec<u8> {
         Self::doing(
             "(i32.store8 (i32.const 1024) (i32.const 0))
              (i32.store (i32.const 1028) (local.get 4)) (i32.store (i32.const 1032) (local.get 5)) (i32.const 1024)",
@@ -58,7 +95,8 @@ impl Guest {
     }
 
     /// Does this instead.
-    pub(crate) fn doing(body: &str) -> Self {
+    #[must_use]
+    pub fn doing(body: &str) -> Self {
         Self { body: body.to_owned(), ..Self::echo() }
     }
 
@@ -86,22 +124,34 @@ impl Guest {
     }
 
     /// As a component of the world topic-handler.
-    pub(crate) fn handler(&self) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly.
+    #[must_use]
+    pub fn handler(&self) -> Vec<u8> {
         self.component("topic-handler", self.core("handle", 13))
     }
 
     /// As a component of the world command-validator.
-    pub(crate) fn validator(&self) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly.
+    #[must_use]
+    pub fn validator(&self) -> Vec<u8> {
         self.component("command-validator", self.core("validate", 8))
     }
 
     fn component(&self, world: &str, core: Vec<u8>) -> Vec<u8> {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/plugin.wit"));
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit"));
         self.component_of(&text.expect("wit/plugin.wit"), world, core)
     }
 
     /// As a component of a world of another interface.
-    pub(crate) fn component_of(&self, wit: &str, world: &str, mut core: Vec<u8>) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// Where the interface is none.
+    #[must_use]
+    pub fn component_of(&self, wit: &str, world: &str, mut core: Vec<u8>) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let package = resolve.push_str("plugin.wit", wit).expect("an interface");
         let world = resolve.select_world(&[package], Some(world)).expect("a world");
@@ -113,7 +163,7 @@ impl Guest {
     }
 
     /// Adds the manifest and the samples.
-    pub(crate) fn describe(&self, component: &mut Vec<u8>) {
+    pub fn describe(&self, component: &mut Vec<u8>) {
         custom(component, "sluicegate:manifest", self.manifest.as_bytes());
         if let Some(samples) = &self.samples {
             custom(component, "sluicegate:samples", samples.as_bytes());
@@ -130,7 +180,7 @@ fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
 }
 
 /// Any section: its id, its size, its content.
-pub(crate) fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
+pub fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
     component.push(id);
     leb128(component, content.len());
     component.extend_from_slice(content);
