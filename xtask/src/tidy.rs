@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "uplink",
         ],
     ),
-    ("cli", &["gateway", "registry", "sandbox", "settings", "telemetry", "tls", "uplink"]),
+    ("cli", &["gateway", "registry", "sandbox", "settings", "spool", "telemetry", "tls", "uplink"]),
 ];
 
 pub(crate) fn check(root: &Path) -> Result<()> {

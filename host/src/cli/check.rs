@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sluicegate_core::settings::Settings;
 
 use super::config;
 use super::output::{Code, Failure, Output};
@@ -65,17 +66,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) fn health(file: Option<&Path>, address: Option<SocketAddr>, output: &Output) -> Result<Code, Failure> {
     let address = match address {
         Some(address) => address,
-        None => {
-            let mut listen = config::load(file)?.settings.admin.listen;
-            if listen.ip().is_unspecified() {
-                listen.set_ip(if listen.is_ipv4() {
-                    [127, 0, 0, 1].into()
-                } else {
-                    std::net::Ipv6Addr::LOCALHOST.into()
-                });
-            }
-            listen
-        }
+        None => self::address(&config::load(file)?.settings),
     };
     let unreachable = |reason: String| {
         Failure::new(
@@ -98,8 +89,17 @@ pub(super) fn health(file: Option<&Path>, address: Option<SocketAddr>, output: &
     Ok(output.verdict(if ready { Code::Good } else { Code::Wrong }, &text, &answer, &reasons))
 }
 
+/// Where the admin server of a gateway with these settings is reached from this machine.
+pub(super) fn address(settings: &Settings) -> SocketAddr {
+    let mut listen = settings.admin.listen;
+    if listen.ip().is_unspecified() {
+        listen.set_ip(if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    listen
+}
+
 /// One GET of HTTP/1.0, whose answer ends with the connection.
-fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(super) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -1,13 +1,14 @@
 //! The command line: arguments, exit codes, text.
 //!
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
-//! - [`run`], [`check`], [`config`], [`plugin`], [`trial`]: a file a command.
+//! - [`run`], [`check`], [`config`], [`plugin`], [`spool`], [`trial`]: a file a command.
 
 mod check;
 mod config;
 mod output;
 mod plugin;
 mod run;
+mod spool;
 mod trial;
 
 use std::path::PathBuf;
@@ -58,6 +59,9 @@ enum Command {
     /// A plugin's file.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// What Redis did not take yet, and what is to be handled again.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Shows what would become of a message; nothing is sent.
     Try {
         /// Its topic; without one, lines of `TOPIC PAYLOAD` are read from standard input.
@@ -100,6 +104,12 @@ enum PluginCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum SpoolCommand {
+    /// How much stands in the spool, and since when; of a running gateway, or of one that does not run.
+    Status,
+}
+
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -123,6 +133,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
         Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
+        Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
         Command::Health { address } => check::health(config, *address, output),
         Command::Completions { shell } => {
