@@ -168,6 +168,7 @@ pub struct TopicTemplate {
     text: String,
     before: String,
     after: String,
+    pattern: TopicPattern,
 }
 
 impl TopicTemplate {
@@ -186,13 +187,20 @@ impl TopicTemplate {
         }
         let (before, after) =
             text.split_once(&format!("{{{name}}}")).ok_or_else(|| TopicError::Missing(name.to_owned()))?;
-        Ok(Self { text: text.to_owned(), before: before.to_owned(), after: after.to_owned() })
+        let pattern = TopicPattern::parse(text)?;
+        Ok(Self { text: text.to_owned(), before: before.to_owned(), after: after.to_owned(), pattern })
     }
 
     /// The topic with the gap filled. The caller has checked that `value` is one level ([`check_target`]).
     #[must_use]
     pub fn fill(&self, value: &str) -> String {
         [&self.before, value, &self.after].concat()
+    }
+
+    /// All topics that it can be filled to.
+    #[must_use]
+    pub fn pattern(&self) -> &TopicPattern {
+        &self.pattern
     }
 
     /// The template as written.

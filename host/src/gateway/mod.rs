@@ -5,6 +5,7 @@
 mod build;
 mod signals;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use sluicegate_core::settings::Settings;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +98,7 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
 
     let mut gateway = Gateway {
         tasks: JoinSet::new(),
-        names: Vec::new(),
+        names: HashMap::new(),
         stop: CancellationToken::new(),
         abandon: CancellationToken::new(),
         last: CancellationToken::new(),
@@ -127,9 +128,9 @@ fn board(settings: &Settings) -> Board {
 
 /// The running parts.
 struct Gateway {
-    tasks: JoinSet<End>,
+    tasks: JoinSet<Result<(), String>>,
     /// Of the tasks that have not ended.
-    names: Vec<&'static str>,
+    names: HashMap<task::Id, &'static str>,
     /// Take nothing more.
     stop: CancellationToken,
     /// Give up what is not finished.
@@ -148,8 +149,8 @@ impl Gateway {
     }
 
     fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
-        self.names.push(name);
-        self.tasks.spawn(async move { (name, task.await) });
+        let handle = self.tasks.spawn(task);
+        self.names.insert(handle.id(), name);
     }
 
     /// Serves until a signal (good) or a fault.
@@ -204,24 +205,19 @@ impl Gateway {
                 tracing::info!(signal = name, "shutting down");
                 Ok(None)
             }
-            Some(ended) = self.tasks.join_next() => Err(match self.ended(ended) {
+            Some(ended) = self.tasks.join_next_with_id() => Err(match self.ended(ended) {
                 (part, Ok(())) => GatewayError::Fault { part, reason: "it came to its end".to_owned() },
                 (part, Err(reason)) => GatewayError::Fault { part, reason },
             }),
         }
     }
 
-    fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) -> End {
-        match ended {
-            Ok((name, result)) => {
-                // Lanes share a name: one of them goes.
-                if let Some(index) = self.names.iter().position(|other| *other == name) {
-                    self.names.swap_remove(index);
-                }
-                (name, result)
-            }
-            Err(error) => ("a task", Err(error.to_string())),
-        }
+    fn ended(&mut self, ended: Result<(task::Id, Result<(), String>), task::JoinError>) -> End {
+        let (id, result) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (error.id(), Err(error.to_string())),
+        };
+        (self.names.remove(&id).unwrap_or("a task"), result)
     }
 
     fn announce(&self, generation: &Generation) {
@@ -258,7 +254,9 @@ impl Gateway {
             tracing::info!("everything taken is settled");
             return Ok(());
         }
-        let parts = self.names.join(", ");
+        let mut parts: Vec<&str> = self.names.values().copied().collect();
+        parts.sort_unstable();
+        let parts = parts.join(", ");
         self.abandon.cancel();
         self.last.cancel();
         let _ = timeout(LAST_WORDS, self.finish()).await;
@@ -267,20 +265,15 @@ impl Gateway {
 
     /// The parts end one after another, as the channels between them close; those that the others need, last.
     async fn finish(&mut self) {
-        while self.names.iter().any(|name| !build::LAST.contains(name)) {
-            let Some(ended) = self.tasks.join_next().await else { break };
+        while self.names.values().any(|name| !build::LAST.contains(name)) {
+            let Some(ended) = self.tasks.join_next_with_id().await else { break };
             if let (part, Err(reason)) = self.ended(ended) {
                 tracing::error!(part, reason, "a part failed while it shut down");
-                if part == "a task" {
-                    // Its name is not known; the rest ends by itself.
-                    continue;
-                }
-            }
-            if self.tasks.is_empty() {
-                break;
             }
         }
         self.last.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The uplink connection: takes publishes, hands them on with a ticket, and acknowledges what is settled, in the order of
 //! arrival. It never waits for an outcome.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,8 +128,8 @@ pub struct Consumer {
     /// What SUBACKs are awaited for, in order.
     asked: VecDeque<Asked>,
     grants: Grants,
-    /// What the broker's drop counter said first.
-    dropped: Option<u64>,
+    /// What the broker's drop counters said first, and last; one for each node.
+    dropped: HashMap<Bytes, (u64, u64)>,
 }
 
 /// What a SUBSCRIBE was for.
@@ -153,8 +153,10 @@ const DROPS: &str = "the broker drops messages";
 const GRANTS: &str = "the broker grants less";
 /// How long to wait before subscribing again where the broker refused: its rules may still be loading.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
-/// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes.
-const DROP_COUNTERS: [&str; 2] = ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/messages/dropped"];
+/// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes (its `messages/dropped` counts those that nobody
+/// wanted, too).
+const DROP_COUNTERS: [&str; 2] =
+    ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/delivery/dropped/queue_full"];
 
 /// Whether the broker has read every acknowledgement. A socket that is closed while the broker still sends is reset, and with it go
 /// acknowledgements that the broker has not read. So it is asked once more for what it has granted already: its answer says
@@ -216,7 +218,7 @@ impl Consumer {
             subscribe_at: None,
             asked: VecDeque::new(),
             grants: Grants { session_expiry: mqtt.session_expiry.as_secs(), max_packet: mqtt.max_packet_size.0 },
-            dropped: None,
+            dropped: HashMap::new(),
         })
     }
 
@@ -301,7 +303,7 @@ impl Consumer {
 
     async fn take(&mut self, publish: Publish, intake: &mut impl Intake) {
         if publish.topic.starts_with(b"$SYS/") {
-            return self.on_drops(&publish.payload);
+            return self.on_drops(publish.topic, &publish.payload);
         }
         let qos = publish.qos as u8;
         if self.withheld > 0 && qos > 0 {
@@ -324,24 +326,25 @@ impl Consumer {
     }
 
     /// The broker's own count of what it dropped, of all its clients.
-    fn on_drops(&mut self, payload: &[u8]) {
-        let Some(dropped) = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
+    fn on_drops(&mut self, counter: Bytes, payload: &[u8]) {
+        let Some(count) = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
             return;
         };
-        crate::telemetry::metrics::broker_dropped(dropped);
-        let first = *self.dropped.get_or_insert(dropped);
+        let (first, last) = self.dropped.entry(counter).or_insert((count, count));
         // A broker that was restarted counts anew.
-        if dropped < first {
-            self.dropped = Some(dropped);
-        } else if dropped > first {
-            let text = format!(
-                "{} dropped {} messages since this gateway looked first, of all its clients: raise its queue's bound",
-                self.name,
-                dropped - first
-            );
-            if self.board.alarm(DROPS, Some(&text)) {
-                tracing::error!(dropped = dropped - first, "{} drops messages: raise its queue's bound", self.name);
-            }
+        *first = (*first).min(count);
+        *last = count;
+        crate::telemetry::metrics::broker_dropped(self.dropped.values().map(|(_, last)| last).sum());
+        let dropped: u64 = self.dropped.values().map(|(first, last)| last - first).sum();
+        if dropped == 0 {
+            return;
+        }
+        let text = format!(
+            "{} dropped {dropped} messages since this gateway looked first, of all its clients: raise its queue's bound",
+            self.name
+        );
+        if self.board.alarm(DROPS, Some(&text)) {
+            tracing::error!(dropped, "{} drops messages: raise its queue's bound", self.name);
         }
     }
 

@@ -28,7 +28,9 @@ impl Effective {
         from: &[String],
     ) -> Self {
         let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
-        let value = if secret {
+        // `${file:…}` is for secrets: what came from there is one, wherever it stands.
+        let from_file = from.iter().any(|part| part.starts_with("file "));
+        let value = if secret || (from_file && kind != Type::RedisUrl) {
             "\"***\"".to_owned()
         } else if list {
             format!("[{}]", texts.iter().map(quoted).collect::<Vec<_>>().join(", "))

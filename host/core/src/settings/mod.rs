@@ -7,6 +7,7 @@
 //! - [`schema`]: the JSON schema for editors.
 //! - [`document`]: the page of all keys.
 
+mod cross;
 pub mod document;
 mod effective;
 mod error;

@@ -83,6 +83,9 @@ impl Resolver<'_> {
             commands: commands?,
             admin: admin?,
         };
+        if self.errors.is_empty() {
+            self.errors.extend(super::cross::check(&settings));
+        }
         self.errors.is_empty().then_some(settings)
     }
 

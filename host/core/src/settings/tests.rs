@@ -222,6 +222,39 @@ fn what_is_shown_loads_to_the_same() {
 }
 
 #[test]
+fn what_no_key_can_be_wrong_about_alone_is_refused() {
+    let with = |commands: &str, route: &str| {
+        let text = format!(
+            "[plugins.heartbeat]\npath = \"a\"\n[plugins.command-validation]\npath = \"b\"\n[commands]\n{commands}\n\
+             [[routes]]\nname = \"r\"\ntopic = \"machine/{{serial_no}}/heartbeat\"\n{route}\n"
+        );
+        let errors = read_with(Some(&text), &[]).expect_err("a mistake");
+        errors.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let handlers = "handlers = [\"heartbeat\"]";
+    for (commands, route, expected) in [
+        ("", format!("{handlers}\nqueue = \"mqtt_outgoing_commands\""), "taken for commands"),
+        ("", format!("{handlers}\nqueue = \"mqtt_dead_letters\""), "only the newest"),
+        ("", format!("{handlers}\nqueue = \"a{{b}}\"\ndedupe = \"1h\""), "no braces"),
+        ("topic = \"machine/{target}/heartbeat\"", handlers.to_owned(), "come back as jobs"),
+        ("", "handlers = [\"command-validation\"]".to_owned(), "one world"),
+    ] {
+        let said = with(commands, &route);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_secret_from_a_file_is_never_shown() {
+    let text = "[plugins.heartbeat]\npath = \"a\"\n[plugins.heartbeat.settings]\napi_key = \"key ${file:secret}\"\n\
+                [[routes]]\nname = \"r\"\ntopic = \"machine/{serial_no}/x\"\nhandlers = [\"heartbeat\"]\n";
+    let shown = super::to_toml(&read_with(Some(text), &[]).expect("good").effective);
+    assert!(shown.contains("api_key = \"***\""), "{shown}");
+    let errors = read_with(Some("[mqtt]\nurl = \"tcp://me:hidden@host\"\n"), &[]).expect_err("a mistake");
+    assert!(!errors.0.iter().any(|error| error.to_string().contains("hidden")), "{errors:?}");
+}
+
+#[test]
 fn keys_without_effect_are_named() {
     let resolved = read_with(Some("[commands]\nexpiry = \"5s\"\n"), &[]).expect("good");
     assert_eq!(resolved.without_effect, ["commands.expiry"]);

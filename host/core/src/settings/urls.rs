@@ -13,7 +13,7 @@ pub(super) fn mqtt(text: &str) -> Result<MqttUrl, String> {
     let (tls, rest) = match text.split_once("://") {
         Some(("mqtt", rest)) => (false, rest),
         Some(("mqtts", rest)) => (true, rest),
-        _ => return Err(format!("expected {}, found `{text}`", super::table::Type::MqttUrl)),
+        _ => return Err(format!("expected {}, found `{}`", super::table::Type::MqttUrl, masked(text))),
     };
     if rest.contains('@') {
         return Err("holds a user name; write it in mqtt.username and mqtt.password".to_owned());
