@@ -273,7 +273,9 @@ impl Gateway {
         }
         self.last.cancel();
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            self.ended(ended);
+            if let (part, Err(reason)) = self.ended(ended) {
+                tracing::error!(part, reason, "a part failed while it shut down");
+            }
         }
     }
 }

@@ -11,21 +11,37 @@ use super::connect::{Connector, RedisFault};
 use crate::telemetry::metrics;
 
 /// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
-/// so the push comes before the memory of it.
+/// so the push comes before the memory of it. KEYS: the list, then the keys; ARGV: how many values, the values, then for each key
+/// the place of its value and how long it is remembered. Answers with the places of those that were known, then the list's length.
 const ONCE: &str = r"
-local pushed = {}
-for i = 1, #ARGV, 3 do
-  local key = tonumber(ARGV[i])
-  if key > 0 and redis.call('EXISTS', KEYS[key]) == 1 then
-    pushed[#pushed + 1] = 0
-  else
-    redis.call('RPUSH', KEYS[1], ARGV[i + 2])
-    if key > 0 then redis.call('SET', KEYS[key], '1', 'PX', ARGV[i + 1]) end
-    pushed[#pushed + 1] = 1
+local count = tonumber(ARGV[1])
+local known, skip, seen = {}, {}, {}
+for k = 2, #KEYS do
+  local place = tonumber(ARGV[count + 2 * k - 2])
+  if seen[KEYS[k]] or redis.call('EXISTS', KEYS[k]) == 1 then
+    known[#known + 1] = place
+    skip[place] = true
+  end
+  seen[KEYS[k]] = true
+end
+local run, size = {}, 0
+for place = 1, count do
+  if not skip[place] then
+    size = size + 1
+    run[size] = ARGV[place + 1]
+  end
+  if size == 1000 or (place == count and size > 0) then
+    redis.call('RPUSH', KEYS[1], unpack(run, 1, size))
+    size = 0
   end
 end
-pushed[#pushed + 1] = redis.call('LLEN', KEYS[1])
-return pushed
+for k = 2, #KEYS do
+  if not skip[tonumber(ARGV[count + 2 * k - 2])] then
+    redis.call('SET', KEYS[k], '1', 'PX', ARGV[count + 2 * k - 1])
+  end
+end
+known[#known + 1] = redis.call('LLEN', KEYS[1])
+return known
 ";
 /// The longest that Redis remembers a key (its own bound is lower than 64 bits).
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -149,9 +165,16 @@ impl JobPusher {
         let mut trim = None;
         for (jobs, value) in jobs.iter().zip(values) {
             answers.push(match value {
-                Ok(Value::Array(mut pushed)) => {
-                    let length = pushed.pop().map_or(0, length);
-                    Ok(Appended { new: pushed.iter().map(|value| *value != Value::Int(0)).collect(), length })
+                Ok(Value::Array(mut known)) => {
+                    let length = known.pop().map_or(0, self::length);
+                    let mut new = vec![true; jobs.entries.len()];
+                    for place in known {
+                        let place = usize::try_from(self::length(place)).unwrap_or(0);
+                        if let Some(new) = place.checked_sub(1).and_then(|place| new.get_mut(place)) {
+                            *new = false;
+                        }
+                    }
+                    Ok(Appended { new, length })
                 }
                 Ok(value @ Value::Int(_)) => {
                     let length = length(value);
@@ -221,19 +244,15 @@ fn command(jobs: &Jobs<'_>, script: &str) -> Cmd {
     let keys: Vec<&str> = jobs.entries.iter().filter_map(|entry| entry.once.as_ref()).map(|once| &*once.key).collect();
     let mut command = redis::cmd("EVALSHA");
     command.arg(script).arg(keys.len() + 1).arg(&*jobs.list).arg(keys);
-    let mut key = 1;
+    command.arg(jobs.entries.len());
     for entry in &jobs.entries {
-        match &entry.once {
-            Some(once) => {
-                key += 1;
-                let millis = once.for_.min(LONGEST).as_millis();
-                command.arg(key).arg(u64::try_from(millis).unwrap_or(u64::MAX).max(1));
-            }
-            None => {
-                command.arg(0).arg(0);
-            }
-        }
         command.arg(entry.value.as_ref());
+    }
+    for (place, entry) in jobs.entries.iter().enumerate() {
+        if let Some(once) = &entry.once {
+            let millis = once.for_.min(LONGEST).as_millis();
+            command.arg(place + 1).arg(u64::try_from(millis).unwrap_or(u64::MAX).max(1));
+        }
     }
     command
 }
