@@ -6,10 +6,14 @@ use rumqttc::{AsyncClient, Broker, Event, MqttOptions, PublishOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+/// Topic, payload, and the rest of its life in seconds, where it has an end.
+type Received = (String, Vec<u8>, Option<u32>);
+
 /// A connected machine.
 pub struct Machine {
     client: AsyncClient,
-    received: mpsc::Receiver<(String, Vec<u8>)>,
+    received: mpsc::Receiver<Received>,
+    expiry: Option<u32>,
     /// Ends when this is dropped.
     _events: JoinSet<()>,
 }
@@ -30,7 +34,8 @@ impl Machine {
             while let Ok(event) = events.poll().await {
                 if let Event::Incoming(Packet::Publish(publish)) = event {
                     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                    let _ = sender.try_send((topic, publish.payload.to_vec()));
+                    let expiry = publish.properties.and_then(|properties| properties.message_expiry_interval);
+                    let _ = sender.try_send((topic, publish.payload.to_vec(), expiry));
                 }
             }
         });
@@ -38,7 +43,7 @@ impl Machine {
             let subscribed = client.subscribe_tracked(filter, QoS::AtLeastOnce).await.expect("queued");
             subscribed.wait_async().await.expect("subscribed");
         }
-        Self { client, received, _events: tasks }
+        Self { client, received, expiry: None, _events: tasks }
     }
 
     /// Publishes at QoS 1 and waits for the broker's PUBACK.
@@ -64,8 +69,15 @@ impl Machine {
     /// After 30 seconds without one.
     pub async fn next(&mut self) -> (String, String) {
         let limit = std::time::Duration::from_secs(30);
-        let (topic, payload) =
+        let (topic, payload, expiry) =
             tokio::time::timeout(limit, self.received.recv()).await.expect("a message in time").expect("a connection");
+        self.expiry = expiry;
         (topic, String::from_utf8(payload).expect("UTF-8"))
+    }
+
+    /// The rest of the last message's life, in seconds, where it has an end [MQTT 5, 3.3.2.3.3].
+    #[must_use]
+    pub fn expiry(&self) -> Option<u32> {
+        self.expiry
     }
 }

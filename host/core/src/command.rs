@@ -2,9 +2,11 @@
 //! `payload` and nothing else changed.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::json::{self, JsonError};
@@ -19,8 +21,19 @@ pub struct Command {
     pub name: String,
     /// The back end's name for it; empty where it has none.
     pub message_id: String,
+    /// Until when it may be sent, where it says so itself.
+    pub expires: Option<Expires>,
     raw: Bytes,
     payload: Option<Range<usize>>,
+}
+
+/// Until when a command may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expires {
+    /// `expires_at`: RFC 3339, or seconds since 1970.
+    At(Timestamp),
+    /// `expires_in`: seconds, from when the gateway took it.
+    In(Duration),
 }
 
 /// Why an entry of the list is no command.
@@ -40,6 +53,16 @@ pub enum CommandError {
         /// Its JSON text, shortened.
         found: String,
     },
+    /// `expires_at` or `expires_in` says nothing.
+    #[error("`{field}` is {found}; it must be {expected}")]
+    Expires {
+        /// Its name.
+        field: &'static str,
+        /// Its JSON text, shortened.
+        found: String,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// It names no machine.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -51,10 +74,19 @@ struct Written<'a> {
     target: Option<&'a RawValue>,
     #[serde(borrow)]
     command: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     message_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
+}
+
+/// A payload of `null` is there: told from one that is left out, so that it is replaced and not written twice.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Command {
@@ -75,11 +107,16 @@ impl Command {
         topic::check_target(&target)?;
         let name = string("command", written.command)?;
         let message_id = string("message_id", written.message_id)?;
+        let expires = match (written.expires_at, written.expires_in) {
+            (Some(at), _) => Some(Expires::At(expires_at(at)?)),
+            (None, Some(seconds)) => Some(Expires::In(expires_in(seconds)?)),
+            (None, None) => None,
+        };
         let payload = written.payload.map(|value| {
             let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
             start..start + value.get().len()
         });
-        Ok(Self { target, name, message_id, payload, raw })
+        Ok(Self { target, name, message_id, expires, payload, raw })
     }
 
     /// The JSON text of its `payload`; empty where it has none.
@@ -126,6 +163,28 @@ fn string(field: &'static str, value: Option<&RawValue>) -> Result<String, Comma
         .map_err(|_| CommandError::NotAString { field, found: value.get().chars().take(64).collect() })
 }
 
+fn expires_at(value: &RawValue) -> Result<Timestamp, CommandError> {
+    let text = value.get();
+    let read = match serde_json::from_str::<&str>(text) {
+        Ok(text) => text.parse().ok(),
+        Err(_) => text.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()),
+    };
+    read.ok_or_else(|| CommandError::Expires {
+        field: "expires_at",
+        found: text.chars().take(64).collect(),
+        expected: "a time such as \"2026-04-14T09:00:00+08:00\", or seconds since 1970",
+    })
+}
+
+fn expires_in(value: &RawValue) -> Result<Duration, CommandError> {
+    let seconds = value.get().parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| CommandError::Expires {
+        field: "expires_in",
+        found: value.get().chars().take(64).collect(),
+        expected: "a number of seconds from 0",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +211,27 @@ mod tests {
         assert_eq!(without.payload(), "");
         assert_eq!(without.body(&Bytes::from_static(b"[]")).expect("JSON"), r#"{"target":"M-1","payload":[]}"#);
         assert!(without.body(&Bytes::from_static(b"[")).is_err());
+    }
+
+    #[test]
+    fn a_payload_of_null_is_replaced_and_not_written_twice() {
+        let command = parse(r#"{"target":"M-1","payload":null}"#).expect("a command");
+        assert_eq!(command.payload(), "null");
+        assert_eq!(command.body(&Bytes::from_static(b"[]")).expect("JSON"), r#"{"target":"M-1","payload":[]}"#);
+    }
+
+    #[test]
+    fn reads_until_when_it_may_be_sent() {
+        let expires = |text: &str| parse(&format!(r#"{{"target":"a",{text}}}"#)).expect("a command").expires;
+        let at = Some(Expires::At(Timestamp::from_second(1_776_128_400).expect("a time")));
+        assert_eq!(expires(r#""expires_at":"2026-04-14T09:00:00+08:00""#), at);
+        assert_eq!(expires(r#""expires_at":1776128400,"expires_in":5"#), at);
+        assert_eq!(expires(r#""expires_in":1.5"#), Some(Expires::In(Duration::from_millis(1500))));
+        assert_eq!(expires(r#""expires_in":null"#), None);
+        assert_eq!(expires(r#""x":1"#), None);
+        for wrong in [r#""expires_at":"soon""#, r#""expires_at":[]"#, r#""expires_in":"5""#, r#""expires_in":-1"#] {
+            refused(&format!(r#"{{"target":"a",{wrong}}}"#), "it must be a");
+        }
     }
 
     #[track_caller]

@@ -11,6 +11,18 @@ pub struct Keys {
     /// This instance's commands under way. What is moved in one atomic step must lie in one cluster slot, so the braces
     /// hold the list's whole key, prefix included (Redis cluster specification, "hash tags").
     pub processing: String,
+    /// Who may take commands: what stands before an instance's name.
+    pub leases: String,
+    /// How often an instance has started: what stands before its name.
+    pub starts: String,
+    /// The names of all instances.
+    pub instances: String,
+    /// Processing lists: what stands before an instance's name.
+    pub processings: String,
+    /// Commands that were sent: what stands before their `message_id`.
+    pub sent: String,
+    /// What became of commands, where it is wanted.
+    pub results: Option<String>,
     /// The list of dead letters.
     pub dead_letters: String,
 }
@@ -23,6 +35,12 @@ impl Keys {
         let outgoing = format!("{prefix}{}", queues.outgoing);
         Self {
             processing: format!("{{{outgoing}}}:processing:{instance}"),
+            leases: format!("{{{outgoing}}}:lease:"),
+            starts: format!("{{{outgoing}}}:starts:"),
+            instances: format!("{{{outgoing}}}:instances"),
+            processings: format!("{{{outgoing}}}:processing:"),
+            sent: format!("{{{outgoing}}}:sent:"),
+            results: queues.command_results.as_ref().map(|name| format!("{prefix}{name}")),
             dead_letters: format!("{prefix}{}", queues.dead_letters),
             outgoing,
             prefix,

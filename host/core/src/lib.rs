@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod fault;
 pub mod json;
 pub mod keys;
+pub mod lease;
 pub mod ledger;
 pub mod message;
 pub mod order;

@@ -1,106 +1,148 @@
-//! Commands move into this instance's processing list, as many as may be under way.
+//! Commands move into this instance's processing list, as many as may be under way, while it holds its lease.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
+use sluicegate_core::command::{Command, CommandError};
+use sluicegate_core::lease::Tenure;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::redis::connect::Link;
+use super::lease::Held;
+use crate::redis::connect::{Link, RedisFault};
 use crate::redis::pop::Popper;
+use crate::telemetry::clock;
+
+/// How often the processing list is looked at for what nobody is at work on: a move whose answer was lost, or one that Redis
+/// finished after its connection was gone.
+const LOOK: Duration = Duration::from_secs(7);
 
 /// A command that stands in the processing list.
 pub struct Taken {
     /// The entry.
     pub raw: Bytes,
+    /// What it says.
+    pub command: Result<Command, CommandError>,
+    /// Its `message_id` was sent already, or is being sent.
+    pub duplicate: bool,
+    /// The tenure that it was taken in: in another one it is not sent.
+    pub tenure: Tenure,
+    /// When it was taken.
+    pub at: (Instant, Timestamp),
     /// Its share of `commands.in_flight`.
     pub permit: OwnedSemaphorePermit,
+}
+
+impl Taken {
+    /// Its `message_id`; empty where it has none.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.command.as_ref().map_or("", |command| command.message_id.as_str())
+    }
 }
 
 /// The entries that this process is at work on; an entry may stand there more than once.
 ///
 /// The lock is held for a look-up only.
 #[derive(Debug, Default)]
-pub struct UnderWay(Mutex<HashMap<Bytes, usize>>);
+pub struct UnderWay(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    raw: HashMap<Bytes, usize>,
+    ids: HashSet<String>,
+}
 
 impl UnderWay {
-    fn all(&self) -> MutexGuard<'_, HashMap<Bytes, usize>> {
+    fn all(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, raw: &Bytes) {
-        *self.all().entry(raw.clone()).or_default() += 1;
+    /// False: another command with this id is under way.
+    fn add(&self, raw: &Bytes, id: &str) -> bool {
+        let mut all = self.all();
+        *all.raw.entry(raw.clone()).or_default() += 1;
+        id.is_empty() || all.ids.insert(id.to_owned())
     }
 
-    /// The entry left the processing list.
-    pub fn remove(&self, raw: &Bytes) {
+    /// This process is done with it.
+    pub fn remove(&self, taken: &Taken) {
         let mut all = self.all();
-        if let Some(count) = all.get_mut(raw) {
+        if let Some(count) = all.raw.get_mut(&taken.raw) {
             *count -= 1;
             if *count == 0 {
-                all.remove(raw);
+                all.raw.remove(&taken.raw);
             }
+        }
+        if !taken.duplicate {
+            all.ids.remove(taken.id());
         }
     }
 
-    /// Of what stands in the processing list, what nobody is at work on.
-    fn strangers(&self, standing: Vec<Bytes>) -> Vec<Bytes> {
-        let mut known = self.all().clone();
-        standing
-            .into_iter()
-            .filter(|raw| match known.get_mut(raw) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    false
-                }
-                _ => true,
-            })
-            .collect()
+    fn snapshot(&self) -> HashMap<Bytes, usize> {
+        self.all().raw.clone()
     }
 }
 
+/// Of what stands in the processing list, what nobody was at work on before it was looked at.
+fn strangers(mut known: HashMap<Bytes, usize>, standing: Vec<Bytes>) -> Vec<Bytes> {
+    standing
+        .into_iter()
+        .filter(|raw| match known.get_mut(raw) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        })
+        .collect()
+}
+
+/// What taking needs beside the connection.
+pub struct Tools {
+    /// To the worker.
+    pub work: mpsc::Sender<Taken>,
+    /// What is under way.
+    pub under_way: Arc<UnderWay>,
+    /// `commands.in_flight`
+    pub room: Arc<Semaphore>,
+    /// The lease.
+    pub held: Arc<Held>,
+    /// Whether ids are remembered (`commands.dedupe`).
+    pub dedupe: bool,
+}
+
 /// Takes commands until `stop`.
-pub async fn run(
-    mut popper: Popper,
-    mut link: Link,
-    work: mpsc::Sender<Taken>,
-    under_way: Arc<UnderWay>,
-    room: Arc<Semaphore>,
-    stop: CancellationToken,
-) {
+pub async fn run(mut popper: Popper, mut link: Link, tools: Tools, stop: CancellationToken) {
     let taking = async {
+        let mut looked: Option<(Tenure, Instant)> = None;
         loop {
-            let taken = if popper.is_connected() {
-                // One place at least before anything is moved: what is moved has a place.
-                let Ok(first) = room.clone().acquire_owned().await else { return };
-                popper.pop(room.available_permits() + 1).await.inspect(|_taken| {
-                    drop(first);
-                })
+            let tenure = tools.held.held().await;
+            let look = !popper.is_connected()
+                || looked.is_none_or(|(in_tenure, at)| in_tenure != tenure || at.elapsed() >= LOOK);
+            let taken = if look {
+                look_for_strangers(&mut popper, &tools).await.inspect(|_| looked = Some((tenure, Instant::now())))
             } else {
-                // A move whose answer was lost with the connection may have happened, as may have those before a restart.
-                popper.connect().await.map(|standing| {
-                    let standing = under_way.strangers(standing);
-                    if !standing.is_empty() {
-                        tracing::info!(
-                            commands = standing.len(),
-                            "commands stand in the processing list; they go first"
-                        );
-                    }
-                    standing
-                })
+                // One place at least before anything is moved: what is moved has a place.
+                let Ok(first) = tools.room.clone().acquire_owned().await else { return };
+                popper.pop(tools.room.available_permits() + 1).await.inspect(|_| drop(first))
             };
-            match taken {
-                Ok(taken) => {
-                    link.up();
-                    for raw in taken {
-                        let Ok(permit) = room.clone().acquire_owned().await else { return };
-                        under_way.add(&raw);
-                        if work.send(Taken { raw, permit }).await.is_err() {
-                            return;
-                        }
+            let handed = match taken {
+                // What a connection could not do, making it anew does not show: only an answer does.
+                Ok(taken) => hand_on(&mut popper, &tools, tenure, taken).await.inspect(|_| {
+                    if !look {
+                        link.up();
                     }
-                }
+                }),
+                Err(fault) => Err(fault),
+            };
+            match handed {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(fault) => tokio::time::sleep(link.down(&fault)).await,
             }
         }
@@ -112,6 +154,41 @@ pub async fn run(
     }
 }
 
+async fn look_for_strangers(popper: &mut Popper, tools: &Tools) -> Result<Vec<Bytes>, RedisFault> {
+    // Before the look: what is finished meanwhile is no stranger, and only this task adds.
+    let known = tools.under_way.snapshot();
+    let strangers = strangers(known, popper.standing().await?);
+    if !strangers.is_empty() {
+        tracing::info!(commands = strangers.len(), "commands stand in the processing list; they go first");
+    }
+    Ok(strangers)
+}
+
+/// Hands commands to the worker; false: it is gone.
+async fn hand_on(popper: &mut Popper, tools: &Tools, tenure: Tenure, taken: Vec<Bytes>) -> Result<bool, RedisFault> {
+    let parsed: Vec<_> = taken.into_iter().map(|raw| (raw.clone(), Command::parse(raw))).collect();
+    let id = |command: &Result<Command, CommandError>| {
+        command.as_ref().map_or_else(|_| String::new(), |command| command.message_id.clone())
+    };
+    let ids: Vec<String> = parsed.iter().map(|(_, command)| id(command)).collect();
+    let free = popper.claim(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let at = (Instant::now(), clock::now());
+    for ((raw, command), free) in parsed.into_iter().zip(free) {
+        let Ok(permit) = tools.room.clone().acquire_owned().await else { return Ok(false) };
+        let id = if tools.dedupe { id(&command) } else { String::new() };
+        let first = tools.under_way.add(&raw, &id);
+        let taken = Taken { raw, command, duplicate: tools.dedupe && !(first && free), tenure, at, permit };
+        if first && !free {
+            // Its id is not under way here: another instance sends it, or it was sent.
+            tools.under_way.all().ids.remove(taken.id());
+        }
+        if tools.work.send(taken).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,13 +197,11 @@ mod tests {
     fn only_what_nobody_is_at_work_on_is_taken_again() {
         let under_way = UnderWay::default();
         let entry = |text: &'static str| Bytes::from_static(text.as_bytes());
-        under_way.add(&entry("a"));
-        under_way.add(&entry("a"));
-        under_way.add(&entry("b"));
+        assert!(under_way.add(&entry("a"), "1"));
+        assert!(!under_way.add(&entry("a"), "1"), "the same id is under way");
+        assert!(under_way.add(&entry("b"), ""));
         let standing = vec![entry("a"), entry("a"), entry("a"), entry("b"), entry("c")];
-        assert_eq!(under_way.strangers(standing.clone()), [entry("a"), entry("c")]);
-        under_way.remove(&entry("a"));
-        under_way.remove(&entry("b"));
-        assert_eq!(under_way.strangers(standing), [entry("a"), entry("a"), entry("b"), entry("c")]);
+        assert_eq!(strangers(under_way.snapshot(), standing.clone()), [entry("a"), entry("c")]);
+        assert_eq!(strangers(HashMap::new(), standing.clone()), standing);
     }
 }

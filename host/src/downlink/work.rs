@@ -1,28 +1,34 @@
-//! Each command is parsed, validated in the sandbox and published; one machine's commands one after another. It runs on a
-//! thread of its own, since it runs guests.
+//! Each command is validated in the sandbox and published; one machine's commands one after another. It runs on a thread of its own,
+//! since it runs guests.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use sluicegate_core::command::Command;
+use sluicegate_core::backoff::Backoff;
+use sluicegate_core::command::{Command, Expires};
 use sluicegate_core::dead_letter::{DeadLetter, Kind};
 use sluicegate_core::message::{Failure, GuestCommand};
 use sluicegate_core::order::Lanes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::settle::{Outcome, Settled};
-use super::take::Taken;
+use super::lease::Held;
+use super::settle::{Outcome, Told};
+use super::take::{Taken, UnderWay};
 use crate::live::Current;
 use crate::mqtt::publish::{Answer, Publisher};
-use crate::redis::push::Push;
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
 use crate::uplink::letter::text_or_base64;
+
+/// Commands that wait for a subscriber beside `commands.in_flight`, so that machines that are away hold up no others.
+const WAITING: usize = 10_000;
 
 /// The thread that works commands.
 pub struct Worker {
@@ -38,9 +44,13 @@ pub struct Tools {
     /// To the broker.
     pub publisher: Publisher,
     /// To the settling.
-    pub settled: mpsc::Sender<Settled>,
-    /// The whole key of the dead letters.
-    pub dead_letters: Arc<str>,
+    pub told: mpsc::Sender<Told>,
+    /// The lease.
+    pub held: Arc<Held>,
+    /// What is under way.
+    pub under_way: Arc<UnderWay>,
+    /// The gateway ends: what is not sent yet is left where it stands.
+    pub stop: CancellationToken,
 }
 
 impl Worker {
@@ -55,8 +65,9 @@ impl Worker {
         let thread = std::thread::Builder::new().name("commands".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = run(taken, tools) => {}
+                    biased;
                     () = abandon.cancelled() => {}
+                    () = run(taken, tools) => {}
                 }
             });
             // Dropped without this message, the sender says that the thread panicked.
@@ -77,22 +88,19 @@ impl Worker {
     }
 }
 
-struct Parsed {
-    command: Command,
-    taken: Taken,
-}
-
 async fn run(mut taken: mpsc::Receiver<Taken>, tools: Tools) {
     let pool = Rc::new(Pool::new());
-    let mut machines: Lanes<String, Parsed> = Lanes::default();
+    let waiting = Arc::new(Semaphore::new(WAITING));
+    let mut machines: Lanes<String, Taken> = Lanes::default();
     let mut under_way = FuturesUnordered::new();
     let mut number = 0;
     let mut open = true;
+    let begin = |taken| work(pool.clone(), tools.clone(), waiting.clone(), taken);
     while open || !under_way.is_empty() {
         tokio::select! {
             Some(target) = under_way.next() => {
                 if let Some(next) = machines.leave(&target) {
-                    under_way.push(send(pool.clone(), tools.clone(), next));
+                    under_way.push(begin(next));
                 }
             }
             next = taken.recv(), if open => {
@@ -105,30 +113,72 @@ async fn run(mut taken: mpsc::Receiver<Taken>, tools: Tools) {
                     number = live.number;
                     pool.retain(|generation| live.serves(generation));
                 }
-                match Command::parse(taken.raw.clone()) {
-                    Ok(command) => {
-                        if let Some(first) = machines.enter(command.target.clone(), Parsed { command, taken }) {
-                            under_way.push(send(pool.clone(), tools.clone(), first));
-                        }
-                    }
-                    Err(error) => {
-                        let outcome = dead(&tools, &taken, "rejected", &error.to_string(), None);
-                        settle(&tools, taken, outcome).await;
-                    }
+                // What is no command has no machine, and waits for none.
+                let target = taken.command.as_ref().map_or_else(|_| String::new(), |command| command.target.clone());
+                if let Some(first) = machines.enter(target, taken) {
+                    under_way.push(begin(first));
                 }
             }
         }
     }
 }
 
-async fn send(pool: Rc<Pool>, tools: Tools, Parsed { command, taken }: Parsed) -> String {
-    let outcome = attempt(&pool, &tools, &command, &taken).await;
-    settle(&tools, taken, outcome).await;
-    command.target
+async fn work(pool: Rc<Pool>, tools: Tools, waiting: Arc<Semaphore>, mut taken: Taken) -> String {
+    let (target, outcome) = match taken.command.clone() {
+        Ok(_) if taken.duplicate => (None, Some(plain("duplicate", "a command with this message_id was sent already"))),
+        Ok(command) => {
+            let outcome = attempt(&pool, &tools, &waiting, &command, &mut taken).await;
+            (Some(command.target), outcome)
+        }
+        Err(error) => (None, Some(dead(&tools, &taken, None, "rejected", &error.to_string(), None))),
+    };
+    let target =
+        target.or_else(|| taken.command.as_ref().ok().map(|command| command.target.clone())).unwrap_or_default();
+    match outcome {
+        // The settling ends after this thread.
+        Some(outcome) => drop(tools.told.send(Told::Done(taken, outcome)).await),
+        // It stands in a processing list: this instance's, or that of whoever took it over.
+        None => tools.under_way.remove(&taken),
+    }
+    target
 }
 
-async fn attempt(pool: &Pool, tools: &Tools, command: &Command, taken: &Taken) -> Outcome {
+/// Until when a command may be sent.
+struct Deadline<'a> {
+    taken: &'a Taken,
+    expires: Expires,
+}
+
+impl Deadline<'_> {
+    /// The rest of its life; none: it is over.
+    fn rest(&self) -> Option<Duration> {
+        let rest = match self.expires {
+            Expires::In(life) => life.checked_sub(self.taken.at.0.elapsed()),
+            Expires::At(at) => Duration::try_from(at.duration_since(clock::now())).ok(),
+        };
+        rest.filter(|rest| !rest.is_zero())
+    }
+}
+
+/// What becomes of a command; none: it is no more this process's.
+async fn attempt(
+    pool: &Pool,
+    tools: &Tools,
+    waiting: &Arc<Semaphore>,
+    command: &Command,
+    taken: &mut Taken,
+) -> Option<Outcome> {
     let live = tools.current.load_full();
+    let settings = &live.settings.commands;
+    let expires = command.expires.unwrap_or(Expires::In(settings.expiry));
+    let late = |taken: &Taken| Deadline { taken, expires }.rest().is_none();
+    let expired = |taken: &Taken| {
+        Some(dead(tools, taken, Some(command), "expired", "its life was over before it could be sent", None))
+    };
+    if late(taken) {
+        return expired(taken);
+    }
+    let failed = |taken: &Taken, reason: &str, by| Some(dead(tools, taken, Some(command), "failed", reason, by));
     let payload = match &live.validator {
         None => command.payload(),
         Some(validator) => {
@@ -141,53 +191,108 @@ async fn attempt(pool: &Pool, tools: &Tools, command: &Command, taken: &Taken) -
             let by = Some((validator.name(), validator.version()));
             match pool.validate(validator, &guest).await {
                 Ok(Ok(payload)) => payload,
-                Ok(Err(Failure::Reject(reason))) => return dead(tools, taken, "rejected", &reason, by),
-                Ok(Err(Failure::Retry(reason))) => return dead(tools, taken, "failed", &reason, by),
-                Err(fault) => return dead(tools, taken, "failed", &format!("the plugin {fault}"), by),
+                Ok(Err(Failure::Reject(reason))) => {
+                    return Some(dead(tools, taken, Some(command), "rejected", &reason, by));
+                }
+                Ok(Err(Failure::Retry(reason))) => return failed(taken, &reason, by),
+                Err(fault) => return failed(taken, &format!("the plugin {fault}"), by),
             }
         }
     };
     let body = match command.body(&payload) {
         Ok(body) => body,
-        Err(error) => return dead(tools, taken, "failed", &format!("the validator's payload is {error}"), None),
+        Err(error) => return failed(taken, &format!("the validator's payload is {error}"), None),
     };
-    let topic = live.settings.commands.topic.fill(&command.target);
+    let topic = settings.topic.fill(&command.target);
+    let began = Instant::now();
+    let mut backoff = Backoff::for_messages();
+    let mut noted = false;
     loop {
-        match tools.publisher.publish(topic.clone(), body.clone()).await {
-            Answer::Delivered => return Outcome { name: "sent", dead: None },
-            Answer::NoSubscriber => return Outcome { name: "no_subscriber", dead: None },
-            Answer::Refused(reason) => return dead(tools, taken, "failed", &reason, None),
-            // The broker lost the session: it may or may not have the message, so it is sent again (at least once). This
-            // happens once a connection, and connections have a back-off of their own.
-            Answer::Unknown => {}
+        let Some(rest) = (Deadline { taken, expires }).rest() else {
+            // Without the lease it is not this process's to judge.
+            if tools.held.tenure() != Some(taken.tenure) {
+                return None;
+            }
+            return if noted { no_subscriber(tools, taken, command) } else { expired(taken) };
+        };
+        // Whoever is paused past its lease finds here that the commands are another's.
+        let ready = async { tools.publisher.connected().await && tools.held.held().await == taken.tenure };
+        tokio::select! {
+            // What is not sent when the gateway ends stands in the processing list.
+            () = tools.stop.cancelled() => return None,
+            ready = timeout(rest, ready) => match ready {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(_) => continue,
+            },
+        }
+        let Some(rest) = (Deadline { taken, expires }).rest() else { continue };
+        if tools.held.tenure() != Some(taken.tenure) {
+            continue;
+        }
+        let life = u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).max(1);
+        match tools.publisher.publish(topic.clone(), body.clone(), life).await {
+            Answer::Delivered => return Some(Outcome { status: "sent", reason: None, dead: None }),
+            Answer::Refused(reason) => return failed(taken, &reason, None),
+            Answer::Gone => return None,
+            Answer::NoSubscriber => {
+                if began.elapsed() >= settings.wait_for_subscriber {
+                    return no_subscriber(tools, taken, command);
+                }
+                if !std::mem::replace(&mut noted, true) {
+                    let outcome = plain("waiting", "nobody is subscribed to the machine's topic; trying again");
+                    let note = Told::Note(command.target.clone(), command.message_id.clone(), outcome);
+                    let _ = tools.told.send(note).await;
+                    if let Ok(permit) = waiting.clone().try_acquire_owned() {
+                        taken.permit = permit;
+                    }
+                }
+            }
+            // It may or may not have the message, so it is sent again (at least once), as long as it lives.
+            Answer::Busy(_) | Answer::Unknown => {}
+        }
+        tokio::select! {
+            () = tools.stop.cancelled() => return None,
+            () = sleep(backoff.next(clock::chance()).min(rest)) => {}
         }
     }
 }
 
-async fn settle(tools: &Tools, taken: Taken, outcome: Outcome) {
-    // The settling ends after this thread.
-    let _ = tools.settled.send(Settled { taken, outcome }).await;
+fn no_subscriber(tools: &Tools, taken: &Taken, command: &Command) -> Option<Outcome> {
+    let reason = "nobody was subscribed to the machine's topic (commands.wait_for_subscriber)";
+    Some(dead(tools, taken, Some(command), "no-subscriber", reason, None))
 }
 
-fn dead(tools: &Tools, taken: &Taken, name: &'static str, reason: &str, by: Option<(&str, &str)>) -> Outcome {
+fn plain(status: &'static str, reason: &str) -> Outcome {
+    Outcome { status, reason: Some(reason.to_owned()), dead: None }
+}
+
+fn dead(
+    tools: &Tools,
+    taken: &Taken,
+    command: Option<&Command>,
+    status: &'static str,
+    reason: &str,
+    by: Option<(&str, &str)>,
+) -> Outcome {
     let (payload, payload_base64) = text_or_base64(&taken.raw);
-    let zone = tools.current.load().settings.gateway.time_zone;
+    let live = tools.current.load();
+    let topic = command.map(|command| live.settings.commands.topic.fill(&command.target));
     let letter = DeadLetter {
         kind: Kind::Command,
         reason,
         route: None,
-        topic: None,
-        serial_no: None,
+        topic: topic.as_deref(),
+        serial_no: command.map(|command| command.target.as_str()),
         plugin: by.map(|(plugin, _)| plugin),
         plugin_version: by.map(|(_, version)| version),
         attempts: u32::from(by.is_some()),
-        received_at: &clock::rfc3339(clock::now(), zone),
+        received_at: &clock::rfc3339(taken.at.1, live.zone()),
         payload,
         payload_base64,
     };
     // The reason may quote the payload, which is never logged above `debug`.
-    tracing::info!(outcome = name, "a command goes to the dead letters");
+    tracing::info!(outcome = status, "a command goes to the dead letters");
     tracing::debug!(reason, "why a command goes to the dead letters");
-    let push = Push { key: tools.dead_letters.clone(), value: letter.to_json().into() };
-    Outcome { name, dead: Some(push) }
+    Outcome { status, reason: Some(reason.to_owned()), dead: Some(letter.to_json().into()) }
 }

@@ -12,13 +12,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::{Gateway, GatewayError};
-use crate::downlink::{settle, take, work};
+use crate::downlink::{lease, settle, take, work};
 use crate::embedded;
 use crate::live::Current;
 use crate::mqtt::consume::{Consumer, Settled, Subscription};
 use crate::mqtt::publish;
+use crate::redis::claim::Claims;
 use crate::redis::connect::{Connector, Link};
 use crate::redis::jobs::JobPusher;
+use crate::redis::lease::Leases;
 use crate::redis::pop::Popper;
 use crate::redis::push::Pusher;
 use crate::sandbox::Pool;
@@ -32,7 +34,7 @@ use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
 /// What ends last, since others need it to come to their end.
-pub(super) const LAST: [&str; 3] = ["the downlink connection", "the embedded servers", "the monitor"];
+pub(super) const LAST: [&str; 4] = ["the downlink connection", "the embedded servers", "the lease", "the monitor"];
 /// Threads that run guests. Messages are spread over them by serial number, so the number is no setting: two keep two
 /// cores busy, and more guests than cores only take turns.
 const MAX_LANES: usize = 8;
@@ -174,34 +176,47 @@ impl Gateway {
         current: &Current,
         embedded: Embedded,
     ) -> Result<(), GatewayError> {
-        let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
+        let Store { keys, connector, .. } = Store::new(settings, embedded)?;
         let in_flight = settings.commands.in_flight;
 
         let (publisher, connection) = publish::prepare(&settings.mqtt, embedded.mqtt, in_flight, self.board.clone())?;
         let last = self.last.clone();
         self.spawn("the downlink connection", connection.run(last));
 
+        let instance = &settings.gateway.instance;
+        let held = Arc::new(lease::Held::default());
+        let leases = Leases::new(connector.clone(), keys.clone(), instance);
+        let keep = lease::run(leases, held.clone(), self.board.clone(), self.last.clone());
+        self.spawn("the lease", keep);
+
         // Each holds all commands that may be under way, so nobody ever waits for room.
         let (to_work, taken) = mpsc::channel(in_flight);
-        let (to_settle, settled) = mpsc::channel(in_flight);
+        let (to_settle, told) = mpsc::channel(in_flight);
         let under_way = Arc::new(take::UnderWay::default());
+        let dedupe = if connector.has_scripts() { settings.commands.dedupe } else { Duration::ZERO };
+        let claims = || Claims::new(&keys, instance, dedupe);
 
-        let pusher = Pusher::new(connector.clone(), dead_letters.clone(), settings.queues.dead_letters_max);
+        let pusher = Pusher::new(connector.clone(), keys.clone(), settings.queues.dead_letters_max);
         let link = Link::new(self.board.clone(), "command results");
         let abandon = self.abandon.clone();
-        let settle = settle::run(settled, pusher, link, keys.processing.clone(), under_way.clone(), abandon);
-        self.spawn("the settling of commands", settle);
+        let zone = settings.gateway.time_zone;
+        let tools = settle::Tools { under_way: under_way.clone(), claims: claims(), zone };
+        self.spawn("the settling of commands", settle::run(told, pusher, link, tools, abandon));
 
-        let tools = work::Tools { current: current.clone(), publisher, settled: to_settle, dead_letters };
+        let (current, held_too) = (current.clone(), held.clone());
+        let stop = self.stop.clone();
+        let tools =
+            work::Tools { current, publisher, told: to_settle, held: held_too, under_way: under_way.clone(), stop };
         let worker = work::Worker::spawn(taken, tools, self.abandon.clone())
             .map_err(|source| GatewayError::System { what: "thread", source })?;
         self.spawn_fallible("the worker of commands", worker.join());
 
-        let popper = Popper::new(connector, keys.outgoing, keys.processing);
+        let popper = Popper::new(connector, keys.outgoing.clone(), keys.processing.clone(), claims());
         let link = Link::new(self.board.clone(), "commands");
         let room = Arc::new(Semaphore::new(in_flight));
+        let tools = take::Tools { work: to_work, under_way, room, held, dedupe: !dedupe.is_zero() };
         let stop = self.stop.clone();
-        self.spawn("the taking of commands", take::run(popper, link, to_work, under_way, room, stop));
+        self.spawn("the taking of commands", take::run(popper, link, tools, stop));
         Ok(())
     }
 
@@ -213,7 +228,7 @@ impl Gateway {
         current: &Current,
         spool: &Spool,
     ) -> Result<(), GatewayError> {
-        let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
+        let Store { keys, connector, .. } = Store::new(settings, embedded)?;
         let mut lists: Vec<(String, String)> = settings
             .routes
             .iter()
@@ -225,7 +240,7 @@ impl Gateway {
             .collect();
         lists.sort();
         lists.dedup();
-        let mut pusher = Pusher::new(connector, dead_letters, settings.queues.dead_letters_max);
+        let mut pusher = Pusher::new(connector, keys, settings.queues.dead_letters_max);
         let (board, stop, current) = (self.board.clone(), self.stop.clone(), current.clone());
         let (spool, max_bytes) = (spool.watch(), settings.spool.max_size.0);
         let looking = look(board.clone(), current, spool, max_bytes);

@@ -88,6 +88,7 @@ impl From<redis::RedisError> for RedisFault {
 #[derive(Clone)]
 pub struct Connector {
     client: Client,
+    scripts: bool,
 }
 
 impl Connector {
@@ -123,7 +124,13 @@ impl Connector {
         let info = address.into_connection_info().map_err(wrong)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_redis_settings(server).set_tcp_settings(tcp)).map_err(wrong)?;
-        Ok(Self { client })
+        Ok(Self { client, scripts: settings.url != RedisUrl::Embedded })
+    }
+
+    /// Whether the server runs scripts. The one in this process does not: it has one user, so nothing there is to be one step.
+    #[must_use]
+    pub fn has_scripts(&self) -> bool {
+        self.scripts
     }
 
     /// One connection, whose commands time out.

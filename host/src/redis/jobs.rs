@@ -158,7 +158,8 @@ impl JobPusher {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for jobs in jobs {
-            pipeline.add_command(command(jobs, self.script.get_hash()));
+            let script = self.connector.has_scripts().then(|| self.script.get_hash());
+            pipeline.add_command(command(jobs, script));
         }
         let values: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
         let mut answers = Vec::with_capacity(jobs.len());
@@ -232,15 +233,16 @@ fn length(value: Value) -> u64 {
 }
 
 /// One command for one list.
-fn command(jobs: &Jobs<'_>, script: &str) -> Cmd {
-    if jobs.entries.iter().all(|entry| entry.once.is_none()) {
+fn command(jobs: &Jobs<'_>, script: Option<&str>) -> Cmd {
+    let keyed = jobs.entries.iter().any(|entry| entry.once.is_some());
+    let Some(script) = script.filter(|_| keyed) else {
         let mut command = redis::cmd("RPUSH");
         command.arg(&*jobs.list);
         for entry in &jobs.entries {
             command.arg(entry.value.as_ref());
         }
         return command;
-    }
+    };
     let keys: Vec<&str> = jobs.entries.iter().filter_map(|entry| entry.once.as_ref()).map(|once| &*once.key).collect();
     let mut command = redis::cmd("EVALSHA");
     command.arg(script).arg(keys.len() + 1).arg(&*jobs.list).arg(keys);

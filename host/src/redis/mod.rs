@@ -4,8 +4,12 @@
 //! - [`jobs`]: jobs and dead letters, many in one round trip, each list with an answer of its own.
 //! - [`push`]: what became of commands, and the lengths of lists.
 //! - [`pop`]: commands, moved into this instance's processing list.
+//! - [`claim`]: a `message_id` is sent once.
+//! - [`lease`]: who may send the commands of a processing list.
 
+pub mod claim;
 pub mod connect;
 pub mod jobs;
+pub mod lease;
 pub mod pop;
 pub mod push;

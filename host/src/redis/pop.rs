@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 
+use super::claim::Claims;
 use super::connect::{Connector, RedisFault};
 
 /// How long one blocking move may wait in the server.
@@ -20,34 +21,58 @@ pub struct Popper {
     connection: Option<MultiplexedConnection>,
     outgoing: String,
     processing: String,
+    claims: Claims,
     ask: usize,
 }
 
 impl Popper {
     /// From `outgoing` into `processing`: whole keys, which lie in one cluster slot.
     #[must_use]
-    pub fn new(connector: Connector, outgoing: String, processing: String) -> Self {
-        Self { connector, connection: None, outgoing, processing, ask: 0 }
+    pub fn new(connector: Connector, outgoing: String, processing: String, claims: Claims) -> Self {
+        Self { connector, connection: None, outgoing, processing, claims, ask: 0 }
     }
 
-    /// Whether there is a connection. A move whose answer was lost with one may have happened, so after a new one is made
-    /// [`Self::processing`] is to be read.
+    /// Whether there is a connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
 
-    /// Makes the connection and reads what stands in the processing list, oldest first.
+    /// What stands in the processing list, oldest first. Makes the connection, where there is none.
     ///
     /// # Errors
     /// [`RedisFault::Unavailable`].
-    pub async fn connect(&mut self) -> Result<Vec<Bytes>, RedisFault> {
-        let mut connection = self.connector.connect_for_blocking().await?;
+    pub async fn standing(&mut self) -> Result<Vec<Bytes>, RedisFault> {
+        if self.connection.is_none() {
+            self.connection = Some(self.connector.connect_for_blocking().await?);
+        }
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
         let mut command = redis::cmd("LRANGE");
         command.arg(&self.processing).arg(0).arg(-1);
-        let standing = within(command.query_async::<Vec<Vec<u8>>>(&mut connection)).await?;
-        self.connection = Some(connection);
-        Ok(standing.into_iter().map(Bytes::from).collect())
+        let standing = within(command.query_async::<Vec<Vec<u8>>>(connection)).await;
+        Ok(self.keep(standing)?.into_iter().map(Bytes::from).collect())
+    }
+
+    /// Whether each `message_id` is to be sent, or was sent already; empty ones are always to be sent.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    pub async fn claim(&mut self, ids: &[&str]) -> Result<Vec<bool>, RedisFault> {
+        let mut free = vec![true; ids.len()];
+        let named: Vec<usize> = (0..ids.len()).filter(|index| !ids[*index].is_empty()).collect();
+        if named.is_empty() || !self.claims.are_kept() {
+            return Ok(free);
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(RedisFault::Unavailable("no connection".to_owned()));
+        };
+        let wanted: Vec<&str> = named.iter().map(|index| ids[*index]).collect();
+        let claimed = tokio::time::timeout(SILENCE, self.claims.claim(connection, &wanted)).await;
+        let claimed = claimed.unwrap_or_else(|_| Err(silent()));
+        for (index, claimed) in named.into_iter().zip(self.keep(claimed)?) {
+            free[index] = claimed;
+        }
+        Ok(free)
     }
 
     /// Moves up to `room` commands, oldest first; waits a few seconds for the first one. None may have come.
@@ -59,10 +84,7 @@ impl Popper {
     /// Dropped, commands may have been moved that nobody was told of: they stand in the processing list.
     pub async fn pop(&mut self, room: usize) -> Result<Vec<Bytes>, RedisFault> {
         let result = self.try_pop(room).await;
-        if result.is_err() {
-            self.connection = None;
-        }
-        result
+        self.keep(result)
     }
 
     async fn try_pop(&mut self, room: usize) -> Result<Vec<Bytes>, RedisFault> {
@@ -87,11 +109,22 @@ impl Popper {
         self.ask = if moved.is_some() { 4 } else { 0 };
         Ok(moved.map(Bytes::from).into_iter().collect())
     }
+
+    fn keep<T>(&mut self, result: Result<T, RedisFault>) -> Result<T, RedisFault> {
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
 }
 
 async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RedisFault> {
     match tokio::time::timeout(SILENCE, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(RedisFault::Unavailable(format!("no answer within {SILENCE:?}"))),
+        Err(_) => Err(silent()),
     }
+}
+
+fn silent() -> RedisFault {
+    RedisFault::Unavailable(format!("no answer within {SILENCE:?}"))
 }

@@ -57,7 +57,7 @@ async fn what_is_wrong_is_a_dead_letter_with_the_reason_and_never_sent() {
     let _gateway = Gateway::start(broker.port, redis.port).await;
     let mut machine = Machine::connect(broker.port, "watcher", Some("machine/#")).await;
     let command = |target: &str, name: &str, payload: &str| {
-        format!(r#"{{"target":"{target}","command":"{name}","payload":{payload},"message_id":"1"}}"#)
+        format!(r#"{{"target":"{target}","command":"{name}","payload":{payload},"message_id":"{target} {name}"}}"#)
     };
     let wrong = [
         ("not json".to_owned(), "not JSON"),

@@ -2,9 +2,11 @@
 
 mod command_line;
 mod commands;
+mod delivery;
 mod embedded;
 mod faults;
 mod handlers;
+mod leases;
 mod order;
 mod plugins;
 mod retries;

@@ -8,6 +8,11 @@ pub(super) fn check(settings: &Settings) -> Vec<SettingsError> {
     let mut errors = Vec::new();
     let mut wrong = |key: String, message: String| errors.push(SettingsError { place: None, key, message });
     let queues = &settings.queues;
+    if let Some(results) = &queues.command_results
+        && [&queues.incoming, &queues.outgoing, &queues.dead_letters].contains(&results)
+    {
+        wrong("queues.command_results".to_owned(), "must be a list of its own".to_owned());
+    }
     for (index, route) in settings.routes.iter().enumerate() {
         let at = |key: &str| format!("routes[{index}].{key}");
         if route.queue == queues.outgoing {

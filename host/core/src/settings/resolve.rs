@@ -334,11 +334,13 @@ impl Resolver<'_> {
         let outgoing = self.word(entries, "queues", "outgoing", "queues", 256);
         let dead_letters = self.word(entries, "queues", "dead_letters", "queues", 256);
         let dead_letters_max = self.integer(entries, "queues", "dead_letters_max", "queues");
+        let command_results = self.word(entries, "queues", "command_results", "queues", 256);
         let incoming_max = self.integer(entries, "queues", "incoming_max", "queues");
         let queues = Queues {
             incoming: incoming?,
             outgoing: outgoing?,
             dead_letters: dead_letters?,
+            command_results,
             incoming_max: incoming_max.filter(|most| *most > 0),
             dead_letters_max: dead_letters_max?,
         };

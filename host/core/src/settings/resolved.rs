@@ -155,6 +155,8 @@ pub struct Queues {
     pub incoming: String,
     /// Commands from the back end.
     pub outgoing: String,
+    /// What became of commands, where it is wanted.
+    pub command_results: Option<String>,
     /// What no attempt could process.
     pub dead_letters: String,
     /// Entries of a list of jobs beyond which the spool keeps what comes; none: it is always pushed.
@@ -273,13 +275,13 @@ pub struct Commands {
     pub topic: TopicTemplate,
     /// The plugin that checks them; none: only the host's own checks.
     pub validator: Option<String>,
-    /// Of a command that names none itself; no effect yet.
+    /// Of a command that names none itself, from when it is taken.
     pub expiry: Duration,
     /// Sent and not yet confirmed.
     pub in_flight: usize,
-    /// No effect yet.
+    /// While no one listens on its machine's topic.
     pub wait_for_subscriber: Duration,
-    /// No effect yet.
+    /// How long a `message_id` that was sent is remembered.
     pub dedupe: Duration,
 }
 

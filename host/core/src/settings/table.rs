@@ -176,6 +176,13 @@ pub const KEYS: &[Key] = &[
     key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts."),
     key("queues", "incoming", Text, Some("mqtt_incoming_jobs"), "The list of jobs."),
     key("queues", "outgoing", Text, Some("mqtt_outgoing_commands"), "The list of commands."),
+    key(
+        "queues",
+        "command_results",
+        Text,
+        None,
+        "A list that gets what became of each command; none: nobody is told. The newest 100,000 are kept.",
+    ),
     key("queues", "dead_letters", Text, Some("mqtt_dead_letters"), "The list of what no attempt could process."),
     key(
         "queues",
@@ -249,25 +256,28 @@ pub const KEYS: &[Key] = &[
         "Where commands are published; holds `{target}` once.",
     ),
     key("commands", "validator", Text, None, "The plugin that checks them."),
-    key("commands", "expiry", Duration(SECOND, 365 * DAY), Some("60s"), "Of a command that names none itself.")
-        .without_effect(),
+    key(
+        "commands",
+        "expiry",
+        Duration(SECOND, 365 * DAY),
+        Some("60s"),
+        "Of a command that names none itself, from when the gateway takes it.",
+    ),
     key("commands", "in_flight", Integer(1, 10_000), Some("1000"), "Commands sent and not yet confirmed."),
     key(
         "commands",
         "wait_for_subscriber",
         Duration(0, DAY),
         Some("30s"),
-        "While no one listens on the machine's topic.",
-    )
-    .without_effect(),
+        "How long a command is tried while no one listens on its machine's topic.",
+    ),
     key(
         "commands",
         "dedupe",
         Duration(0, 365 * DAY),
         Some("1h"),
-        "A `message_id` seen within this time is not sent again.",
-    )
-    .without_effect(),
+        "A `message_id` that was sent within this time is not sent again; 0: it always is.",
+    ),
     key("admin", "listen", Address, Some("127.0.0.1:9090"), "/healthz /readyz /metrics /api/status"),
 ];
 

@@ -256,8 +256,10 @@ fn a_secret_from_a_file_is_never_shown() {
 
 #[test]
 fn keys_without_effect_are_named() {
-    let resolved = read_with(Some("[commands]\nexpiry = \"5s\"\n"), &[]).expect("good");
-    assert_eq!(resolved.without_effect, ["commands.expiry"]);
+    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nstate = true\n";
+    let text = format!("{text}[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = []\n");
+    let resolved = read_with(Some(&text), &[]).expect("good");
+    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.state"]);
 }
 
 /// What is made from the table is committed as it is made.

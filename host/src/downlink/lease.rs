@@ -1,0 +1,114 @@
+//! Keeps this instance's lease, and takes over what stands in the processing lists of instances whose lease ran out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sluicegate_core::lease::{Answer, Lease, RENEW, Tenure};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::redis::lease::Leases;
+use crate::telemetry::board::Board;
+use crate::telemetry::clock;
+
+/// How soon a renewal that got no answer is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long giving the lease back may take.
+const RELEASE: Duration = Duration::from_secs(1);
+const SUPERSEDED: &str = "another process has this instance's name";
+
+/// The lease as this process sees it. The lock is held for a look only.
+#[derive(Debug, Default)]
+pub struct Held {
+    lease: Mutex<Lease>,
+    changed: Notify,
+}
+
+impl Held {
+    /// The tenure in force; none: nothing may be taken or sent.
+    #[must_use]
+    pub fn tenure(&self) -> Option<Tenure> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).tenure(clock::uptime())
+    }
+
+    /// Waits until there is one.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn held(&self) -> Tenure {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(tenure) = self.tenure() {
+                return tenure;
+            }
+            changed.await;
+        }
+    }
+
+    /// True: a newer process of the same name has it.
+    fn answered(&self, answer: Answer, asked: Duration) -> bool {
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.answered(answer, asked);
+        let superseded = lease.is_superseded();
+        drop(lease);
+        self.changed.notify_waiters();
+        superseded
+    }
+}
+
+/// Renews until `last`, then gives the lease back; or until a newer process has it: this one then takes and sends no command any more.
+pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: CancellationToken) {
+    let keeping = async {
+        let mut said = false;
+        loop {
+            let asked = clock::uptime();
+            let delay = match leases.renew().await {
+                Ok(answer) => {
+                    said = false;
+                    if answer == Answer::Lapsed {
+                        tracing::warn!(
+                            "the lease of this instance had run out; commands that were taken over are not sent"
+                        );
+                    }
+                    if held.answered(answer, asked) {
+                        return;
+                    }
+                    take_over(&mut leases).await;
+                    RENEW
+                }
+                Err(fault) => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!(%fault, "the lease of this instance is not renewed; trying again");
+                    }
+                    AGAIN
+                }
+            };
+            tokio::time::sleep(delay).await;
+        }
+    };
+    tokio::select! {
+        () = last.cancelled() => {
+            // Where Redis is away it runs out by itself.
+            let _ = tokio::time::timeout(RELEASE, leases.release()).await;
+        }
+        () = keeping => {
+            let text = "a newer process has this instance's name (gateway.instance): it takes and sends the commands, this one does not";
+            tracing::error!("{text}");
+            board.alarm(SUPERSEDED, Some(text));
+            last.cancelled().await;
+        }
+    }
+}
+
+async fn take_over(leases: &mut Leases) {
+    match leases.take_over().await {
+        Ok(taken) => {
+            for (instance, commands) in taken {
+                tracing::warn!(instance, commands, "took over the commands of an instance whose lease ran out");
+            }
+        }
+        Err(fault) => tracing::debug!(%fault, "cannot look for instances whose lease ran out"),
+    }
+}

@@ -1,0 +1,104 @@
+//! Claims: a `message_id` is sent once, by whichever instance claims it first. A claim names the instance until the command is
+//! sent; one of an instance without a lease counts for nothing, since its command was not sent, or not known to be.
+
+use std::time::Duration;
+
+use redis::Script;
+use redis::aio::MultiplexedConnection;
+use sha2::{Digest as _, Sha256};
+use sluicegate_core::keys::Keys;
+
+use super::connect::RedisFault;
+
+/// What a claim says once the command was sent.
+pub(super) const SENT: &str = "!sent";
+/// The longest `message_id` that stands in a key as it is.
+const MAX_ID: usize = 128;
+
+/// For each id: 1 it is to be sent, 0 it was or is being sent. KEYS: one for each id; ARGV: instance, life in ms, what stands
+/// before the names of leases (those lie in the slot of the keys).
+const CLAIM: &str = r"
+local free = {}
+for i = 1, #KEYS do
+  local by = redis.call('GET', KEYS[i])
+  if by and by ~= ARGV[1] and (by == '!sent' or redis.call('EXISTS', ARGV[3] .. by) == 1) then
+    free[i] = 0
+  else
+    redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
+    free[i] = 1
+  end
+end
+return free
+";
+
+/// Claims ids.
+#[derive(Debug)]
+pub struct Claims {
+    script: Script,
+    leases: String,
+    sent: String,
+    instance: String,
+    /// How long an id is remembered; zero: not at all.
+    for_: Duration,
+}
+
+impl Claims {
+    /// For an instance.
+    #[must_use]
+    pub fn new(keys: &Keys, instance: &str, for_: Duration) -> Self {
+        Self {
+            script: Script::new(CLAIM),
+            leases: keys.leases.clone(),
+            sent: keys.sent.clone(),
+            instance: instance.to_owned(),
+            for_,
+        }
+    }
+
+    /// Whether ids are remembered at all.
+    #[must_use]
+    pub fn are_kept(&self) -> bool {
+        !self.for_.is_zero()
+    }
+
+    /// The key of an id, and how long it is remembered in milliseconds.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<(String, u64)> {
+        if id.is_empty() || self.for_.is_zero() {
+            return None;
+        }
+        let millis = u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX);
+        Some((sent_key(&self.sent, id), millis))
+    }
+
+    /// Claims ids: for each whether it is to be sent.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`]: some may be claimed; claimed again they are this instance's.
+    pub(super) async fn claim(
+        &self,
+        connection: &mut MultiplexedConnection,
+        ids: &[&str],
+    ) -> Result<Vec<bool>, RedisFault> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.script.arg(&self.instance);
+        call.arg(u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX)).arg(&self.leases);
+        for id in ids {
+            call.key(sent_key(&self.sent, id));
+        }
+        let free: Vec<i64> = call.invoke_async(connection).await?;
+        Ok(free.into_iter().map(|free| free == 1).collect())
+    }
+}
+
+/// A long id stands there as its digest: a key is no place for text of any length.
+fn sent_key(before: &str, id: &str) -> String {
+    if id.len() <= MAX_ID {
+        return format!("{before}{id}");
+    }
+    let digest = Sha256::digest(id.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{before}sha256-{hex}")
+}

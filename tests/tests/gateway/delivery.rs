@@ -1,0 +1,133 @@
+//! What becomes of a command: sent in time, once, and told; or not sent, and told.
+
+use serde_json::Value;
+use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+
+const COMMANDS: &str = "mqtt_outgoing_commands";
+const PROCESSING: &str = "{mqtt_outgoing_commands}:processing:gateway-1";
+const RESULTS: &str = "command_results";
+const DEAD: &str = "mqtt_dead_letters";
+
+async fn start(broker: &Broker, redis: &RedisServer, commands: &str) -> Gateway {
+    let more =
+        format!("[queues]\ncommand_results = \"{RESULTS}\"\n[commands]\nwait_for_subscriber = \"1s\"\n{commands}");
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &more));
+    gateway.run().await;
+    gateway
+}
+
+fn command(target: &str, id: &str, more: &str) -> String {
+    format!(r#"{{"target":"{target}","command":"reboot","payload":[],"message_id":"{id}"{more}}}"#)
+}
+
+async fn emptied(redis: &RedisServer) {
+    eventually("the processing list is empty", async || redis.list(PROCESSING).await.is_empty().then_some(())).await;
+}
+
+fn json(entries: &[String]) -> Vec<Value> {
+    entries.iter().map(|entry| serde_json::from_str(entry).expect("JSON")).collect()
+}
+
+/// (message_id, status), in the order in which they were told.
+async fn told(redis: &RedisServer, count: usize) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    json(&redis.list_of(RESULTS, count).await)
+        .iter()
+        .map(|result| (text(&result["message_id"]), text(&result["status"])))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_command_past_its_expiry_is_never_sent_and_the_rest_of_its_life_goes_to_the_broker() {
+    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "expiry = \"2s\"\n").await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let past = command("M-1", "past", r#","expires_at":"2020-01-01T00:00:00Z""#);
+    let now = command("M-1", "now", r#","expires_in":600"#);
+    redis.push(COMMANDS, &[past, now.clone()]).await;
+    assert_eq!(machine.next().await.1, now, "verbatim, and the first one is not sent");
+    assert!(machine.expiry().is_some_and(|seconds| (590..=600).contains(&seconds)), "{:?}", machine.expiry());
+    // One that expires while the broker is away.
+    broker.stop();
+    gateway.says("mqtt-commands: ").await;
+    redis.push(COMMANDS, &[command("M-1", "late", ""), command("M-1", "kept", r#","expires_in":600"#)]).await;
+    eventually("it is expired", async || {
+        let dead = json(&redis.list(DEAD).await);
+        (dead.iter().filter(|letter| letter["reason"].as_str().is_some_and(|why| why.contains("life"))).count() == 2)
+            .then_some(())
+    })
+    .await;
+    broker.restart().await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    assert!(machine.next().await.1.contains(r#""kept""#), "the late one is not sent");
+    emptied(&redis).await;
+    let told = told(&redis, 4).await;
+    for (id, status) in [("past", "expired"), ("now", "sent"), ("late", "expired"), ("kept", "sent")] {
+        assert!(told.contains(&(id.to_owned(), status.to_owned())), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn while_nobody_listens_a_command_waits_and_others_go_on() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "").await;
+    let mut here = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    redis.push(COMMANDS, &[command("away", "1", ""), command("M-1", "2", "")]).await;
+    assert!(here.next().await.1.contains(r#""2""#));
+    eventually("it waits", async || {
+        let results = redis.list(RESULTS).await;
+        results.iter().any(|result| result.contains("waiting")).then_some(())
+    })
+    .await;
+    let mut comes = Machine::connect(broker.port, "away", Some("machine/away/command")).await;
+    assert!(comes.next().await.1.contains(r#""1""#));
+    drop(comes);
+    redis.push(COMMANDS, &[command("nobody", "3", "")]).await;
+    let letter = json(&redis.list_of(DEAD, 1).await).remove(0);
+    assert!(letter["reason"].as_str().is_some_and(|why| why.contains("nobody was subscribed")), "{letter}");
+    assert_eq!((&letter["serial_no"], &letter["topic"]), (&"nobody".into(), &"machine/nobody/command".into()));
+    emptied(&redis).await;
+    let told = told(&redis, 5).await;
+    let of = |id: &str| -> Vec<&str> {
+        told.iter().filter(|(other, _)| other == id).map(|(_, status)| status.as_str()).collect()
+    };
+    assert_eq!(of("1"), ["waiting", "sent"]);
+    assert_eq!(of("3"), ["waiting", "no-subscriber"]);
+    let metrics = gateway.text("/metrics").await.expect("metrics");
+    assert!(metrics.contains("sluicegate_downlink_commands_total{outcome=\"no-subscriber\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_message_id_is_sent_once_over_restarts_and_flushed_scripts() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut gateway = start(&broker, &redis, "").await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let long = "é".repeat(128);
+    redis.push(COMMANDS, &[command("M-1", "1", ""), command("M-1", "1", ""), command("M-1", &long, "")]).await;
+    assert!(machine.next().await.1.contains(r#""1""#));
+    assert!(machine.next().await.1.contains("éé"));
+    emptied(&redis).await;
+    redis.command("SCRIPT FLUSH").await;
+    redis.push(COMMANDS, &[command("M-1", "1", ""), command("M-1", &long, "")]).await;
+    emptied(&redis).await;
+    gateway.kill();
+    gateway.run().await;
+    redis.push(COMMANDS, &[command("M-1", "1", ""), command("M-1", "2", "")]).await;
+    assert!(machine.next().await.1.contains(r#""2""#), "no other was sent twice");
+    emptied(&redis).await;
+    let told = told(&redis, 7).await;
+    assert_eq!(told.iter().filter(|(_, status)| status == "duplicate").count(), 4, "{told:?}");
+    assert_eq!(told.iter().filter(|(_, status)| status == "sent").count(), 3, "{told:?}");
+}
+
+#[tokio::test]
+async fn a_rejected_message_id_may_come_again_mended() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = start(&broker, &redis, "").await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    redis.push(COMMANDS, &[command("M-1", "1", "").replace("reboot", "format")]).await;
+    redis.list_of(DEAD, 1).await;
+    emptied(&redis).await;
+    redis.push(COMMANDS, &[command("M-1", "1", "")]).await;
+    assert!(machine.next().await.1.contains("reboot"));
+}
