@@ -185,7 +185,7 @@ impl RedisServer {
         let mut connection = self.connect().await;
         let mut words = line.split(' ');
         let mut command = redis::cmd(words.next().expect("a word"));
-        words.for_each(|word| drop(command.arg(word)));
+        command.arg(words.collect::<Vec<_>>());
         command.exec_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"));
     }
 

@@ -84,7 +84,7 @@ pub struct Sink {
 
 enum Event {
     Taken(usize),
-    Pushed(JobPusher, Answers),
+    Pushed(Box<JobPusher>, Answers),
     Slow,
     Due,
     Abandoned,
@@ -134,7 +134,7 @@ impl Sink {
             let event = tokio::select! {
                 biased;
                 () = abandon.cancelled() => Event::Abandoned,
-                (pusher, answers) = finished(&mut pushing) => Event::Pushed(pusher, answers),
+                (pusher, answers) = finished(&mut pushing) => Event::Pushed(Box::new(pusher), answers),
                 () = at(slow) => Event::Slow,
                 count = items.recv_many(&mut taken, MAX_MESSAGES), if take => Event::Taken(count),
                 () = at(due) => Event::Due,
@@ -149,7 +149,7 @@ impl Sink {
                     self.take(taken.drain(..)).await;
                 }
                 Event::Pushed(pusher, answers) => {
-                    (pushing, idle) = (None, Some(pusher));
+                    (pushing, idle) = (None, Some(*pusher));
                     self.on_pushed(answers).await;
                 }
                 Event::Slow => self.on_slow().await,
