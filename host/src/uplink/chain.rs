@@ -26,7 +26,7 @@ pub enum Made {
 /// Which handler, and why.
 #[derive(Debug)]
 pub struct Failed {
-    /// The plugin's name.
+    /// The plugin's name; empty where the route has no handler.
     pub plugin: String,
     /// Its version.
     pub version: String,
@@ -47,7 +47,7 @@ pub enum Reason {
     #[error("the plugin {0}")]
     Fault(#[from] Fault),
     /// The answer is none that the gateway may pass on.
-    #[error("the plugin's job is {0}")]
+    #[error("the job is {0}")]
     NotJson(#[from] json::JsonError),
     /// The idempotency key is empty or too long.
     #[error("the plugin's idempotency key has {0} bytes; it must be 1 to {MAX_KEY_BYTES}")]
@@ -123,8 +123,12 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
         jobs = next;
     }
     match (jobs.iter().find_map(unfit), chain.last()) {
+        (None, _) => Made::Jobs(jobs),
         (Some(reason), Some(last)) => Made::Failed(failed(last, reason)),
-        _ => Made::Jobs(jobs),
+        // A route without handlers: what came is not fit for an envelope.
+        (Some(reason), None) => {
+            Made::Failed(Failed { plugin: String::new(), version: String::new(), reason })
+        }
     }
 }
 

@@ -34,14 +34,15 @@ impl Letter<'_> {
     #[must_use]
     pub fn job(&self, route: Option<&str>) -> Job {
         let (payload, payload_base64) = text_or_base64(self.payload);
+        let by = self.failed.filter(|failed| !failed.plugin.is_empty());
         let letter = DeadLetter {
             kind: Kind::Message,
             reason: self.reason,
             route: self.route,
             topic: Some(self.topic),
             serial_no: self.serial_no,
-            plugin: self.failed.map(|failed| failed.plugin.as_str()),
-            plugin_version: self.failed.map(|failed| failed.version.as_str()),
+            plugin: by.map(|failed| failed.plugin.as_str()),
+            plugin_version: by.map(|failed| failed.version.as_str()),
             attempts: self.attempts,
             received_at: self.received_at,
             payload,

@@ -142,3 +142,17 @@ async fn the_dead_letters_are_capped() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_route_without_handlers_passes_json_on_and_nothing_else() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let routes = "[[routes]]\nname = \"command-ack\"\ntopic = \"machine/{serial_no}/command/ack\"\nhandlers = []\n";
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, routes));
+    gateway.run().await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    machine.publish("machine/M-1/command/ack", "not json").await;
+    machine.publish("machine/M-1/command/ack", r#"{"message_id":"1"}"#).await;
+    gateway.counts(&[("pushed", 1), ("dead", 1)]).await;
+    let job = redis.list(JOBS).await.remove(0);
+    assert!(job.starts_with(r#"{"type":"command-ack","serial_no":"M-1","payload":{"message_id":"1"},"#), "{job}");
+}
