@@ -68,6 +68,8 @@ pub struct Gateway {
     environment: Vec<(String, String)>,
     /// A folder of its own that is a disk of its own, and its size.
     disk: Option<(String, String)>,
+    /// Arguments of `strace`, which runs it.
+    strace: Option<Vec<String>>,
 }
 
 impl Gateway {
@@ -83,7 +85,7 @@ impl Gateway {
             fs::write(folder.path().join("plugins").join(format!("{name}.wasm")), component(name)).expect("copied");
         }
         fs::write(folder.path().join("sluicegate.toml"), settings).expect("settings written");
-        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new(), disk: None }
+        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new(), disk: None, strace: None }
     }
 
     /// The built-in plugins and routes, on these servers.
@@ -127,6 +129,18 @@ impl Gateway {
         self
     }
 
+    /// Under `strace` with these arguments, from the next start on; what it saw stands in the file `trace`.
+    #[must_use]
+    pub fn traced(mut self, arguments: &[&str]) -> Self {
+        self.strace = Some(arguments.iter().map(|argument| (*argument).to_owned()).collect());
+        self
+    }
+
+    /// No more under `strace`, from the next start on.
+    pub fn untraced(&mut self) {
+        self.strace = None;
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -145,10 +159,15 @@ impl Gateway {
     /// Where it does not start.
     pub async fn spawn(&mut self) {
         let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
-        let mut command = match &self.disk {
-            None => Command::new(binary()),
+        let mut command = match (&self.disk, &self.strace) {
+            (None, None) => Command::new(binary()),
+            (_, Some(arguments)) => {
+                let mut command = Command::new("strace");
+                command.args(["-f", "-qq", "-o", "trace"]).args(arguments).arg(binary());
+                command
+            }
             // A mount of its own, which nobody else sees and which needs no rights.
-            Some((folder, size)) => {
+            (Some((folder, size)), None) => {
                 fs::create_dir_all(self.folder.path().join(folder)).expect("a folder");
                 let mount = format!("mount -t tmpfs -o size={size} tmpfs {folder} && exec \"$0\" \"$@\"");
                 let mut command = Command::new("unshare");

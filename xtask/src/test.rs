@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use crate::shell::{self, Package};
 use crate::{compose, plugins, tidy};
 
-/// What the integration tests start for real.
-const SERVERS: [Package; 4] = [
+/// What the integration tests start for real, and what shows them the system's calls.
+const SERVERS: [Package; 5] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
     Package { name: "redis-server", provides: "/usr/bin/redis-server" },
     Package { name: "redis-tools", provides: "/usr/bin/redis-cli" },
+    Package { name: "strace", provides: "/usr/bin/strace" },
 ];
 
 pub(crate) fn check(root: &Path) -> Result<()> {

@@ -126,9 +126,7 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
         (None, _) => Made::Jobs(jobs),
         (Some(reason), Some(last)) => Made::Failed(failed(last, reason)),
         // A route without handlers: what came is not fit for an envelope.
-        (Some(reason), None) => {
-            Made::Failed(Failed { plugin: String::new(), version: String::new(), reason })
-        }
+        (Some(reason), None) => Made::Failed(Failed { plugin: String::new(), version: String::new(), reason }),
     }
 }
 

@@ -12,3 +12,4 @@ mod plugins;
 mod retries;
 mod spool;
 mod status;
+mod sync;
