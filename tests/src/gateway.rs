@@ -1,6 +1,7 @@
 //! The gateway, as a person would start it.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -70,6 +71,8 @@ pub struct Gateway {
     disk: Option<(String, String)>,
     /// Arguments of `strace`, which runs it.
     strace: Option<Vec<String>>,
+    /// The child is `strace`, in a process group of its own: killed alone, it would leave the gateway behind.
+    group: bool,
 }
 
 impl Gateway {
@@ -85,7 +88,16 @@ impl Gateway {
             fs::write(folder.path().join("plugins").join(format!("{name}.wasm")), component(name)).expect("copied");
         }
         fs::write(folder.path().join("sluicegate.toml"), settings).expect("settings written");
-        Self { folder, child: None, admin: 0, settings: true, environment: Vec::new(), disk: None, strace: None }
+        Self {
+            folder,
+            child: None,
+            admin: 0,
+            settings: true,
+            environment: Vec::new(),
+            disk: None,
+            strace: None,
+            group: false,
+        }
     }
 
     /// The built-in plugins and routes, on these servers.
@@ -176,6 +188,10 @@ impl Gateway {
             }
         };
         command.arg("run").current_dir(self.folder.path()).env("RUST_LOG", "info").env("NO_COLOR", "1");
+        self.group = self.strace.is_some();
+        if self.group {
+            command.process_group(0);
+        }
         if self.settings {
             command.args(["--config", "sluicegate.toml"]);
         }
@@ -308,6 +324,10 @@ impl Gateway {
 
     /// Ends it at once (kill -9).
     pub fn kill(&mut self) {
+        if let Some(child) = self.child.as_ref().filter(|_| self.group) {
+            // Of a group whose processes are gone there is nothing to kill.
+            drop(Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]).stderr(Stdio::null()).status());
+        }
         end(&mut self.child);
     }
 }
@@ -317,6 +337,6 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}\nits status:\n{}", self.log(), self.status_now());
         }
-        end(&mut self.child);
+        self.kill();
     }
 }

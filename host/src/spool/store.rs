@@ -186,6 +186,22 @@ impl Store {
         Ok(())
     }
 
+    /// Appends as many of the first records as there is room for, and says why not all. A batch may be larger than the whole
+    /// spool: as one it would never fit.
+    ///
+    /// # Errors
+    /// As [`Store::append`], where there is no room for the first one.
+    pub(super) fn append_first(&mut self, records: &[&Record]) -> Result<(usize, Option<SpoolError>), SpoolError> {
+        let (mut count, mut reason) = (records.len(), None);
+        loop {
+            match self.append(&records[..count]) {
+                Ok(()) => return Ok((count, reason)),
+                Err(error) if error.may_pass() && count > 1 => (count, reason) = (count / 2, Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn write(&mut self, records: &[&Record], written: &mut Vec<(Line, Slot)>) -> Result<(), SpoolError> {
         let mut out = Vec::new();
         let mut staged: Vec<(Line, Slot)> = Vec::new();

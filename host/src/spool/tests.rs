@@ -251,3 +251,25 @@ async fn many_at_once_are_answered_after_their_sync_and_found_again() {
     assert_eq!(waiting, [Waiting { line: machine("1"), highest: 499, routes: vec![(Some("r".into()), 400)] }]);
     assert_eq!(recovered.records, 400);
 }
+
+#[test]
+fn a_batch_that_is_larger_than_the_whole_spool_goes_part_by_part_in_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let line = machine("m");
+    let records: Vec<Record> = (1..=400).map(|number| record(&line, number, 8_000)).collect();
+    let mut rest: Vec<&Record> = records.iter().collect();
+    assert!(matches!(store.append(&rest), Err(SpoolError::Full(_))), "all or none");
+    assert_eq!(numbers(&mut store, &line), []);
+    let mut seen = Vec::new();
+    while !rest.is_empty() {
+        let (count, reason) = store.append_first(&rest).expect("an empty spool has room for one");
+        assert_eq!(reason.is_some(), count < rest.len(), "what did not fit has a reason");
+        rest.drain(..count);
+        let there = numbers(&mut store, &line);
+        assert_eq!(there.len(), count);
+        store.done(&line, &there);
+        seen.extend(there);
+    }
+    assert_eq!(seen, (1..=400).collect::<Vec<u64>>());
+}

@@ -21,9 +21,17 @@ const TOGETHER: usize = 256;
 const LOOK: Duration = Duration::from_millis(200);
 
 enum Request {
-    Append { records: Vec<Record>, answer: oneshot::Sender<Result<(), SpoolError>> },
+    Append(Append),
     Read { line: Line, behind: Option<u64>, records: usize, bytes: usize, answer: oneshot::Sender<Vec<Record>> },
     Done { line: Line, numbers: Vec<u64> },
+}
+
+struct Append {
+    records: Vec<Record>,
+    /// The first ones may be written where there is no room for all.
+    partly: bool,
+    /// How many of the first are on the disk.
+    answer: oneshot::Sender<Result<usize, SpoolError>>,
 }
 
 /// What the thread tells without being asked.
@@ -79,8 +87,25 @@ impl Spool {
     /// # Cancel safety
     /// Dropped, they may be written all the same.
     pub async fn append(&self, records: Vec<Record>) -> Result<(), SpoolError> {
+        self.request(records, false).await.map(drop)
+    }
+
+    /// Writes as many of the first records as there is room for, and waits until the disk has them. Gives back how many: one
+    /// at least, where there are any.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: none of them is in the spool.
+    ///
+    /// # Cancel safety
+    /// Dropped, they may be written all the same.
+    pub async fn append_first(&self, records: Vec<Record>) -> Result<usize, SpoolError> {
+        self.request(records, true).await
+    }
+
+    async fn request(&self, records: Vec<Record>, partly: bool) -> Result<usize, SpoolError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Append { records, answer }).await.map_err(|_| SpoolError::Closed)?;
+        let append = Request::Append(Append { records, partly, answer });
+        self.requests.send(append).await.map_err(|_| SpoolError::Closed)?;
         answered.await.unwrap_or(Err(SpoolError::Closed))
     }
 
@@ -146,7 +171,7 @@ fn run(mut store: Store, mut requests: mpsc::Receiver<Request>, shown: &Mutex<Sh
         // What is done first, since it makes room; then all appends with one sync; then what asks for records.
         while let Some(request) = next {
             match request {
-                Request::Append { records, answer } => appends.push((records, answer)),
+                Request::Append(append) => appends.push(append),
                 Request::Read { line, behind, records, bytes, answer } => {
                     reads.push((line, behind, records, bytes, answer));
                 }
@@ -173,37 +198,40 @@ fn run(mut store: Store, mut requests: mpsc::Receiver<Request>, shown: &Mutex<Sh
     Ok(())
 }
 
-type Append = (Vec<Record>, oneshot::Sender<Result<(), SpoolError>>);
-
 /// Appends all with one sync; where that is too much, one after another. Gives back what became of it, where something was
 /// to be appended.
 fn append(store: &mut Store, appends: Vec<Append>, shown: &Mutex<Shown>) -> Result<Option<Option<String>>, SpoolError> {
     if appends.is_empty() {
         return Ok(None);
     }
-    let all: Vec<&Record> = appends.iter().flat_map(|(records, _)| records).collect();
+    let all: Vec<&Record> = appends.iter().flat_map(|append| &append.records).collect();
     let together = store.append(&all);
     let mut refused = None;
     match together {
         Ok(()) => {
-            for (_, answer) in appends {
-                drop(answer.send(Ok(())));
+            for Append { records, answer, .. } in appends {
+                drop(answer.send(Ok(records.len())));
             }
         }
         Err(error @ SpoolError::Disk { .. }) => return Err(error),
         Err(_) => {
-            for (records, answer) in appends {
-                let result = store.append(&records.iter().collect::<Vec<_>>());
+            for Append { records, partly, answer } in appends {
+                let records: Vec<&Record> = records.iter().collect();
+                let result = if partly {
+                    store.append_first(&records)
+                } else {
+                    store.append(&records).map(|()| (records.len(), None))
+                };
                 match &result {
                     Err(SpoolError::Disk { what, folder, source }) => {
                         // The answer is dropped: nobody is told that it is in the spool.
                         let source = io::Error::new(source.kind(), source.to_string());
                         return Err(SpoolError::Disk { what, folder: folder.clone(), source });
                     }
-                    Err(error) => refused = Some(error.to_string()),
-                    Ok(()) => {}
+                    Err(error) | Ok((_, Some(error))) => refused = Some(error.to_string()),
+                    Ok((_, None)) => {}
                 }
-                drop(answer.send(result));
+                drop(answer.send(result.map(|(count, _)| count)));
             }
         }
     }

@@ -163,7 +163,7 @@ struct Machines {
     due: FuturesUnordered<LocalBoxFuture<'static, Line>>,
     /// What is to be parked while others are being written.
     to_park: Vec<(Record, Open)>,
-    writing: Option<LocalBoxFuture<'static, Vec<(Line, u64)>>>,
+    writing: Option<LocalBoxFuture<'static, Written>>,
     /// Nothing more comes: what is parked stays so.
     closing: bool,
     /// Of the snapshot that the warm instances are of.
@@ -173,8 +173,17 @@ struct Machines {
 enum Event {
     Ended(Option<Arc<str>>, Ended),
     Due(Line),
-    Written(Vec<(Line, u64)>),
+    Written(Written),
     Taken(usize),
+}
+
+/// What became of a write.
+#[derive(Default)]
+struct Written {
+    /// On the disk.
+    records: Vec<(Line, u64)>,
+    /// There was no room for these yet.
+    rest: Vec<(Record, Open)>,
 }
 
 impl Machines {
@@ -331,14 +340,16 @@ impl Machines {
     /// One write at a time: so what arrived first is on the disk first, and many are written together.
     fn write(&mut self) {
         if self.writing.is_none() && !self.to_park.is_empty() {
-            let (records, messages) = std::mem::take(&mut self.to_park).into_iter().unzip();
-            self.writing = Some(park(self.tools.acks.clone(), records, messages).boxed_local());
+            let messages = std::mem::take(&mut self.to_park);
+            self.writing = Some(park(self.tools.acks.clone(), messages).boxed_local());
         }
     }
 
-    fn on_written(&mut self, written: Vec<(Line, u64)>) {
+    fn on_written(&mut self, mut written: Written) {
         self.writing = None;
-        for (line, number) in written {
+        written.rest.append(&mut self.to_park);
+        self.to_park = written.rest;
+        for (line, number) in written.records {
             if self.parking.written(&line, number) {
                 self.enter(machine(&line), Task::Turn(line));
             }
@@ -347,23 +358,30 @@ impl Machines {
     }
 }
 
-/// Writes until the disk has them; then they are acknowledged. While the spool is full they wait here, in memory, which is
-/// bounded by `mqtt.in_flight_bytes`.
-async fn park(acks: Acks, records: Vec<Record>, messages: Vec<Open>) -> Vec<(Line, u64)> {
+/// Writes until the disk has at least the first; then what it has is acknowledged. While the spool is full they wait here, in
+/// memory, which is bounded by `mqtt.in_flight_bytes`. What is written does not wait for the rest: its turn comes, and that
+/// is what makes room.
+async fn park(acks: Acks, mut messages: Vec<(Record, Open)>) -> Written {
     let mut backoff = Backoff::for_servers();
-    while let Err(error) = acks.spool.append(records.clone()).await {
-        if !error.may_pass() {
-            messages.into_iter().for_each(Open::give_back);
-            return Vec::new();
+    let count = loop {
+        match acks.spool.append_first(messages.iter().map(|(record, _)| record.clone()).collect()).await {
+            Ok(count) => break count,
+            Err(error) if error.may_pass() => tokio::time::sleep(backoff.next(clock::chance())).await,
+            // The disk failed: the gateway ends, and the broker has them still.
+            Err(_) => {
+                messages.into_iter().for_each(|(_, open)| open.give_back());
+                return Written::default();
+            }
         }
-        tokio::time::sleep(backoff.next(clock::chance())).await;
-    }
-    metrics::parked(messages.len());
+    };
+    let rest = messages.split_off(count);
+    metrics::parked(count);
+    let (records, messages): (Vec<Record>, Vec<Open>) = messages.into_iter().unzip();
     acks.spooled(messages).await;
-    records.into_iter().map(|record| (record.line, record.number)).collect()
+    Written { records: records.into_iter().map(|record| (record.line, record.number)).collect(), rest }
 }
 
-async fn written(writing: &mut Option<LocalBoxFuture<'static, Vec<(Line, u64)>>>) -> Option<Vec<(Line, u64)>> {
+async fn written(writing: &mut Option<LocalBoxFuture<'static, Written>>) -> Option<Written> {
     match writing {
         Some(writing) => Some(writing.await),
         None => None,

@@ -342,7 +342,7 @@ impl Sink {
         }
     }
 
-    /// Puts messages on the disk, behind those that wait for it already.
+    /// Puts messages on the disk, behind those that wait for it already; what there is no room for waits on.
     async fn spool(&mut self, mut messages: Vec<Waiting>) {
         if messages.is_empty() && self.stuck.is_empty() {
             return;
@@ -350,9 +350,13 @@ impl Sink {
         let mut all = std::mem::take(&mut self.stuck);
         all.append(&mut messages);
         let records = all.iter().map(|waiting| waiting.record.clone()).collect();
-        match self.acks.spool.append(records).await {
-            Ok(()) => {
+        match self.acks.spool.append_first(records).await {
+            Ok(count) => {
                 self.stuck_backoff.reset();
+                self.stuck = all.split_off(count);
+                if !self.stuck.is_empty() {
+                    self.stuck_until = Instant::now() + self.stuck_backoff.next(clock::chance());
+                }
                 let superseded = self.lists.newest(&all);
                 self.acks.spooled(all.into_iter().map(|waiting| waiting.open)).await;
                 for (target, numbers, route) in superseded {

@@ -194,10 +194,19 @@ async fn with_dedupe_nothing_is_doubled_over_kill_9_of_gateway_and_redis() {
 
 #[tokio::test]
 async fn a_full_spool_stops_acknowledging_and_nothing_is_lost() {
+    fills_its_spool("1MiB").await;
+}
+
+#[tokio::test]
+async fn what_waits_in_memory_for_a_full_spool_may_be_more_than_the_whole_spool() {
+    fills_its_spool("2MiB").await;
+}
+
+async fn fills_its_spool(in_flight_bytes: &str) {
     let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let more = "[spool]\nmax_size = \"1MiB\"\n";
-    let settings =
-        Gateway::settings(broker.port, redis.port, more).replace("[redis]", "in_flight_bytes = \"1MiB\"\n[redis]");
+    let settings = Gateway::settings(broker.port, redis.port, more)
+        .replace("[redis]", &format!("in_flight_bytes = \"{in_flight_bytes}\"\n[redis]"));
     let mut gateway = Gateway::with(&settings);
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
