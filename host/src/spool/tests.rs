@@ -260,7 +260,7 @@ fn a_batch_that_is_larger_than_the_whole_spool_goes_part_by_part_in_order() {
     let records: Vec<Record> = (1..=400).map(|number| record(&line, number, 8_000)).collect();
     let mut rest: Vec<&Record> = records.iter().collect();
     assert!(matches!(store.append(&rest), Err(SpoolError::Full(_))), "all or none");
-    assert_eq!(numbers(&mut store, &line), []);
+    assert!(numbers(&mut store, &line).is_empty());
     let mut seen = Vec::new();
     while !rest.is_empty() {
         let (count, reason) = store.append_first(&rest).expect("an empty spool has room for one");
