@@ -20,8 +20,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("settings", &[]),
     ("live", &["sandbox", "telemetry"]),
     ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry"]),
-    // A dead letter is written alike on both ways.
-    ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "uplink"]),
+    ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry"]),
     ("registry", &["sandbox", "telemetry"]),
     ("admin", &["telemetry"]),
     (

@@ -18,7 +18,7 @@ use crate::registry::{self, load};
 use crate::sandbox::{Generation, Pool, Sandbox};
 use crate::telemetry::clock;
 use crate::uplink::chain::{self, Watch};
-use crate::uplink::letter::text_or_base64;
+use sluicegate_core::dead_letter::text_or_base64;
 
 /// The longest message that is read from standard input.
 const MAX_INPUT: u64 = 64 << 20;

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::command::{Command, Expires};
-use sluicegate_core::dead_letter::{DeadLetter, Kind};
+use sluicegate_core::dead_letter::{DeadLetter, Kind, text_or_base64};
 use sluicegate_core::message::{Failure, GuestCommand};
 use sluicegate_core::order::Lanes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -25,7 +25,6 @@ use crate::live::Current;
 use crate::mqtt::publish::{Answer, Publisher};
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
-use crate::uplink::letter::text_or_base64;
 
 /// Commands that wait for a subscriber beside `commands.in_flight`, so that machines that are away hold up no others.
 const WAITING: usize = 10_000;
@@ -280,16 +279,18 @@ fn dead(
     let topic = command.map(|command| live.settings.commands.topic.fill(&command.target));
     let letter = DeadLetter {
         kind: Kind::Command,
-        reason,
+        reason: reason.into(),
         route: None,
-        topic: topic.as_deref(),
-        serial_no: command.map(|command| command.target.as_str()),
-        plugin: by.map(|(plugin, _)| plugin),
-        plugin_version: by.map(|(_, version)| version),
+        topic: topic.map(Into::into),
+        serial_no: command.map(|command| command.target.as_str().into()),
+        plugin: by.map(|(plugin, _)| plugin.into()),
+        plugin_version: by.map(|(_, version)| version.into()),
         attempts: u32::from(by.is_some()),
-        received_at: &clock::rfc3339(taken.at.1, live.zone()),
-        payload,
-        payload_base64,
+        received_at: clock::rfc3339(taken.at.1, live.zone()).into(),
+        dead_at: Some(clock::rfc3339(clock::now(), live.zone()).into()),
+        properties: Vec::new(),
+        payload: payload.map(Into::into),
+        payload_base64: payload_base64.map(Into::into),
     };
     // The reason may quote the payload, which is never logged above `debug`.
     tracing::info!(outcome = status, "a command goes to the dead letters");

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -154,17 +155,18 @@ impl Gateway {
         let consumer = Consumer::new(&settings.mqtt, embedded.mqtt, subscriptions, settled, self.board.clone())?;
 
         let mut lanes = Vec::new();
+        let numbers = Arc::new(AtomicU64::new(last));
         for (number, parked) in parked.into_iter().enumerate() {
             let (to_lane, work) = mpsc::channel(LANE_ROOM);
             let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
-            let resumed = consumer.resumed();
-            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed };
+            let (resumed, numbers) = (consumer.resumed(), numbers.clone());
+            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers };
             let lane = Lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());
             lanes.push(to_lane);
         }
-        let intake = Intake::new(current.clone(), Lanes(lanes), acks, room, last);
+        let intake = Intake::new(current.clone(), Lanes(lanes), acks, room);
         let stop = self.stop.clone();
         self.spawn("the uplink connection", consumer.run(intake, stop));
         Ok(())

@@ -5,11 +5,13 @@
 //! - [`push`]: what became of commands, and the lengths of lists.
 //! - [`pop`]: commands, moved into this instance's processing list.
 //! - [`claim`]: a `message_id` is sent once.
+//! - [`letters`]: the dead letters, for whoever looks at them.
 //! - [`lease`]: who may send the commands of a processing list.
 
 pub mod claim;
 pub mod connect;
 pub mod jobs;
 pub mod lease;
+pub mod letters;
 pub mod pop;
 pub mod push;

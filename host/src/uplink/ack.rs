@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluicegate_core::spooled::Line;
 use sluicegate_core::ticket::{Outcome, Ticket};
+use tokio::sync::oneshot;
 
 use super::room::Share;
 use crate::mqtt::consume::Settled;
@@ -23,6 +24,17 @@ pub enum Origin {
         /// Its number there.
         number: u64,
     },
+    /// A dead letter that is handled again: whoever sent it is told once its outcome is durable. Dropped untold, it stays a letter.
+    Replayed(oneshot::Sender<Replayed>),
+}
+
+/// What became of a dead letter that was handled again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// Its outcome is durable.
+    Settled(Outcome),
+    /// It is on the disk; its outcome is still to come.
+    Spooled,
 }
 
 /// A message in memory that is not settled yet.
@@ -52,6 +64,13 @@ impl Open {
         Self { origin: Some(Origin::Parked { line, number }), route, tally, _share: share }
     }
 
+    /// A dead letter that is handled again.
+    #[must_use]
+    pub fn replayed(told: oneshot::Sender<Replayed>, route: usize, tally: Arc<Tally>, share: Share) -> Self {
+        tally.received(route);
+        Self { origin: Some(Origin::Replayed(told)), route, tally, _share: share }
+    }
+
     /// Its route's place in the tally.
     #[must_use]
     pub fn route(&self) -> usize {
@@ -67,7 +86,7 @@ impl Open {
         }
     }
 
-    /// It is left to where it came from: the broker sends it again, or it stays parked.
+    /// It is left to where it came from: the broker sends it again, or it stays parked, or a dead letter.
     pub fn give_back(mut self) {
         match self.origin.take() {
             Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
@@ -89,6 +108,7 @@ impl Drop for Open {
                 );
             }
             Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
+            Some(Origin::Replayed(_)) => self.tally.returned(self.route),
             None => {}
         }
     }
@@ -113,18 +133,20 @@ impl Acks {
 
     /// These outcomes are durable.
     pub async fn settle(&self, messages: impl IntoIterator<Item = (Open, Outcome)>) {
+        let messages = messages.into_iter().map(|(open, outcome)| (open, (outcome, Replayed::Settled(outcome))));
         self.tell(messages, |tally, route, outcome| tally.settled(route, outcome)).await;
     }
 
     /// These are on the disk, and their outcome is still to come.
     pub async fn spooled(&self, messages: impl IntoIterator<Item = Open>) {
-        self.tell(messages.into_iter().map(|open| (open, ())), |tally, route, ()| tally.spooled(route)).await;
+        let messages = messages.into_iter().map(|open| (open, ((), Replayed::Spooled)));
+        self.tell(messages, |tally, route, ()| tally.spooled(route)).await;
     }
 
-    async fn tell<T>(&self, messages: impl IntoIterator<Item = (Open, T)>, count: impl Fn(&Tally, usize, T)) {
+    async fn tell<T>(&self, messages: impl Iterator<Item = (Open, (T, Replayed))>, count: impl Fn(&Tally, usize, T)) {
         let mut tickets = Vec::new();
         let mut parked: Vec<(Line, Vec<u64>)> = Vec::new();
-        for (mut open, verdict) in messages {
+        for (mut open, (verdict, replayed)) in messages {
             count(&self.tally, open.route, verdict);
             match open.origin.take() {
                 Some(Origin::Publish(ticket)) => tickets.push(ticket),
@@ -132,6 +154,8 @@ impl Acks {
                     Some((last, numbers)) if *last == line => numbers.push(number),
                     _ => parked.push((line, vec![number])),
                 },
+                // Whoever asked may be gone; then the letter stays, and is replayed again at the most.
+                Some(Origin::Replayed(told)) => drop(told.send(replayed)),
                 None => {}
             }
         }

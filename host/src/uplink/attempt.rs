@@ -173,9 +173,10 @@ impl Subject<'_> {
             serial_no: Some(self.serial_no.as_str()),
             failed: Some(failed),
             attempts,
-            received_at: &clock::rfc3339(self.received_at, self.live.settings.gateway.time_zone),
+            received_at: self.received_at,
+            properties: self.properties,
             payload: self.payload,
         };
-        Verdicted::dead(self.live, letter.job(Some(route)))
+        Verdicted::dead(self.live, letter.job(Some(route), self.live.zone()))
     }
 }

@@ -25,7 +25,6 @@ pub struct Intake {
     acks: Acks,
     room: Arc<Room>,
     qos_0: Arc<Semaphore>,
-    count: u64,
 }
 
 /// Where a machine's messages go.
@@ -43,10 +42,10 @@ impl Lanes {
 }
 
 impl Intake {
-    /// `count` is the number of the last message that is in the spool.
+    /// Nothing was taken yet.
     #[must_use]
-    pub fn new(current: Current, lanes: Lanes, acks: Acks, room: Arc<Room>, count: u64) -> Self {
-        Self { current, lanes, acks, room, qos_0: Arc::new(Semaphore::new(QOS_0)), count }
+    pub fn new(current: Current, lanes: Lanes, acks: Acks, room: Arc<Room>) -> Self {
+        Self { current, lanes, acks, room, qos_0: Arc::new(Semaphore::new(QOS_0)) }
     }
 }
 
@@ -73,28 +72,9 @@ impl consume::Intake for Intake {
             open.give_back();
             return Taken::NoRoom;
         }
-        self.count += 1;
-        let (what, lane) = match found {
-            None => {
-                metrics::unrouted();
-                let refused = Refused { reason: "no route takes this topic".to_owned(), route: None, serial_no: None };
-                (What::Refuse(refused), Lanes::place(self.lanes.0.len(), &incoming.topic))
-            }
-            Some((route, captures)) => {
-                let named =
-                    captures.iter().find(|field| field.name == SERIAL_NO).map_or("", |field| field.value.as_str());
-                let lane = Lanes::place(self.lanes.0.len(), named);
-                match SerialNo::new(named) {
-                    Ok(serial_no) => (What::Handle { route, serial_no, captures }, lane),
-                    Err(error) => {
-                        let reason = error.to_string();
-                        (What::Refuse(Refused { reason, route: Some(route), serial_no: Some(named.to_owned()) }), lane)
-                    }
-                }
-            }
-        };
+        let (what, lane) = what(found, &incoming.topic, self.lanes.0.len());
         let work = Work {
-            number: self.count,
+            number: 0,
             open,
             live,
             what,
@@ -112,5 +92,23 @@ impl consume::Intake for Intake {
 
     async fn room(&self) {
         self.room.half_free().await;
+    }
+}
+
+/// What is to be done with a message of this topic, and in which lane: what was found is the route and the topic's named levels.
+pub fn what(found: Option<(usize, Vec<Field>)>, topic: &str, lanes: usize) -> (What, usize) {
+    let Some((route, captures)) = found else {
+        metrics::unrouted();
+        let refused = Refused { reason: "no route takes this topic".to_owned(), route: None, serial_no: None };
+        return (What::Refuse(refused), Lanes::place(lanes, topic));
+    };
+    let named = captures.iter().find(|field| field.name == SERIAL_NO).map_or("", |field| field.value.as_str());
+    let lane = Lanes::place(lanes, named);
+    match SerialNo::new(named) {
+        Ok(serial_no) => (What::Handle { route, serial_no, captures }, lane),
+        Err(error) => {
+            let reason = error.to_string();
+            (What::Refuse(Refused { reason, route: Some(route), serial_no: Some(named.to_owned()) }), lane)
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ const TAKE: usize = 64;
 
 /// One message for a lane.
 pub struct Work {
-    /// Counts messages, over restarts as long as one of them is in the spool.
+    /// Counts messages, over restarts as long as one of them is in the spool; the lane gives it, in the order that it takes them.
     pub number: u64,
     /// What settles it.
     pub open: Open,
@@ -95,6 +96,8 @@ pub struct Tools {
     pub room: Arc<Room>,
     /// Which deliveries the broker sends again.
     pub resumed: Resumed,
+    /// The last number that was given.
+    pub numbers: Arc<AtomicU64>,
 }
 
 /// A running lane.
@@ -226,7 +229,8 @@ impl Machines {
         }
     }
 
-    fn on_work(&mut self, work: Work) {
+    fn on_work(&mut self, mut work: Work) {
+        work.number = self.tools.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         if self.snapshot != work.live.number {
             self.snapshot = work.live.number;
             self.tools.pool.retain(|generation| work.live.serves(generation));

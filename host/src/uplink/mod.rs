@@ -17,7 +17,7 @@ pub mod behind;
 pub mod chain;
 pub mod intake;
 pub mod lane;
-pub mod letter;
+mod letter;
 pub mod room;
 pub mod sink;
 mod work;

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::message::SerialNo;
@@ -113,9 +112,21 @@ pub(super) async fn turn(tools: Rc<Tools>, line: Line, record: Record, tried: u3
     };
     let (Some(place), Ok(machine)) = (live.route(route), SerialNo::new(serial_no)) else {
         let reason = format!("it was parked, and the settings have no route `{route}` any more");
-        let at = clock::rfc3339(received_at, live.zone());
-        let letter = letter(parked, &reason, Some(route), Some(serial_no), &at);
-        send(&tools, open(&line), Verdicted::dead(&live, letter.job(None)), received_at).await;
+        let Parked { topic, payload, properties, attempts, .. } = parked;
+        let (route, serial_no, attempts) = (Some(&**route), Some(&**serial_no), *attempts);
+        let letter = Letter {
+            reason: &reason,
+            route,
+            topic,
+            serial_no,
+            failed: None,
+            attempts,
+            received_at,
+            properties,
+            payload,
+        };
+        let verdict = Verdicted::dead(&live, letter.job(None, live.zone()));
+        send(&tools, open(&line), verdict, received_at).await;
         return Ended::Taken(line, record.number);
     };
     let prepared = live.routes.get(place);
@@ -167,23 +178,12 @@ pub(super) async fn refuse(tools: Rc<Tools>, work: Work) -> Ended {
         serial_no: refused.serial_no.as_deref(),
         failed: None,
         attempts: 0,
-        received_at: &clock::rfc3339(work.received_at, live.zone()),
+        received_at: work.received_at,
+        properties: &work.properties,
         payload: &work.payload,
     };
-    let verdict = Verdicted::dead(live, letter.job(route.as_deref()));
+    let verdict = Verdicted::dead(live, letter.job(route.as_deref(), live.zone()));
     send(&tools, work.open, verdict, work.received_at).await
-}
-
-fn letter<'a>(
-    parked: &'a Parked,
-    reason: &'a str,
-    route: Option<&'a str>,
-    serial_no: Option<&'a str>,
-    received_at: &'a str,
-) -> Letter<'a> {
-    let payload: &Bytes = &parked.payload;
-    let attempts = parked.attempts;
-    Letter { reason, route, topic: &parked.topic, serial_no, failed: None, attempts, received_at, payload }
 }
 
 async fn send(tools: &Tools, open: Open, verdict: Verdicted, at: Timestamp) -> Ended {
