@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod dead_letters;
 pub mod downlink;
 pub mod embedded;
 pub mod gateway;

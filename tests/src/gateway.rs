@@ -245,6 +245,28 @@ impl Gateway {
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
+    /// Where its admin server listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.admin)
+    }
+
+    /// What its admin server answers to JSON, with status and headers.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    pub async fn post(&self, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.address()).await.expect("the admin server listens");
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
     /// Waits until its messages are where they are expected to be, and says that each is in one place.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("telemetry", &[]),
     ("tls", &[]),
     ("mqtt", &["telemetry"]),
@@ -22,11 +22,13 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry"]),
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry"]),
     ("registry", &["sandbox", "telemetry"]),
-    ("admin", &["telemetry"]),
+    ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
+    ("admin", &["dead_letters", "telemetry"]),
     (
         "gateway",
         &[
             "admin",
+            "dead_letters",
             "downlink",
             "embedded",
             "live",

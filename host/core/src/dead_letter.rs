@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 /// One entry of the list.
@@ -117,6 +117,24 @@ impl LetterId {
     }
 }
 
+impl Serialize for LetterId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LetterId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format_args!(
+                "`{}` is no dead letter's id: 16 hexadecimal digits",
+                text.escape_debug()
+            ))
+        })
+    }
+}
+
 impl fmt::Display for LetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -124,7 +142,8 @@ impl fmt::Display for LetterId {
 }
 
 /// Which letters are meant: those for which all that is said holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// One of these; empty: any.
     pub ids: Vec<LetterId>,
@@ -195,7 +214,8 @@ mod tests {
             };
             let json = written.to_json();
             let read = DeadLetter::from_json(&json).expect("a letter");
-            prop_assert_eq!(read.bytes(), Some(payload));
+            let bytes = read.bytes();
+            prop_assert_eq!(bytes, Some(payload.clone()));
             prop_assert_eq!(read, written);
         }
 
@@ -234,6 +254,17 @@ mod tests {
         assert!(!holds(&Filter { machine: Some("M-2".into()), ..every.clone() }));
         assert!(!holds(&Filter { reason: Some("amount".into()), ..every.clone() }));
         assert!(!holds(&Filter { since: "2026-04-14T01:00:06Z".parse().ok(), ..every }));
+    }
+
+    #[test]
+    fn a_filter_that_is_misspelt_does_not_mean_all() {
+        let read = serde_json::from_str::<Filter>;
+        let id = LetterId::of(b"1");
+        let filter = Filter { ids: vec![id], since: "2026-04-14T01:00:05Z".parse().ok(), ..Filter::default() };
+        let json = serde_json::to_string(&filter).expect("JSON");
+        assert_eq!(read(&json).expect("a filter"), filter);
+        assert!(read(r#"{"maschine":"M-1"}"#).is_err());
+        assert!(read(r#"{"ids":["1"]}"#).is_err_and(|error| error.to_string().contains("16 hexadecimal digits")));
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! The admin HTTP server: health, metrics, status. It has a thread of its own, so that a slow scrape disturbs nobody.
+//! The admin HTTP server: health, metrics, status, dead letters. It has a thread of its own, so that a slow scrape disturbs
+//! nobody.
 
+mod dead_letters;
 mod routes;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letters::desk::Desk;
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -40,11 +43,16 @@ pub struct Admin {
     thread: JoinHandle<()>,
 }
 
-/// Binds the address, then serves on a thread.
+/// Binds the address, then serves on a thread. `desk` is set once the gateway handles messages.
 ///
 /// # Errors
 /// [`AdminError`], where it cannot listen.
-pub fn start(address: SocketAddr, board: Arc<Board>, exporter: Exporter) -> Result<Admin, AdminError> {
+pub fn start(
+    address: SocketAddr,
+    board: Arc<Board>,
+    exporter: Exporter,
+    desk: Arc<OnceLock<Desk>>,
+) -> Result<Admin, AdminError> {
     let listen = |source| AdminError::Listen { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
@@ -60,7 +68,8 @@ pub fn start(address: SocketAddr, board: Arc<Board>, exporter: Exporter) -> Resu
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "the admin server cannot listen"),
                 };
-                let routes = routes::routes(board, exporter.clone(), bound.ip().is_loopback());
+                let routes = routes::routes(board, exporter.clone(), desk, bound.ip().is_loopback());
+                let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
                 tokio::select! {
                     () = stopped.cancelled() => {}
                     served = axum::serve(listener, routes) => {

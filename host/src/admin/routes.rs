@@ -1,7 +1,7 @@
 //! What the server answers.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,6 +11,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::dead_letters;
+use crate::dead_letters::desk::Desk;
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -23,20 +25,23 @@ struct Shown {
     exporter: Exporter,
 }
 
-pub(super) fn routes(board: Arc<Board>, exporter: Exporter, loopback: bool) -> Router {
+pub(super) fn routes(board: Arc<Board>, exporter: Exporter, desk: Arc<OnceLock<Desk>>, loopback: bool) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
-        .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
-        .method_not_allowed_fallback(async || answer(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here"))
-        .layer(from_fn_with_state(loopback, known_host))
         .with_state(Shown { board, exporter })
+        .merge(dead_letters::routes(desk))
+        .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
+        .method_not_allowed_fallback(async || {
+            answer(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here; see /api/openapi.json")
+        })
+        .layer(from_fn_with_state(loopback, known_host))
 }
 
-fn answer(status: StatusCode, error: &str) -> Response {
+pub(super) fn answer(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
@@ -98,7 +103,10 @@ mod tests {
     fn the_description_names_every_route() {
         let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
         let paths: Vec<&String> = openapi["paths"].as_object().expect("paths").keys().collect();
-        assert_eq!(paths, ["/api/openapi.json", "/api/status", "/healthz", "/metrics", "/readyz"]);
+        let dead_letters =
+            ["/api/dead-letters", "/api/dead-letters/drop", "/api/dead-letters/replay", "/api/dead-letters/{id}"];
+        let others = ["/api/openapi.json", "/api/status", "/healthz", "/metrics", "/readyz"];
+        assert_eq!(paths, dead_letters.into_iter().chain(others).collect::<Vec<_>>());
     }
 
     /// Every key of a real status is described, and none is described that is not there.

@@ -1,22 +1,28 @@
 //! The command line: arguments, exit codes, text.
 //!
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
-//! - [`run`], [`check`], [`config`], [`plugin`], [`spool`], [`trial`]: a file a command.
+//! - [`client`]: what is asked of a running gateway.
+//! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
 
 mod check;
+mod client;
 mod config;
+mod dead_letters;
 mod output;
 mod plugin;
 mod run;
 mod spool;
 mod trial;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::telemetry::log::{self, Format};
+use client::Client;
+use dead_letters::DeadLettersCommand;
 use output::{Code, Failure, Output};
 
 const EXIT_CODES: &str = "\
@@ -62,6 +68,14 @@ enum Command {
     /// What Redis did not take yet, and what is to be handled again.
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Messages and commands that no attempt could process: looked at, handled again, dropped. A running gateway is asked.
+    DeadLetters {
+        /// Where its admin server listens; the settings' admin.listen, unless given.
+        #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+        address: Option<SocketAddr>,
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
     /// Shows what would become of a message; nothing is sent.
     Try {
         /// Its topic; without one, lines of `TOPIC PAYLOAD` are read from standard input.
@@ -73,7 +87,7 @@ enum Command {
     Health {
         /// Where its admin server listens; the settings' admin.listen, unless given.
         #[arg(long, value_name = "ADDRESS:PORT")]
-        address: Option<std::net::SocketAddr>,
+        address: Option<SocketAddr>,
     },
     /// Prints completions for a shell.
     Completions {
@@ -135,7 +149,10 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
-        Command::Health { address } => check::health(config, *address, output),
+        Command::DeadLetters { address, command } => {
+            dead_letters::run(command, config, Client::find(config, *address)?, output)
+        }
+        Command::Health { address } => check::health(Client::find(config, *address)?, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

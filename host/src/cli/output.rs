@@ -11,6 +11,7 @@ pub(super) enum Code {
     Good = 0,
     Wrong = 1,
     Usage = 2,
+    Refused = 3,
     NotReachable = 4,
 }
 
@@ -35,6 +36,15 @@ impl Failure {
 
     pub(super) fn many(code: Code, messages: Vec<String>, next: impl Into<String>) -> Self {
         Self { code, messages, next: next.into() }
+    }
+
+    /// The same, with what it is about before it, and another way on.
+    pub(super) fn because(mut self, before: &str, next: &str) -> Self {
+        for message in &mut self.messages {
+            *message = format!("{before}, and {message}");
+        }
+        self.next = next.to_owned();
+        self
     }
 }
 

@@ -10,7 +10,8 @@ use sluicegate_core::settings::{Limits, Plugin};
 use super::output::{Code, Failure, Output};
 use crate::registry::Wanted;
 use crate::registry::load::{self, File};
-use crate::sandbox::{Refusal, Sandbox, inspect};
+use crate::sandbox::inspect::{self, Inspection};
+use crate::sandbox::{Refusal, Sandbox};
 
 fn read(file: &Path) -> Result<File, Failure> {
     load::read(file).map_err(|refusal| wrong(&refusal, "cargo xtask plugins (the stock ones, in config/plugins)"))
@@ -20,9 +21,14 @@ fn wrong(refusal: &Refusal, next: &str) -> Failure {
     Failure::new(Code::Wrong, refusal.to_string(), next)
 }
 
-pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
+/// What a component file says of itself.
+pub(super) fn inspected(file: &Path) -> Result<Inspection, Failure> {
     let bytes = read(file)?.bytes;
-    let found = inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal, "cargo xtask plugins"))?;
+    inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal, "cargo xtask plugins"))
+}
+
+pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
+    let found = inspected(file)?;
     let samples: Vec<&str> = found.samples.iter().map(|sample| sample.name.as_str()).collect();
     let text = format!(
         "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",

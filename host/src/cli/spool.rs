@@ -5,8 +5,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::client::Client;
+use super::config;
 use super::output::{Code, Failure, Output};
-use super::{check, config};
 use crate::spool::{self, Depth, SpoolError};
 use crate::telemetry::clock;
 
@@ -35,15 +36,10 @@ pub(super) fn status(file: Option<&Path>, output: &Output) -> Result<Code, Failu
             Ok(output.verdict(code, &text, &status, &errors))
         }
         Err(SpoolError::InUse(_)) => {
-            let address = check::address(&settings);
-            let answer = check::ask(address, "/api/status")
-                .ok()
-                .and_then(|body| serde_json::from_str::<Value>(&body).ok())
-                .filter(|status| status["spool"].is_object());
-            let Some(answer) = answer else {
-                let message = format!("a gateway uses the spool in {shown}, and none answers on {address}");
-                return Err(Failure::new(Code::NotReachable, message, "set admin.listen to where it listens"));
-            };
+            let client = Client::of(&settings);
+            let answer = client.get("/api/status").and_then(|answer| answer.good(&client)).map_err(|failure| {
+                failure.because(&format!("a gateway uses the spool in {shown}"), "set admin.listen to where it listens")
+            })?;
             let mut status = answer["spool"].clone();
             status["folder"] = json!(shown);
             status["running"] = json!(true);

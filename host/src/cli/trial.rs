@@ -6,8 +6,9 @@ use std::io::{BufRead as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use sluicegate_core::message::{Message, Output as Made, SerialNo};
+use sluicegate_core::message::{Field, Message, Output as Made, SerialNo};
 use sluicegate_core::route::{Routes, SERIAL_NO};
 use sluicegate_core::settings::Settings;
 use tokio::runtime::Runtime;
@@ -42,7 +43,7 @@ pub(super) fn run(
                 continue;
             }
             let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
-            let trial = bench.trial(topic, payload.as_bytes())?;
+            let trial = bench.trial(&Publish::now(topic, payload.as_bytes().to_vec()))?;
             if !trial.taken {
                 errors.push(trial.reason.clone());
             }
@@ -64,21 +65,35 @@ pub(super) fn run(
             bytes
         }
     };
-    let trial = bench.trial(topic, &payload)?;
+    let trial = bench.trial(&Publish::now(topic, payload))?;
     let (code, errors) = if trial.taken { (Code::Good, Vec::new()) } else { (Code::Wrong, vec![trial.reason.clone()]) };
     Ok(output.verdict(code, &trial.text, &trial.data, &errors))
 }
 
+/// A message to try.
+pub(super) struct Publish<'a> {
+    pub topic: &'a str,
+    pub payload: Vec<u8>,
+    pub properties: Vec<Field>,
+    pub received_at: Timestamp,
+}
+
+impl<'a> Publish<'a> {
+    fn now(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self { topic, payload, properties: Vec::new(), received_at: clock::now() }
+    }
+}
+
 /// What became of one message.
-struct Trial {
-    taken: bool,
-    reason: String,
-    text: String,
-    data: Value,
+pub(super) struct Trial {
+    pub taken: bool,
+    pub reason: String,
+    pub text: String,
+    pub data: Value,
 }
 
 /// The plugins that trials needed so far.
-struct Bench {
+pub(super) struct Bench {
     settings: Settings,
     routes: Routes,
     sandbox: Sandbox,
@@ -88,7 +103,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(settings: Settings) -> Result<Self, Failure> {
+    pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
         let wrong = |error: &dyn std::fmt::Display| Failure::new(Code::Wrong, error.to_string(), "");
         let sandbox = Sandbox::new().map_err(|error| wrong(&error))?;
         let runtime =
@@ -112,7 +127,8 @@ impl Bench {
         Ok(handlers.iter().filter_map(|name| self.loaded.get(name).cloned()).collect())
     }
 
-    fn trial(&mut self, topic: &str, payload: &[u8]) -> Result<Trial, Failure> {
+    pub(super) fn trial(&mut self, publish: &Publish<'_>) -> Result<Trial, Failure> {
+        let (topic, at) = (publish.topic, publish.received_at);
         let mut steps = Steps::default();
         let _ = writeln!(steps.text, "topic     {}", topic.escape_debug());
         let Some((index, captures)) = self.routes.find(topic) else {
@@ -131,14 +147,13 @@ impl Bench {
         }
         let serial_no = serial_no.to_owned();
         let chain = self.chain(index)?;
-        let now = clock::now();
         let zone = self.settings.gateway.time_zone;
         let message = Message {
             topic: topic.to_owned(),
             captures,
-            payload: payload.to_vec().into(),
-            properties: Vec::new(),
-            received_at: clock::rfc3339_millis(now, zone),
+            payload: publish.payload.clone().into(),
+            properties: publish.properties.clone(),
+            received_at: clock::rfc3339_millis(at, zone),
             id: "try".to_owned(),
             attempt: 1,
         };
@@ -158,7 +173,7 @@ impl Bench {
             chain::Made::Jobs(jobs) => {
                 let mut envelopes = Vec::new();
                 for job in jobs {
-                    let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(now, zone));
+                    let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(at, zone));
                     let envelope = String::from_utf8_lossy(&envelope).into_owned();
                     let _ = writeln!(steps.text, "{:<9} {envelope}", prepared.route.queue);
                     if let Some(key) = &job.idempotency_key {

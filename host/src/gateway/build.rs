@@ -13,6 +13,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::{Gateway, GatewayError};
+use crate::dead_letters::desk::Desk;
+use crate::dead_letters::replay;
 use crate::downlink::{lease, settle, take, work};
 use crate::embedded;
 use crate::live::Current;
@@ -22,6 +24,7 @@ use crate::redis::claim::Claims;
 use crate::redis::connect::{Connector, Link};
 use crate::redis::jobs::JobPusher;
 use crate::redis::lease::Leases;
+use crate::redis::letters::Letters;
 use crate::redis::pop::Popper;
 use crate::redis::push::Pusher;
 use crate::sandbox::Pool;
@@ -117,8 +120,13 @@ impl Gateway {
         current: &Current,
         embedded: Embedded,
         (spool, waiting): (Spool, Vec<Waiting>),
-    ) -> Result<(), GatewayError> {
+    ) -> Result<Desk, GatewayError> {
         let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
+        let (list, commands) = (keys.dead_letters.clone(), keys.outgoing.clone());
+        let letters = {
+            let connector = connector.clone();
+            move || Letters::new(connector.clone(), list.clone(), commands.clone())
+        };
         let settled = Arc::new(Settled::default());
         let tally = self.board.tally().clone();
         let acks = Acks::new(settled.clone(), spool, tally.clone());
@@ -166,10 +174,35 @@ impl Gateway {
             self.spawn_fallible("a lane", lane.join());
             lanes.push(to_lane);
         }
-        let intake = Intake::new(current.clone(), Lanes(lanes), acks, room);
+        let lanes = Lanes(lanes);
+        let desk = self.start_replays(letters, current, &lanes, &room);
+        let intake = Intake::new(current.clone(), lanes, acks, room);
         let stop = self.stop.clone();
         self.spawn("the uplink connection", consumer.run(intake, stop));
-        Ok(())
+        Ok(desk)
+    }
+
+    fn start_replays(
+        &mut self,
+        letters: impl Fn() -> Letters + Send + Sync + 'static,
+        current: &Current,
+        lanes: &Lanes,
+        room: &Arc<Room>,
+    ) -> Desk {
+        // One: another order is refused while one is under way.
+        let (orders, ordered) = mpsc::channel(1);
+        let progress = Arc::new(replay::ProgressCell::default());
+        let tools = replay::Tools {
+            letters: letters(),
+            current: current.clone(),
+            lanes: lanes.clone(),
+            tally: self.board.tally().clone(),
+            room: room.clone(),
+            progress: progress.clone(),
+        };
+        let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
+        self.spawn("the replay of dead letters", replay::run(ordered, tools, stop, abandon));
+        Desk::new(Arc::new(letters), orders, progress)
     }
 
     pub(super) fn start_downlink(

@@ -6,7 +6,7 @@ mod build;
 mod signals;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminError};
+use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
 use crate::mqtt::connect::MqttError;
 use crate::redis::connect::RedisFault;
@@ -93,7 +94,8 @@ type End = (&'static str, Result<(), String>);
 pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), GatewayError> {
     let mut signals = Signals::listen().map_err(|source| GatewayError::System { what: "signals", source })?;
     let board = Arc::new(board(&settings));
-    let admin = admin::start(settings.admin.listen, board.clone(), exporter)?;
+    let desk = Arc::new(OnceLock::new());
+    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone())?;
     tracing::info!(address = %admin.address(), "admin listening");
 
     let mut gateway = Gateway {
@@ -103,6 +105,7 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
         abandon: CancellationToken::new(),
         last: CancellationToken::new(),
         board: board.clone(),
+        desk,
     };
     let result = gateway.serve(settings.clone(), &mut signals).await;
     board.stopping();
@@ -138,6 +141,8 @@ struct Gateway {
     /// Nothing uses the downlink connection and the embedded servers any more.
     last: CancellationToken,
     board: Arc<Board>,
+    /// What the admin server asks of the dead letters, from when the lanes run.
+    desk: Arc<OnceLock<Desk>>,
 }
 
 impl Gateway {
@@ -183,7 +188,9 @@ impl Gateway {
         };
         let current: Current = Arc::new(ArcSwap::from_pointee(live));
         self.start_monitor(&settings, embedded, &current, &spool.0)?;
-        self.start_uplink(&settings, &current, embedded, spool)?;
+        let desk = self.start_uplink(&settings, &current, embedded, spool)?;
+        // Invariant: it is set here alone, once.
+        let _ = self.desk.set(desk);
         self.start_downlink(&settings, &current, embedded)?;
         while let Some(generation) = self.next(&mut proposals, signals).await? {
             let next = current.load().with(&generation);

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod commands;
+mod dead_letters;
 mod delivery;
 mod embedded;
 mod faults;

@@ -27,7 +27,7 @@ pub use resolved::{
     Admin, Commands, Gateway, Grants, Limits, Mqtt, MqttUrl, OnFailure, Plugin, Priority, Queues, Redis, RedisUrl,
     Route, Secret, Settings, Spool, Tls, WhenBehind,
 };
-pub use units::{ByteSize, UtcOffset, show_duration};
+pub use units::{ByteSize, UtcOffset, parse_duration, show_duration};
 
 /// The built-in settings: what applies where no file is given.
 pub const BUILT_IN: &str = include_str!("../../../../config/sluicegate.toml");

@@ -38,7 +38,7 @@ pub(super) fn parse_size(text: &str) -> Option<ByteSize> {
 
 /// Reads `10s`, `100ms`, `1h30m`.
 #[must_use]
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut sum) = (text, 0_u64);
     while !rest.is_empty() {
         let (number, after) = split_number(rest)?;
