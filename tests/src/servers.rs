@@ -62,11 +62,19 @@ impl Broker {
     /// # Panics
     /// Where it does not start.
     pub async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// Starts one with more settings, in `mosquitto.conf`'s words.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn with(more: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let port = free_port();
         let settings = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n\
-             persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\nuser root\n",
+             persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\nuser root\n{more}\n",
             folder.path().display()
         );
         fs::write(folder.path().join("mosquitto.conf"), settings).expect("settings written");

@@ -1,5 +1,6 @@
 //! Sluicegate from outside: a file per promise.
 
+mod broker;
 mod command_line;
 mod commands;
 mod dead_letters;
