@@ -214,8 +214,16 @@ impl RedisServer {
     /// # Panics
     /// Where Redis does not answer.
     pub async fn list(&self, key: &str) -> Vec<String> {
-        let mut connection = self.connect().await;
-        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await.expect("a list")
+        let connection = self.connect().await;
+        let list = async || redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection.clone()).await;
+        match list().await {
+            Ok(list) => list,
+            // Just restarted, it reads what it kept.
+            Err(error) if error.code() == Some("LOADING") => {
+                eventually("Redis has its data", async || list().await.ok()).await
+            }
+            Err(error) => panic!("{key}: {error}"),
+        }
     }
 
     /// A list, once it has so many entries.

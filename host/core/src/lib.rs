@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O, reads a clock, draws randomness or knows a runtime; `now` and chance come in as
 //! arguments. So all of it can be tested with tables, properties and fuzzers.
 
+pub mod attempt;
 pub mod backoff;
 pub mod batch;
 pub mod breaker;
@@ -12,6 +13,7 @@ pub mod dead_letter;
 pub mod digest;
 pub mod envelope;
 pub mod fault;
+pub mod flow;
 pub mod json;
 pub mod keys;
 pub mod lease;

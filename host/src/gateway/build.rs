@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sluicegate_core::flow::Target;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::settings::{MqttUrl, RedisUrl, Settings};
 use sluicegate_core::spooled::Line;
@@ -30,10 +31,11 @@ use crate::redis::push::Pusher;
 use crate::sandbox::Pool;
 use crate::spool::{Depth, Spool, Waiting, Watch};
 use crate::telemetry::board::{Board, SpoolStatus};
+use crate::telemetry::clock;
 use crate::uplink::ack::Acks;
-use crate::uplink::behind::{Lists, Target};
+use crate::uplink::behind::Lists;
 use crate::uplink::intake::{Intake, Lanes};
-use crate::uplink::lane::{Lane, Tools};
+use crate::uplink::lane::{Lane, TURNS, Tools};
 use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
@@ -131,7 +133,10 @@ impl Gateway {
         let tally = self.board.tally().clone();
         let acks = Acks::new(settled.clone(), spool, tally.clone());
         let room = Room::new(usize::try_from(settings.mqtt.in_flight_bytes.0).unwrap_or(usize::MAX));
-        let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0);
+        // Above every number that was ever given: a record that is done may stand on the disk longer than one knows of it, and
+        // another with its number would be taken for it.
+        let started = u64::try_from(clock::now().as_microsecond()).unwrap_or(0);
+        let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0).max(started);
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
         let queues = &settings.queues;
@@ -168,7 +173,8 @@ impl Gateway {
             let (to_lane, work) = mpsc::channel(LANE_ROOM);
             let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
             let (resumed, numbers) = (consumer.resumed(), numbers.clone());
-            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers };
+            let turns = Arc::new(Semaphore::new(TURNS));
+            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers, turns };
             let lane = Lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());

@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, R
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Redis, RedisUrl};
 
-use crate::telemetry::board::{Board, Connection, ConnectionState};
+use crate::telemetry::board::Board;
 use crate::telemetry::clock;
 
 /// How long a connection attempt may take.
@@ -170,7 +170,7 @@ impl Link {
     pub fn up(&mut self) {
         if !self.up {
             tracing::info!(connection = self.purpose, "Connected to Redis");
-            self.board.set_connection(Connection::Redis, ConnectionState::Connected { detail: None });
+            self.board.set_redis(self.purpose, None);
         }
         self.up = true;
         self.said = false;
@@ -183,7 +183,7 @@ impl Link {
             tracing::warn!(connection = self.purpose, reason = %fault, "Redis does not take or give; trying again");
         }
         self.up = false;
-        self.board.set_connection(Connection::Redis, ConnectionState::Down { reason: fault.to_string() });
+        self.board.set_redis(self.purpose, Some(fault.to_string()));
         self.backoff.next(clock::chance())
     }
 }

@@ -84,6 +84,8 @@ pub struct Depth {
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    /// Open all the time: to sync names must not take a file descriptor that there may not be.
+    names: File,
     _lock: File,
     max_size: u64,
     segment_size: u64,
@@ -106,6 +108,7 @@ impl Store {
         let lock = lock(folder)?;
         let mut store = Self {
             folder: folder.to_owned(),
+            names: File::open(folder).map_err(unusable)?,
             _lock: lock,
             max_size: max_size.0,
             segment_size: (max_size.0 / 8).clamp(LEAST_SEGMENT, SEGMENT),
@@ -410,12 +413,16 @@ impl Store {
             // Out of file descriptors, for one: it passes.
             _ => SpoolError::Unusable { folder: self.folder.clone(), source },
         })?;
-        // The name of the file has to outlive a power cut as well.
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|source| self.disk("sync", source))?;
         self.next += 1;
         self.segments.insert(number, segment);
+        self.sync_names()?;
         self.active = Some(number);
         Ok(())
+    }
+
+    /// The name of a file has to outlive a power cut as well as what stands in it.
+    fn sync_names(&self) -> Result<(), SpoolError> {
+        self.names.sync_all().map_err(|source| self.disk("sync", source))
     }
 
     /// When the spool is nearly full, what still waits in files that are mostly done is copied together.
@@ -461,6 +468,8 @@ impl Store {
         let begin = written.map_err(|source| self.disk("write", source))?;
         self.next += 1;
         self.segments.insert(number, copy);
+        // Before the files that it was copied from go.
+        self.sync_names()?;
         for ((line, slot), place) in moving.into_iter().zip(places) {
             let slots = self.lines.entry(line).or_default();
             if let Ok(index) = slots.binary_search_by_key(&slot.number, |other| other.number) {
