@@ -141,16 +141,19 @@ impl Lists {
         }
     }
 
-    /// Redis answered with a no.
+    /// Redis answered with a no, or the node of a cluster that has the list did not answer.
     pub(super) fn refused(&mut self, target: &Target, fault: &RedisFault) {
         if let RedisFault::Long { length, .. } = fault {
             return self.too_long(target, *length);
         }
         let behind = self.fell_behind(target);
         behind.retry = Instant::now() + behind.backoff.next(clock::chance());
+        if let RedisFault::Unavailable(_) = fault {
+            behind.records = (behind.records / 2).max(1);
+        }
         let text = format!("{fault}; what is for it waits in the spool");
         if self.board.alarm(&name(target), Some(&text)) {
-            tracing::warn!(list = &*target.key, reason = %fault, "Redis refuses a list; what is for it waits in the spool");
+            tracing::warn!(list = &*target.key, reason = %fault, "Redis does not take for a list; what is for it waits in the spool");
         }
     }
 
