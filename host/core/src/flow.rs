@@ -190,10 +190,13 @@ impl Flow {
         self.is_limited(target) && length >= self.most(target)
     }
 
-    /// Redis answered with a no.
-    pub fn refused(&mut self, target: &Target, now: Duration, chance: u32) {
+    /// Redis answered with a no; or, not `answered`, the node of a cluster that has the list was silent while others were not.
+    pub fn refused(&mut self, target: &Target, answered: bool, now: Duration, chance: u32) {
         let behind = self.entry(target, now);
         behind.retry = now + behind.backoff.next(chance);
+        if !answered {
+            behind.records = (behind.records / 2).max(1);
+        }
     }
 
     /// There was no answer; it is not tried before so long.
@@ -382,7 +385,7 @@ mod tests {
                         }
                     }
                     Said::No => {
-                        self.flow.refused(&target, self.now, u32::MAX / 2);
+                        self.flow.refused(&target, true, self.now, u32::MAX / 2);
                         self.keep(at, &numbers);
                     }
                     Said::Nothing => {

@@ -1,11 +1,11 @@
 //! Leases: who may send the commands of a processing list. Every step is one script whose keys lie in one cluster slot.
 
-use redis::Script;
-use redis::aio::MultiplexedConnection;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::lease::{Answer, LIFE};
 
 use super::connect::{Connector, RedisFault};
+use super::script::Script;
+use super::wire::Wire;
 
 /// The most commands that one step takes over.
 const MOST: usize = 500;
@@ -50,7 +50,7 @@ return moved
 /// The lease of one instance, on a connection of its own.
 pub struct Leases {
     connector: Connector,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
     keys: Keys,
     instance: String,
     start: Script,
@@ -78,7 +78,7 @@ impl Leases {
         }
     }
 
-    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisFault> {
+    async fn connection(&mut self) -> Result<&mut Wire, RedisFault> {
         if self.connection.is_none() {
             self.connection = Some(self.connector.connect().await?);
         }
@@ -102,11 +102,10 @@ impl Leases {
 
     async fn try_renew(&mut self) -> Result<Answer, RedisFault> {
         let (lease, starts) = self.keys_of(&self.instance);
-        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string();
         if let Some(number) = self.number {
-            let script = self.renew.clone();
-            let mut call = script.key(lease);
-            let answer: i64 = call.key(starts).arg(number).arg(life).invoke_async(self.connection().await?).await?;
+            let (script, number) = (self.renew.clone(), number.to_string());
+            let answer: i64 = script.run(self.connection().await?, &[&lease, &starts], &[&number, &life]).await?;
             return Ok(match answer {
                 1 => Answer::Held,
                 2 => Answer::Lapsed,
@@ -114,9 +113,8 @@ impl Leases {
             });
         }
         let (script, instances, name) = (self.start.clone(), self.keys.instances.clone(), self.instance.clone());
-        let mut call = script.key(lease);
-        let number = call.key(starts).key(instances).arg(life).arg(name).invoke_async(self.connection().await?).await?;
-        self.number = Some(number);
+        let keys = [lease.as_str(), &starts, &instances];
+        self.number = Some(script.run(self.connection().await?, &keys, &[&life, &name]).await?);
         Ok(Answer::Held)
     }
 
@@ -128,7 +126,7 @@ impl Leases {
         let Some(number) = self.number else { return Ok(()) };
         let (lease, _) = self.keys_of(&self.instance);
         let script = self.release.clone();
-        let _: i64 = script.key(lease).arg(number).invoke_async(self.connection().await?).await?;
+        let _: i64 = script.run(self.connection().await?, &[&lease], &[&number.to_string()]).await?;
         Ok(())
     }
 
@@ -158,10 +156,10 @@ impl Leases {
             let (lease, _) = self.keys_of(&instance);
             let processing = format!("{}{instance}", self.keys.processings);
             let (script, outgoing) = (self.take_over.clone(), self.keys.outgoing.clone());
-            let mut call = script.key(lease);
-            call.key(processing).key(outgoing).key(self.keys.instances.clone());
-            call.arg(&instance).arg(MOST);
-            let moved: i64 = call.invoke_async(self.connection().await?).await?;
+            let instances = self.keys.instances.clone();
+            let keys = [lease.as_str(), &processing, &outgoing, &instances];
+            let most = MOST.to_string();
+            let moved: i64 = script.run(self.connection().await?, &keys, &[&instance, &most]).await?;
             if let Some(moved) = usize::try_from(moved).ok().filter(|moved| *moved > 0) {
                 taken.push((instance, moved));
             }

@@ -1,6 +1,7 @@
 //! Redis's edge.
 //!
 //! - [`connect`]: how a connection is made, and what an error means.
+//! - `wire`: a connection, to one server or to a cluster; `cluster`: its nodes; `script`: scripts, sent where they are not known.
 //! - [`jobs`]: jobs and dead letters, many in one round trip, each list with an answer of its own.
 //! - [`push`]: what became of commands, and the lengths of lists.
 //! - [`pop`]: commands, moved into this instance's processing list.
@@ -9,9 +10,12 @@
 //! - [`lease`]: who may send the commands of a processing list.
 
 pub mod claim;
+mod cluster;
 pub mod connect;
 pub mod jobs;
 pub mod lease;
 pub mod letters;
 pub mod pop;
 pub mod push;
+mod script;
+mod wire;

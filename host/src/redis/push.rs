@@ -1,11 +1,11 @@
 //! What became of commands: many in one round trip; and the lengths of lists.
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use sluicegate_core::keys::Keys;
 
 use super::claim::{Claims, SENT};
 use super::connect::{Connector, RedisFault};
+use super::wire::Wire;
 
 /// The newest so many results of commands are kept: a list that nobody reads must not fill Redis.
 const MAX_RESULTS: i64 = 100_000;
@@ -26,7 +26,7 @@ pub struct Settlement {
 /// Pushes on a connection of its own.
 pub struct Pusher {
     connector: Connector,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
     keys: Keys,
     dead_letters_max: u64,
 }
@@ -38,7 +38,7 @@ impl Pusher {
         Self { connector, connection: None, keys, dead_letters_max }
     }
 
-    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisFault> {
+    async fn connection(&mut self) -> Result<&mut Wire, RedisFault> {
         if self.connection.is_none() {
             self.connection = Some(self.connector.connect().await?);
         }

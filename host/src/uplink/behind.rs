@@ -80,15 +80,16 @@ impl Lists {
         self.flow.draining(target, numbers);
     }
 
-    /// Redis answered with a no.
+    /// Redis answered with a no, or the node of a cluster that has the list did not answer.
     pub(super) fn refused(&mut self, target: &Target, fault: &RedisFault) {
         if let RedisFault::Long { length, .. } = fault {
             return self.too_long(target, *length);
         }
-        self.flow.refused(target, clock::uptime(), clock::chance());
+        let answered = !matches!(fault, RedisFault::Unavailable(_));
+        self.flow.refused(target, answered, clock::uptime(), clock::chance());
         let text = format!("{fault}; what is for it waits in the spool");
         if self.board.alarm(&name(target), Some(&text)) {
-            tracing::warn!(list = &*target.key, reason = %fault, "Redis refuses a list; what is for it waits in the spool");
+            tracing::warn!(list = &*target.key, reason = %fault, "Redis does not take for a list; what is for it waits in the spool");
         }
     }
 

@@ -142,6 +142,10 @@ impl std::fmt::Debug for RedisUrl {
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
+    /// Whether that is a node of a cluster.
+    pub cluster: bool,
+    /// Hosts and ports of more of its nodes.
+    pub cluster_nodes: Vec<(String, u16)>,
     /// What the back end's own client puts before every key.
     pub key_prefix: String,
     /// Replicas that must have a push before it counts.

@@ -126,6 +126,22 @@ fn a_mistake_is_told_with_place_key_and_what_is_allowed() {
         &["s.toml:2:14: redis.key_prefix: must hold no braces: they are what a Redis cluster places keys by"],
     );
     wrong(
+        "[redis]\nurl = \"redis://h/1\"\ncluster = true\n",
+        &["s.toml:3:11: redis.cluster: a cluster has database 0 alone; take the number off redis.url"],
+    );
+    wrong(
+        "[redis]\ncluster_nodes = [\"a:7001\"]\n",
+        &["s.toml:2:17: redis.cluster_nodes: needs `redis.cluster = true` beside it"],
+    );
+    wrong(
+        "[redis]\ncluster = true\ncluster_nodes = [\"a:7001\", \"b:x\"]\n",
+        &["s.toml:3:17: redis.cluster_nodes: `b:x`: the port is `x`; it must be a number from 1 to 65535"],
+    );
+    wrong(
+        "[redis]\nurl = \"embedded\"\ncluster = true\n",
+        &["s.toml:3:11: redis.cluster: `embedded` is no cluster; name a node of one in redis.url, or take this out"],
+    );
+    wrong(
         "[commands]\ntopic = \"machine/+/command\"\n",
         &[
             "s.toml:2:9: commands.topic: the topic holds a wildcard; commands are published, so it must be a full topic with `{target}`",

@@ -2,6 +2,9 @@
 
 use super::resolved::{MqttUrl, RedisUrl, Secret};
 
+/// Redis's own port.
+pub(super) const REDIS: u16 = 6379;
+
 /// Reads `mqtt.url`.
 ///
 /// # Errors
@@ -39,7 +42,7 @@ pub(super) fn redis(text: &str) -> Result<RedisUrl, String> {
     let (place, db) = rest.split_once('/').unwrap_or((rest, ""));
     let db = if db.is_empty() { Some(0) } else { db.parse().ok().filter(|db| *db >= 0) };
     let db = db.ok_or("the database behind the last `/` must be a number")?;
-    let (host, port) = address(place, 6379)?;
+    let (host, port) = address(place, REDIS)?;
     let (mut username, mut password) = (None, None);
     if let Some(user) = user {
         let (name, secret) = user.split_once(':').unwrap_or((user, ""));
@@ -61,7 +64,11 @@ pub(super) fn masked(text: &str) -> String {
     }
 }
 
-fn address(text: &str, default: u16) -> Result<(String, u16), String> {
+/// Reads a host with a port, or without one.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(super) fn address(text: &str, default: u16) -> Result<(String, u16), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or("an IPv6 address stands in brackets, `[::1]:1883`")?;
