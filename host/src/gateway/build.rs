@@ -50,6 +50,8 @@ const SINK_ROOM: usize = 4_096;
 const LANE_ROOM: usize = 1_024;
 /// How often the lengths of the queues are asked for.
 const MONITOR: Duration = Duration::from_secs(5);
+/// In which of those rounds Redis is asked what it does when it is full.
+const POLICY: u64 = 12;
 /// How often the spool and the plugins are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -287,7 +289,17 @@ impl Gateway {
         let looking = look(board.clone(), current, spool, max_bytes);
         self.spawn("the monitor", async move {
             let asking = async {
-                loop {
+                for round in 0_u64.. {
+                    if round.is_multiple_of(POLICY)
+                        && let Some((_, key)) = lists.first()
+                        && let Ok(policy) = pusher.eviction_policy(key).await
+                    {
+                        let evicts = policy.filter(|policy| policy.starts_with("allkeys-"));
+                        let text = evicts.map(|policy| {
+                            format!("Redis throws whole lists away when it is full (maxmemory-policy {policy}): set noeviction")
+                        });
+                        board.notice("Redis evicts lists", text.as_deref());
+                    }
                     for (name, key) in &lists {
                         // Whoever pushes and pops says when Redis is away; here it only means that nothing is known.
                         if let Ok(length) = pusher.length(key).await {

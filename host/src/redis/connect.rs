@@ -62,6 +62,12 @@ impl RedisFault {
         }
     }
 
+    /// Whether another server may say yes: the one that this connection leads to is a replica now, say, after a failover by name.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        let words = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING"];
+        matches!(self, Self::Refused { answer, .. } if words.iter().any(|word| answer.starts_with(word)))
+    }
+
     pub(super) fn refused(key: &str, answer: String) -> Self {
         Self::Refused { key: key.to_owned(), answer }
     }

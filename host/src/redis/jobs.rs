@@ -110,8 +110,9 @@ impl JobPusher {
     pub async fn push(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
         self.connect().await?;
         let result = self.try_push(jobs).await;
-        if result.as_ref().map_or(true, |answers| answers.iter().any(is_away)) {
-            // What is still under way on it belongs to nobody.
+        let of_the_server = |answer: &Answer| answer.as_ref().is_err_and(RedisFault::is_of_the_server);
+        if result.as_ref().map_or(true, |answers| answers.iter().any(|one| is_away(one) || of_the_server(one))) {
+            // What is still under way on it belongs to nobody; and by its name another server may be found.
             self.connection = None;
         }
         result

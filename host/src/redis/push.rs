@@ -99,6 +99,19 @@ impl Pusher {
         self.keep(result)
     }
 
+    /// What the server that has a list does when it is full (`maxmemory-policy`); none: it does not say.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    pub async fn eviction_policy(&mut self, key: &str) -> Result<Option<String>, RedisFault> {
+        let mut info = redis::cmd("INFO");
+        info.arg("memory");
+        let result = self.connection().await?.at::<String>(key, info).await;
+        let memory = self.keep(result)?;
+        let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        Ok(policy.map(|policy| policy.trim().to_owned()))
+    }
+
     async fn execute(&mut self, pipeline: &redis::Pipeline) -> Result<(), RedisFault> {
         if pipeline.is_empty() {
             return Ok(());
