@@ -13,7 +13,7 @@ fn handle(message: Message) -> Result<Vec<Output>, Failure> {
         // Real firmware sends it as a string of digits; the back end gets an integer.
         let integer = page.integer_or_digits(0)?;
         if integer.quoted {
-            return job(object.with(&page, &integer.value.to_string())).unkeyed();
+            return job(object.with(&page, &integer.digits)).unkeyed();
         }
     }
     job(message.payload).unkeyed()
