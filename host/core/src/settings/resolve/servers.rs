@@ -1,0 +1,84 @@
+//! `[mqtt]` and `[redis]`: where the servers are, and how they are spoken to.
+
+use super::Resolver;
+use crate::settings::resolved::{Mqtt, Redis, Secret, Tls};
+use crate::settings::urls;
+use crate::settings::written::Section;
+
+impl Resolver<'_> {
+    pub(super) fn mqtt(&mut self, entries: &Section) -> Option<Mqtt> {
+        let url = self.find(entries, "mqtt", "url", "mqtt");
+        let url = url.and_then(|found| match urls::mqtt(found.texts.first()?) {
+            Ok(url) => Some(url),
+            Err(reason) => {
+                self.wrong(found.place, &found.path, reason);
+                None
+            }
+        });
+        // The downlink's adds nine characters; brokers may refuse more than 65,535 bytes [MQTT-3.1.3-5], and people more
+        // than they can read.
+        let client_id = self.word(entries, "mqtt", "client_id", "mqtt", 128);
+        let name = self.word(entries, "mqtt", "name", "mqtt", 64);
+        let username = self.text(entries, "mqtt", "username", "mqtt");
+        let password = self.text(entries, "mqtt", "password", "mqtt");
+        if password.is_some() && username.is_none() {
+            let place = entries.get("password").and_then(|entry| entry.place.clone());
+            self.wrong(place, "mqtt.password", "needs `mqtt.username` beside it");
+        }
+        let mut file = |name| self.text(entries, "mqtt", name, "mqtt").map(|path| self.outside.base.join(path));
+        let tls = Tls {
+            ca_file: file("ca_file"),
+            client_cert_file: file("client_cert_file"),
+            client_key_file: file("client_key_file"),
+        };
+        if tls.client_cert_file.is_some() != tls.client_key_file.is_some() {
+            let place =
+                entries.get("client_cert_file").or(entries.get("client_key_file")).and_then(|e| e.place.clone());
+            self.wrong(
+                place,
+                "mqtt.client_cert_file",
+                "needs `mqtt.client_key_file` beside it, and the other way round",
+            );
+        }
+        if tls.client_cert_file.is_some() && tls.ca_file.is_none() {
+            let place = entries.get("client_cert_file").and_then(|entry| entry.place.clone());
+            self.wrong(place, "mqtt.client_cert_file", "needs `mqtt.ca_file` beside it");
+        }
+        let session_expiry = self.duration(entries, "mqtt", "session_expiry", "mqtt");
+        let receive_maximum = self.integer(entries, "mqtt", "receive_maximum", "mqtt");
+        let max_packet_size = self.size(entries, "mqtt", "max_packet_size", "mqtt");
+        let in_flight_bytes = self.size(entries, "mqtt", "in_flight_bytes", "mqtt");
+        Some(Mqtt {
+            url: url?,
+            client_id: client_id?,
+            name: name?,
+            username,
+            password: password.map(Secret),
+            tls,
+            session_expiry: session_expiry?,
+            receive_maximum: u16::try_from(receive_maximum?).ok()?,
+            max_packet_size: max_packet_size?,
+            in_flight_bytes: in_flight_bytes?,
+        })
+    }
+
+    pub(super) fn redis(&mut self, entries: &Section) -> Option<Redis> {
+        let url = self.find(entries, "redis", "url", "redis");
+        let url = url.and_then(|found| match urls::redis(found.texts.first()?) {
+            Ok(url) => Some(url),
+            Err(reason) => {
+                self.wrong(found.place, &found.path, reason);
+                None
+            }
+        });
+        let key_prefix = self.text(entries, "redis", "key_prefix", "redis");
+        if let Some(prefix) = &key_prefix
+            && prefix.contains(['{', '}'])
+        {
+            let place = entries.get("key_prefix").and_then(|entry| entry.place.clone());
+            self.wrong(place, "redis.key_prefix", "must hold no braces: they are what a Redis cluster places keys by");
+        }
+        let wait_replicas = self.integer(entries, "redis", "wait_replicas", "redis");
+        Some(Redis { url: url?, key_prefix: key_prefix?, wait_replicas: u32::try_from(wait_replicas?).ok()? })
+    }
+}
