@@ -9,17 +9,16 @@ mod routes;
 mod servers;
 mod value;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-
 use super::error::{Place, SettingsError};
 use super::interpolate::Sources;
-use super::resolved::{Admin, Commands, Gateway, Plugin, Queues, Settings, Spool};
+use super::resolved::{Admin, Commands, Gateway, Queues, Settings, Spool};
 use super::table::Type;
 use super::written::{Section, Written};
-use super::{Effective, units};
+use super::{BUILT_IN_NAME, Effective, units};
 use crate::topic::TopicTemplate;
 
 /// What resolving needs from outside.
@@ -38,7 +37,17 @@ pub(super) struct Resolver<'a> {
     pub(super) warnings: Vec<String>,
     pub(super) without_effect: Vec<String>,
     pub(super) effective: Vec<Effective>,
+    pub(super) origins: HashMap<String, Origin>,
 }
+
+/// Where the value of a key came from.
+pub(super) struct Origin {
+    place: Option<Place>,
+    from: Vec<String>,
+}
+
+/// The plugin that checks commands where no other is named.
+const STOCK_VALIDATOR: &str = "command-validation";
 
 impl Resolver<'_> {
     pub(super) fn resolve(&mut self, written: &Written, built_in: &Written) -> Option<Settings> {
@@ -56,10 +65,16 @@ impl Resolver<'_> {
         } else {
             (built_in.plugins.as_ref(), built_in.routes.as_deref())
         };
+        // As written: what is wrong in a plugin's section is said there, and the plugin is no unknown one for it.
+        let names: Vec<&str> = plugins.into_iter().flat_map(|plugins| plugins.keys()).map(String::as_str).collect();
         let plugins = self.plugins(plugins.into_iter().flatten(), own);
         let incoming = queues.as_ref().map_or_else(String::new, |queues| queues.incoming.clone());
-        let routes = self.routes(routes.unwrap_or_default(), &incoming, &plugins);
-        let commands = self.commands(section("commands"), &plugins);
+        let routes = self.routes(routes.unwrap_or_default(), &incoming, &names);
+        if routes.is_empty() && !self.errors.iter().any(|error| error.key.starts_with("routes")) {
+            let message = "there is none; write at least one `[[routes]]` with name, topic and handlers";
+            self.wrong(written.own.clone(), "routes", message);
+        }
+        let commands = self.commands(section("commands"), &names);
         let admin = self.admin(section("admin"));
         for name in plugins.keys() {
             let used = routes.iter().any(|route| route.handlers.contains(name))
@@ -80,13 +95,25 @@ impl Resolver<'_> {
             admin: admin?,
         };
         if self.errors.is_empty() {
-            self.errors.extend(super::cross::check(&settings));
+            for mistake in super::cross::check(&settings) {
+                let place = self.place_in_file(&mistake.key).or_else(|| self.place_in_file(&mistake.with));
+                self.wrong(place, &mistake.key, mistake.message);
+            }
         }
         self.errors.is_empty().then_some(settings)
     }
 
+    /// A mistake; without a place it is where the key's value stands, and what gave a part of that value is named.
     fn wrong(&mut self, place: Option<Place>, key: &str, message: impl Into<String>) {
-        self.errors.push(SettingsError { place, key: key.to_owned(), message: message.into() });
+        let origin = self.origins.get(key);
+        let place = place.or_else(|| origin?.place.clone());
+        let from = origin.map_or_else(Vec::new, |origin| origin.from.clone());
+        self.errors.push(SettingsError { place, from, key: key.to_owned(), message: message.into() });
+    }
+
+    /// Where a key's value stands in the settings file; none where that does not hold it.
+    fn place_in_file(&self, key: &str) -> Option<Place> {
+        self.origins.get(key)?.place.clone().filter(|place| place.file != BUILT_IN_NAME)
     }
 
     fn gateway(&mut self, entries: &Section) -> Option<Gateway> {
@@ -96,13 +123,13 @@ impl Resolver<'_> {
                 (1..=64).contains(&text.len())
                     && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
             };
-            let text = found.texts.into_iter().next()?;
-            if !fits(&text) {
+            let text = found.texts.first()?;
+            if !fits(text) {
                 let message = format!("must be 1 to 64 of letters, digits, `_`, `.` and `-`, found `{text}`");
-                self.wrong(found.place, &found.path, message);
+                self.misread(&found, message);
                 return None;
             }
-            Some(text)
+            Some(text.clone())
         });
         let zone = self.find(entries, "gateway", "time_zone", "gateway");
         let time_zone = zone.and_then(|found| self.read(&found, Type::Offset, units::parse_offset));
@@ -125,14 +152,8 @@ impl Resolver<'_> {
             incoming_max: incoming_max.filter(|most| *most > 0),
             dead_letters_max: dead_letters_max?,
         };
-        let Queues { incoming, outgoing, dead_letters, .. } = &queues;
-        if incoming == outgoing || outgoing == dead_letters || incoming == dead_letters {
-            let place = ["incoming", "outgoing", "dead_letters"].iter().find_map(|key| entries.get(key)?.place.clone());
-            self.wrong(place, "queues", "incoming, outgoing and dead_letters must be three different lists");
-        }
-        if outgoing.contains(['{', '}']) {
-            let place = entries.get("outgoing").and_then(|entry| entry.place.clone());
-            self.wrong(place, "queues.outgoing", "must hold no braces: they are what a Redis cluster places keys by");
+        if queues.outgoing.contains(['{', '}']) {
+            self.wrong(None, "queues.outgoing", "must hold no braces: they are what a Redis cluster places keys by");
         }
         Some(queues)
     }
@@ -143,23 +164,30 @@ impl Resolver<'_> {
         Some(Spool { path: self.outside.base.join(path?), max_size: max_size? })
     }
 
-    fn commands(&mut self, entries: &Section, plugins: &IndexMap<String, Plugin>) -> Option<Commands> {
+    fn commands(&mut self, entries: &Section, plugins: &[&str]) -> Option<Commands> {
         let topic = self.find(entries, "commands", "topic", "commands");
         let topic = topic.and_then(|found| match TopicTemplate::parse(found.texts.first()?, "target") {
             Ok(template) => Some(template),
             Err(error) => {
-                self.wrong(found.place, &found.path, error.to_string());
+                self.misread(&found, error.to_string());
                 None
             }
         });
-        let validator = self.text(entries, "commands", "validator", "commands");
-        if let Some(name) = &validator {
-            let place = entries.get("validator").and_then(|entry| entry.place.clone());
-            self.known(name, plugins, place, "commands.validator");
-        }
+        let validator = self.find(entries, "commands", "validator", "commands").and_then(|found| {
+            let name = found.texts.first()?;
+            self.known(name, plugins, &found);
+            Some(name.clone())
+        });
         // Whoever has the stock validator wants it used; leaving a key out must not open the downlink.
-        let validator =
-            validator.or_else(|| plugins.contains_key("command-validation").then(|| "command-validation".to_owned()));
+        let stock = || plugins.contains(&STOCK_VALIDATOR).then(|| STOCK_VALIDATOR.to_owned());
+        if validator.is_none() && stock().is_some() {
+            self.effective.push(Effective::derived(
+                "commands.validator",
+                STOCK_VALIDATOR,
+                "there is a plugin of this name",
+            ));
+        }
+        let validator = validator.or_else(stock);
         if validator.is_none() {
             self.warnings.push(
                 "commands.validator: none is set, so commands are sent with the gateway's own checks only".to_owned(),

@@ -3,8 +3,9 @@
 use indexmap::IndexMap;
 
 use super::Resolver;
+use super::value::{Found, Hide};
 use crate::settings::Effective;
-use crate::settings::error::Place;
+use crate::settings::effective::bare_or_quoted;
 use crate::settings::resolved::{Grants, Limits, Plugin};
 use crate::settings::table::Type;
 use crate::settings::written::{self, Section, Value, suggest};
@@ -18,6 +19,9 @@ impl Resolver<'_> {
     ) -> IndexMap<String, Plugin> {
         let mut plugins = IndexMap::new();
         for (name, written) in written {
+            if written.broken {
+                continue;
+            }
             let section = format!("plugins.{name}");
             let path = if own {
                 self.word(&written.own, "plugins.*", "path", &section, 4_096).map(|path| self.outside.base.join(path))
@@ -49,12 +53,13 @@ impl Resolver<'_> {
             let grants = self.grants(&written.grants, &format!("{section}.grants"));
             let mut settings = IndexMap::new();
             for (key, entry) in &written.settings {
-                let path = format!("{section}.settings.{key}");
+                let path = format!("{section}.settings.{}", bare_or_quoted(key));
                 let text = match &entry.value {
                     Value::Bare(text) => Value::Text(text.clone()),
                     other => other.clone(),
                 };
-                if let Some(found) = self.interpolated(&text, entry.place.clone(), path, Type::Text, false) {
+                if let Some(found) = self.interpolated(&text, entry.place.clone(), path, Type::Text, Hide::FromOutside)
+                {
                     settings.insert(key.clone(), found.texts.into_iter().next().unwrap_or_default());
                 }
             }
@@ -68,26 +73,25 @@ impl Resolver<'_> {
     pub(super) fn grants(&mut self, entries: &Section, path: &str) -> Grants {
         let state = self.find(entries, "plugins.*.grants", "state", path);
         let state = state.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok())).unwrap_or_default();
-        let publish = self.texts(entries, "plugins.*.grants", "publish", path);
-        let http = self.texts(entries, "plugins.*.grants", "http", path);
-        let publish = publish.map_or_else(Vec::new, |(topics, place)| {
-            for topic in &topics {
-                if let Err(error) = TopicPattern::parse(topic) {
-                    self.wrong(place.clone(), &format!("{path}.publish"), format!("`{topic}`: {error}"));
-                }
+        let publish = self.find(entries, "plugins.*.grants", "publish", path);
+        let http = self.find(entries, "plugins.*.grants", "http", path);
+        for topic in publish.iter().flat_map(|found| &found.texts) {
+            if let (Err(error), Some(found)) = (TopicPattern::parse(topic), &publish) {
+                self.misread(found, format!("`{topic}`: {error}"));
             }
-            topics
-        });
-        Grants { state, publish, http: http.map(|(hosts, _)| hosts).unwrap_or_default() }
+        }
+        let texts = |found: Option<Found>| found.map(|found| found.texts).unwrap_or_default();
+        Grants { state, publish: texts(publish), http: texts(http) }
     }
 
-    pub(super) fn known(&mut self, name: &str, plugins: &IndexMap<String, Plugin>, place: Option<Place>, path: &str) {
-        if !plugins.contains_key(name) {
-            let hint = match suggest(name, plugins.keys().map(String::as_str)) {
+    /// Whether a plugin that is named in `found` has a section.
+    pub(super) fn known(&mut self, name: &str, plugins: &[&str], found: &Found) {
+        if !plugins.contains(&name) && !self.errors.iter().any(|error| error.key == "plugins") {
+            let hint = match suggest(name, plugins.iter().copied()) {
                 Some(close) => format!("did you mean `{close}`?"),
                 None => format!("write a section `[plugins.{name}]` with its path"),
             };
-            self.wrong(place, path, format!("there is no plugin `{name}`; {hint}"));
+            self.misread(found, format!("there is no plugin `{name}`; {hint}"));
         }
     }
 }

@@ -2,19 +2,31 @@
 
 use std::time::Duration;
 
-use super::Resolver;
+use super::{Origin, Resolver};
 use crate::settings::error::Place;
 use crate::settings::interpolate::interpolate;
 use crate::settings::table::{self, Key, Type};
 use crate::settings::written::{Entry, Section, Value};
 use crate::settings::{ByteSize, Effective, units};
 
-/// A value on its way: where it came from goes with it.
+/// A value on its way. Where it came from, the resolver remembers by its path.
 pub(super) struct Found {
     pub(super) texts: Vec<String>,
-    pub(super) list: bool,
-    pub(super) place: Option<Place>,
     pub(super) path: String,
+    kind: Type,
+    hidden: bool,
+}
+
+/// Which values nobody is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hide {
+    /// Those that a file gave a part of: `${file:…}` is for secrets.
+    FromFile,
+    /// Those that anything outside gave a part of: which settings of a plugin are secrets, the host cannot know, and what
+    /// a person keeps out of the file mostly is one.
+    FromOutside,
+    /// All.
+    Always,
 }
 
 impl Resolver<'_> {
@@ -33,7 +45,7 @@ impl Resolver<'_> {
             (None, Some(default)) => (Value::Text(default.to_owned()), None),
             (None, None) => return None,
         };
-        self.interpolated(&value, place, path, key.kind, key.secret)
+        self.interpolated(&value, place, path, key.kind, if key.secret { Hide::Always } else { Hide::FromFile })
     }
 
     pub(super) fn interpolated(
@@ -42,16 +54,21 @@ impl Resolver<'_> {
         place: Option<Place>,
         path: String,
         kind: Type,
-        secret: bool,
+        hide: Hide,
     ) -> Option<Found> {
         let (texts, list) = match value {
             Value::Text(text) | Value::Bare(text) => (std::slice::from_ref(text), false),
             Value::List(texts) => (texts.as_slice(), true),
+            Value::Broken => return None,
         };
         let text_wanted =
             matches!(kind, Type::Text | Type::MqttUrl | Type::RedisUrl | Type::Offset | Type::Address | Type::Word(_));
         if list != (kind == Type::Texts) || (text_wanted && matches!(value, Value::Bare(_))) {
-            let found = if list { "a list".to_owned() } else { format!("`{}`", texts[0]) };
+            let found = match (list, hide) {
+                (true, _) => "a list".to_owned(),
+                (false, Hide::Always) => "***".to_owned(),
+                (false, _) => format!("`{}`", texts[0]),
+            };
             self.wrong(place, &path, format!("expected {kind}, found {found}"));
             return None;
         }
@@ -68,8 +85,23 @@ impl Resolver<'_> {
                 }
             }
         }
-        self.effective.push(Effective::new(&path, &out, list, kind, secret, place.as_ref(), &from));
-        Some(Found { texts: out, list, place, path })
+        let hidden = match hide {
+            Hide::Always => true,
+            Hide::FromOutside => !from.is_empty(),
+            Hide::FromFile => from.iter().any(|part| part.starts_with("file ")),
+        };
+        self.effective.push(Effective::new(&path, &out, list, kind, hidden, place.as_ref(), &from));
+        self.origins.insert(path.clone(), Origin { place, from });
+        Some(Found { texts: out, path, kind, hidden })
+    }
+
+    /// A mistake in a value. What is said of it may hold the value, so of a hidden one only its type is told.
+    pub(super) fn misread(&mut self, found: &Found, message: impl Into<String>) {
+        if found.hidden {
+            self.wrong(None, &found.path, format!("expected {}, found ***", found.kind));
+        } else {
+            self.wrong(None, &found.path, message);
+        }
     }
 
     /// Reads a found value as its type.
@@ -77,7 +109,7 @@ impl Resolver<'_> {
         let text = found.texts.first()?;
         let value = parse(text);
         if value.is_none() {
-            self.wrong(found.place.clone(), &found.path, format!("expected {kind}, found `{text}`"));
+            self.misread(found, format!("expected {kind}, found `{text}`"));
         }
         value
     }
@@ -100,27 +132,12 @@ impl Resolver<'_> {
         most: usize,
     ) -> Option<String> {
         let found = self.find(entries, section, name, path)?;
-        self.read(&found, Type::Text, |text| {
-            let fits = !text.is_empty() && text.chars().count() <= most && !text.chars().any(char::is_control);
-            fits.then(|| text.to_owned())
-        })
-        .or_else(|| {
-            // Says what a text must be here, in place of what the type alone says.
-            if let Some(error) = self.errors.last_mut() {
-                error.message = format!("must be 1 to {most} characters, none a control character");
-            }
-            None
-        })
-    }
-
-    pub(super) fn texts(
-        &mut self,
-        entries: &Section,
-        section: &'static str,
-        name: &str,
-        path: &str,
-    ) -> Option<(Vec<String>, Option<Place>)> {
-        self.find(entries, section, name, path).filter(|found| found.list).map(|found| (found.texts, found.place))
+        let text = found.texts.into_iter().next()?;
+        if !text.is_empty() && text.chars().count() <= most && !text.chars().any(char::is_control) {
+            return Some(text);
+        }
+        self.wrong(None, &found.path, format!("must be 1 to {most} characters, none a control character"));
+        None
     }
 
     pub(super) fn integer(&mut self, entries: &Section, section: &'static str, name: &str, path: &str) -> Option<u64> {
