@@ -82,11 +82,11 @@ impl Gateway {
         let servers = TaskTracker::new();
         let mut addresses = Embedded::default();
         if settings.mqtt.url == MqttUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_MQTT_LISTEN", 1883)?;
+            let listen = embedded::broker::listen()?;
             addresses.mqtt = Some(embedded::broker::start(listen, &servers, self.last.clone()).await?);
         }
         if settings.redis.url == RedisUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_REDIS_LISTEN", 6379)?;
+            let listen = embedded::resp::listen()?;
             addresses.redis = Some(embedded::resp::start(listen, &servers, self.last.clone()).await?);
         }
         if !servers.is_empty() {

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Access;
 use sluicegate_core::settings::ByteSize;
 use sluicegate_core::spooled::{Body, Line, Record};
 
@@ -514,6 +515,23 @@ fn lock(folder: &Path) -> Result<File, SpoolError> {
         Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
+}
+
+/// Whether a gateway could use this folder, as far as can be told without touching it: one may be using it now.
+///
+/// # Errors
+/// [`SpoolError::Unusable`], where it could not be made or written.
+pub fn usable(folder: &Path) -> Result<(), SpoolError> {
+    let unusable = |source: io::Error| SpoolError::Unusable { folder: folder.to_owned(), source };
+    // What is not there would be made in the nearest folder above it that is.
+    let missing = |path: &&Path| fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let there = folder.ancestors().find(|path| !missing(path)).filter(|path| !path.as_os_str().is_empty());
+    let there = there.unwrap_or(Path::new("."));
+    if !fs::metadata(there).map_err(unusable)?.is_dir() {
+        return Err(unusable(io::ErrorKind::NotADirectory.into()));
+    }
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(there, all).map_err(|error| unusable(error.into()))
 }
 
 /// What waits in the folder of a gateway that does not run; nothing is changed.

@@ -269,7 +269,13 @@ pub const KEYS: &[Key] = &[
         Some("machine/{target}/command"),
         "Where commands are published; holds `{target}` once.",
     ),
-    key("commands", "validator", Text, None, "The plugin that checks them."),
+    key(
+        "commands",
+        "validator",
+        Text,
+        None,
+        "The plugin that checks them; the one named `command-validation` where there is one, unless set.",
+    ),
     key(
         "commands",
         "expiry",

@@ -1,7 +1,7 @@
 //! `[mqtt]` and `[redis]`: where the servers are, and how they are spoken to.
 
 use super::Resolver;
-use crate::settings::resolved::{Mqtt, Redis, RedisUrl, Secret, Tls};
+use crate::settings::resolved::{Mqtt, MqttUrl, Redis, RedisUrl, Secret, Tls};
 use crate::settings::table::Type;
 use crate::settings::urls;
 use crate::settings::written::Section;
@@ -12,7 +12,7 @@ impl Resolver<'_> {
         let url = url.and_then(|found| match urls::mqtt(found.texts.first()?) {
             Ok(url) => Some(url),
             Err(reason) => {
-                self.wrong(found.place, &found.path, reason);
+                self.misread(&found, reason);
                 None
             }
         });
@@ -23,8 +23,7 @@ impl Resolver<'_> {
         let username = self.text(entries, "mqtt", "username", "mqtt");
         let password = self.text(entries, "mqtt", "password", "mqtt");
         if password.is_some() && username.is_none() {
-            let place = entries.get("password").and_then(|entry| entry.place.clone());
-            self.wrong(place, "mqtt.password", "needs `mqtt.username` beside it");
+            self.wrong(None, "mqtt.password", "needs `mqtt.username` beside it");
         }
         let mut file = |name| self.text(entries, "mqtt", name, "mqtt").map(|path| self.outside.base.join(path));
         let tls = Tls {
@@ -32,18 +31,25 @@ impl Resolver<'_> {
             client_cert_file: file("client_cert_file"),
             client_key_file: file("client_key_file"),
         };
-        if tls.client_cert_file.is_some() != tls.client_key_file.is_some() {
-            let place =
-                entries.get("client_cert_file").or(entries.get("client_key_file")).and_then(|e| e.place.clone());
-            self.wrong(
-                place,
-                "mqtt.client_cert_file",
-                "needs `mqtt.client_key_file` beside it, and the other way round",
-            );
+        for (key, file, other, beside) in [
+            ("mqtt.client_cert_file", &tls.client_cert_file, "mqtt.client_key_file", &tls.client_key_file),
+            ("mqtt.client_key_file", &tls.client_key_file, "mqtt.client_cert_file", &tls.client_cert_file),
+            ("mqtt.client_cert_file", &tls.client_cert_file, "mqtt.ca_file", &tls.ca_file),
+        ] {
+            if file.is_some() && beside.is_none() {
+                self.wrong(None, key, format!("needs `{other}` beside it"));
+            }
         }
-        if tls.client_cert_file.is_some() && tls.ca_file.is_none() {
-            let place = entries.get("client_cert_file").and_then(|entry| entry.place.clone());
-            self.wrong(place, "mqtt.client_cert_file", "needs `mqtt.ca_file` beside it");
+        let keys = [
+            ("ca_file", &tls.ca_file),
+            ("client_cert_file", &tls.client_cert_file),
+            ("client_key_file", &tls.client_key_file),
+        ];
+        let unused = keys.into_iter().find(|(_, file)| file.is_some());
+        if let (Some((key, _)), Some(MqttUrl::At { tls: false, .. } | MqttUrl::Embedded)) = (unused, &url) {
+            self.warnings.push(format!(
+                "mqtt.{key}: has no effect: mqtt.url is not `mqtts://…`, so everything goes unencrypted, a password too"
+            ));
         }
         let session_expiry = self.duration(entries, "mqtt", "session_expiry", "mqtt");
         let receive_maximum = self.integer(entries, "mqtt", "receive_maximum", "mqtt");
@@ -68,7 +74,7 @@ impl Resolver<'_> {
         let url = url.and_then(|found| match urls::redis(found.texts.first()?) {
             Ok(url) => Some(url),
             Err(reason) => {
-                self.wrong(found.place, &found.path, reason);
+                self.misread(&found, reason);
                 None
             }
         });
@@ -85,19 +91,18 @@ impl Resolver<'_> {
                 _ => "",
             };
             if !problem.is_empty() {
-                let place = entries.get("cluster").and_then(|entry| entry.place.clone());
-                self.wrong(place, "redis.cluster", problem);
+                self.wrong(None, "redis.cluster", problem);
             }
         }
         let mut cluster_nodes = Vec::new();
-        if let Some((nodes, place)) = self.texts(entries, "redis", "cluster_nodes", "redis") {
-            if cluster == Some(false) && !nodes.is_empty() {
-                self.wrong(place.clone(), "redis.cluster_nodes", "needs `redis.cluster = true` beside it");
+        if let Some(found) = self.find(entries, "redis", "cluster_nodes", "redis") {
+            if cluster == Some(false) && !found.texts.is_empty() {
+                self.wrong(None, "redis.cluster_nodes", "needs `redis.cluster = true` beside it");
             }
-            for node in nodes {
-                match urls::address(&node, urls::REDIS) {
+            for node in &found.texts {
+                match urls::address(node, urls::REDIS) {
                     Ok(address) => cluster_nodes.push(address),
-                    Err(reason) => self.wrong(place.clone(), "redis.cluster_nodes", format!("`{node}`: {reason}")),
+                    Err(reason) => self.misread(&found, format!("`{node}`: {reason}")),
                 }
             }
         }
@@ -105,8 +110,7 @@ impl Resolver<'_> {
         if let Some(prefix) = &key_prefix
             && prefix.contains(['{', '}'])
         {
-            let place = entries.get("key_prefix").and_then(|entry| entry.place.clone());
-            self.wrong(place, "redis.key_prefix", "must hold no braces: they are what a Redis cluster places keys by");
+            self.wrong(None, "redis.key_prefix", "must hold no braces: they are what a Redis cluster places keys by");
         }
         let wait_replicas = self.integer(entries, "redis", "wait_replicas", "redis");
         Some(Redis {
