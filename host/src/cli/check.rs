@@ -69,3 +69,11 @@ pub(super) fn health(client: Client, output: &Output) -> Result<Code, Failure> {
     let text = if ready { "ready\n".to_owned() } else { format!("not ready\n{}\n", reasons.join("\n")) };
     Ok(output.verdict(if ready { Code::Good } else { Code::Wrong }, &text, &answer, &reasons))
 }
+
+pub(super) fn live(client: Client, output: &Output) -> Result<Code, Failure> {
+    let answer = client.get("/healthz")?.json(&client)?;
+    if answer["status"] != "ok" {
+        return Err(client.unreachable("what answers is no gateway"));
+    }
+    Ok(output.good("alive\n", &answer))
+}

@@ -85,6 +85,9 @@ enum Command {
     },
     /// Asks a running gateway whether it is ready.
     Health {
+        /// Ask only whether it lives: good while broker or Redis are away, too. For whoever restarts what is not well.
+        #[arg(long)]
+        live: bool,
         /// Where its admin server listens; the settings' admin.listen, unless given.
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
@@ -152,7 +155,8 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::DeadLetters { address, command } => {
             dead_letters::run(command, config, Client::find(config, *address)?, output)
         }
-        Command::Health { address } => check::health(Client::find(config, *address)?, output),
+        Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
+        Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

@@ -1,6 +1,12 @@
 //! What people and machines see of it.
 
+use std::fs;
+use std::process::{Command, Output};
+
+use sluicegate_tests::gateway::binary;
+use sluicegate_tests::servers::free_port;
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer};
+use tempfile::TempDir;
 
 #[tokio::test]
 async fn log_status_and_metrics_say_what_is_so_and_no_payload_is_logged() {
@@ -55,4 +61,27 @@ async fn the_environment_alone_is_enough() {
     let machine = Machine::connect(broker.port, "M-1", None).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;
     redis.list_of("mqtt_incoming_jobs", 1).await;
+}
+
+/// An orchestrator that restarts what is not healthy must not do so in the middle of an outage.
+#[tokio::test]
+async fn a_gateway_without_broker_and_redis_lives_and_is_not_ready() {
+    let mut gateway = Gateway::with(&Gateway::settings(free_port(), free_port(), ""));
+    gateway.spawn().await;
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("sluicegate.toml");
+    fs::write(&file, format!("[admin]\nlisten = \"{}\"\n", gateway.address())).expect("written");
+    // As in the image: what it asks is in the environment alone.
+    let health = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("health").args(arguments).env("SLUICEGATE_CONFIG", &file).current_dir(folder.path());
+        let Output { status, stdout, .. } = command.output().expect("it runs");
+        (status.code(), String::from_utf8(stdout).expect("UTF-8"))
+    };
+    assert_eq!(health(&["--live"]), (Some(0), "alive\n".to_owned()));
+    let (code, text) = health(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.starts_with("not ready\n"), "{text}");
+    gateway.kill();
+    assert_eq!(health(&["--live"]).0, Some(4));
 }
