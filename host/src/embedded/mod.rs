@@ -4,8 +4,6 @@
 
 pub mod broker;
 pub mod resp;
-#[cfg(test)]
-mod tests;
 
 use std::net::SocketAddr;
 
