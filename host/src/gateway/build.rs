@@ -78,11 +78,11 @@ impl Gateway {
         let servers = TaskTracker::new();
         let mut addresses = Embedded::default();
         if settings.mqtt.url == MqttUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_MQTT_LISTEN", 1883)?;
+            let listen = embedded::listen(embedded::MQTT_LISTEN, 1883)?;
             addresses.mqtt = Some(embedded::broker::start(listen, &servers, self.last.clone()).await?);
         }
         if settings.redis.url == RedisUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_REDIS_LISTEN", 6379)?;
+            let listen = embedded::listen(embedded::REDIS_LISTEN, 6379)?;
             addresses.redis = Some(embedded::resp::start(listen, &servers, self.last.clone()).await?);
         }
         if !servers.is_empty() {

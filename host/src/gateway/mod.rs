@@ -56,7 +56,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Embedded(#[from] crate::embedded::EmbeddedError),
     /// Threads or signals.
-    #[error("the system gives no {what}: {source}")]
+    #[error("the system gives no {what}")]
     System {
         /// What was asked for.
         what: &'static str,

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 use self::store::{Millis, Store};
-use super::{EmbeddedError, announce, loopback_only};
+use super::{EmbeddedError, REDIS_LISTEN, announce, loopback_only};
 
 const SERVER: &str = "Redis";
 /// Connections at once.
@@ -39,7 +39,7 @@ pub async fn start(
     stop: CancellationToken,
 ) -> Result<SocketAddr, EmbeddedError> {
     loopback_only(SERVER, listen)?;
-    let failed = |source| EmbeddedError::Bind { server: SERVER, address: listen, source };
+    let failed = |source| EmbeddedError::Bind { server: SERVER, address: listen, variable: REDIS_LISTEN, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let shared = Arc::new(Shared::new(address.port()));
