@@ -124,6 +124,16 @@ mod tests {
         assert!(lines.iter().all(|line| line.contains(version)), "{version}: {lines:?}");
     }
 
+    /// Clippy reads the nearest file only.
+    #[test]
+    fn the_bans_of_the_host_hold_those_of_the_root() {
+        let read = |name: &str| std::fs::read_to_string(crate::root().join(name)).expect("a file of bans");
+        let (root, host) = (read("clippy.toml"), read("host/clippy.toml"));
+        for ban in root.lines().filter(|line| line.contains("path = ")) {
+            assert!(host.contains(ban), "{ban}");
+        }
+    }
+
     #[test]
     fn adds_up_what_cargo_says() {
         let line =

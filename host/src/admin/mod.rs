@@ -47,6 +47,7 @@ pub struct Admin {
 ///
 /// # Errors
 /// [`AdminError`], where it cannot listen.
+#[expect(clippy::disallowed_methods, reason = "`Admin::stop` joins it")]
 pub fn start(
     address: SocketAddr,
     board: Arc<Board>,

@@ -26,6 +26,7 @@ const MAX_CLIENTS: usize = 10_000;
 ///
 /// # Errors
 /// [`EmbeddedError`]: not a loopback address, or one that cannot be had.
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 pub async fn start(
     listen: SocketAddr,
     tasks: &TaskTracker,

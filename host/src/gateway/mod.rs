@@ -153,6 +153,7 @@ impl Gateway {
         });
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the parts are started here alone")]
     fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
         let handle = self.tasks.spawn(task);
         self.names.insert(handle.id(), name);

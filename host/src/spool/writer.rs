@@ -61,6 +61,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError`], where the folder or what stands in it cannot be used.
+    #[expect(clippy::disallowed_methods, reason = "`Writer::join` joins it")]
     pub fn open(folder: &Path, max_size: ByteSize) -> Result<(Self, Writer, Vec<Waiting>, Recovered), SpoolError> {
         let (mut store, recovered) = Store::open(folder, max_size)?;
         let waiting = store.take_waiting();

@@ -33,6 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// [`EmbeddedError`]: not a loopback address, or one that cannot be had.
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 pub async fn start(
     listen: SocketAddr,
     tasks: &TaskTracker,
@@ -60,6 +61,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker, 
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 fn serve(socket: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, stop: &CancellationToken) {
     // Replies are written whole, so that waiting for more would only delay them.
     if let Err(error) = socket.set_nodelay(true) {
