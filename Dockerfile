@@ -2,7 +2,7 @@
 # The gateway with the stock plugins, for amd64 and arm64: docker build -t sluicegate .
 
 FROM rust:1.95.0-bookworm AS plugins
-# The image's own toolchain, whatever rust-toolchain.toml names.
+# The image's own toolchain, without fetching the components that rust-toolchain.toml names for those who write it.
 ENV RUSTUP_TOOLCHAIN=1.95.0
 RUN rustup target add wasm32-unknown-unknown
 WORKDIR /src
@@ -28,6 +28,7 @@ VOLUME /var/lib/sluicegate
 USER sluicegate
 WORKDIR /var/lib/sluicegate
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["sluicegate", "health"]
+# Whether the process answers, not whether messages flow: while Redis or the broker is away the gateway must go on.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["sluicegate", "health", "--live"]
 ENTRYPOINT ["sluicegate"]
 CMD ["run"]

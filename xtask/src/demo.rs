@@ -22,6 +22,8 @@ use crate::{plugins, shell};
 const BEAT: Duration = Duration::from_secs(5);
 /// How often the list is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How much of its end: more than comes between two looks, where a person is to read it.
+const SHOWN: isize = 200;
 
 /// Where the parts listen.
 struct Ports {
@@ -205,18 +207,24 @@ async fn jobs(redis: SocketAddr) -> Result<()> {
             Err(_) => tokio::time::sleep(LOOK).await,
         }
     };
-    let mut seen = [0_isize; 2];
+    let mut seen: [Vec<String>; 2] = Default::default();
     loop {
         for (list, seen) in ["mqtt_incoming_jobs", "mqtt_dead_letters"].into_iter().zip(&mut seen) {
-            let new: Vec<String> =
-                redis::cmd("LRANGE").arg(list).arg(*seen).arg(-1).query_async(&mut connection).await?;
-            *seen += isize::try_from(new.len())?;
-            for job in new {
+            let end: Vec<String> =
+                redis::cmd("LRANGE").arg(list).arg(-SHOWN).arg(-1).query_async(&mut connection).await?;
+            for job in added(seen, &end) {
                 println!("{:>12}  {job}", if list == "mqtt_incoming_jobs" { "job" } else { "dead letter" });
             }
+            *seen = end;
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// What was appended to a list, of which the end was `before` and is `now`: others may take from its head meanwhile, so that no
+/// place in it says so.
+fn added<'a>(before: &[String], now: &'a [String]) -> &'a [String] {
+    (0..=before.len()).find_map(|gone| now.strip_prefix(&before[gone..])).unwrap_or(now)
 }
 
 /// Rebuilds a plugin when its source is saved; the gateway reloads it by itself.
@@ -260,4 +268,27 @@ async fn rebuild(root: PathBuf, sources: PathBuf) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(before: &str, now: &str, expected: &str) {
+        let list = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        assert_eq!(added(&list(before), &list(now)), list(expected));
+    }
+
+    #[test]
+    fn what_is_new_is_shown_once_whoever_takes_from_the_list() {
+        check("", "abc", "abc");
+        check("abc", "abc", "");
+        check("abc", "abcd", "d");
+        // Two were taken, one came; all were taken; more came than is looked at.
+        check("abc", "cd", "d");
+        check("abc", "", "");
+        check("abc", "de", "de");
+        check("abc", "bcd", "d");
+    }
 }

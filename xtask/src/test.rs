@@ -111,6 +111,29 @@ fn result(line: &str) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
+    /// Another version has other lints, and what the image builds is what CI tested.
+    #[test]
+    fn the_image_and_the_workspace_have_one_toolchain() {
+        let read = |name: &str| std::fs::read_to_string(crate::root().join(name)).expect("a file of the root");
+        let pinned = read("rust-toolchain.toml");
+        let version = pinned.split("channel = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a channel");
+        let dockerfile = read("Dockerfile");
+        let rust = |line: &&str| line.starts_with("FROM rust:") || line.contains("RUSTUP_TOOLCHAIN=");
+        let lines: Vec<&str> = dockerfile.lines().filter(rust).collect();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains(version)), "{version}: {lines:?}");
+    }
+
+    /// Clippy reads the nearest file only.
+    #[test]
+    fn the_bans_of_the_host_hold_those_of_the_root() {
+        let read = |name: &str| std::fs::read_to_string(crate::root().join(name)).expect("a file of bans");
+        let (root, host) = (read("clippy.toml"), read("host/clippy.toml"));
+        for ban in root.lines().filter(|line| line.contains("path = ")) {
+            assert!(host.contains(ban), "{ban}");
+        }
+    }
+
     #[test]
     fn adds_up_what_cargo_says() {
         let line =

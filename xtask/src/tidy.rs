@@ -82,18 +82,19 @@ fn look(name: &str, text: &str) -> Vec<String> {
     let module = name.strip_prefix("host/src/").map(|rest| rest.split(['/', '.']).next().unwrap_or(rest));
     let allowed =
         module.and_then(|module| LAYERS.iter().find(|(layer, _)| *layer == module)).map(|(_, allowed)| *allowed);
-    for (number, line) in text.lines().enumerate() {
-        let mut say = |what: String| wrong.push(format!("{name}:{}: {what}", number + 1));
-        if let (Some(module), Some(allowed)) = (module, allowed) {
-            for imported in imports(line) {
-                if imported != module
-                    && !allowed.contains(&imported)
-                    && LAYERS.iter().any(|(layer, _)| *layer == imported)
-                {
-                    say(format!("`{module}` must not import `{imported}`; it may import {}", allowed.join(", ")));
-                }
+    if let (Some(module), Some(allowed)) = (module, allowed) {
+        for (line, imported) in imports(text) {
+            if imported != module
+                && !allowed.contains(&&*imported)
+                && LAYERS.iter().any(|(layer, _)| *layer == imported)
+            {
+                let may = allowed.join(", ");
+                wrong.push(format!("{name}:{line}: `{module}` must not import `{imported}`; it may import {may}"));
             }
         }
+    }
+    for (number, line) in text.lines().enumerate() {
+        let mut say = |what: String| wrong.push(format!("{name}:{}: {what}", number + 1));
         // Each needle is split, or this file would find itself.
         for (needle, why) in [
             (concat!("todo", "!("), "a stub is not done"),
@@ -112,11 +113,36 @@ fn look(name: &str, text: &str) -> Vec<String> {
     wrong
 }
 
-fn imports(line: &str) -> impl Iterator<Item = &str> {
-    let code = line.split("//").next().unwrap_or("");
-    code.split("crate::")
-        .skip(1)
-        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
+/// The modules that a text names behind `crate::`, each with its line; `crate::{a, b::{c, d}}` names `a` and `b`.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or("")).collect();
+    let code = lines.join("\n");
+    let mut found = Vec::new();
+    for (at, path) in code.match_indices("crate::") {
+        let start = at + path.len();
+        // Where a name of the first level begins, and how deep the braces are.
+        let (mut begins, mut depth) = (true, 0);
+        for (offset, character) in code[start..].char_indices() {
+            let name = character.is_alphanumeric() || character == '_';
+            if begins && name {
+                let rest = &code[start + offset..];
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let line = code[..start + offset].matches('\n').count() + 1;
+                found.push((line, rest[..end].to_owned()));
+                begins = false;
+            }
+            match character {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' => begins = depth == 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -130,6 +156,22 @@ mod tests {
         assert_eq!(found, ["host/src/mqtt/x.rs:2: `mqtt` must not import `redis`; it may import telemetry"]);
         assert_eq!(look("host/src/uplink/x.rs", "use crate::gateway;\n").len(), 1);
         assert_eq!(look("host/core/src/x.rs", "use crate::gateway;\n").len(), 0);
+        assert_eq!(look("host/src/mqtt/x.rs", "// crate::redis\nlet x = crate::redis::push();").len(), 1);
+    }
+
+    #[test]
+    fn finds_it_in_a_group_of_imports() {
+        let group =
+            "use crate::{\n    telemetry::{clock, redis},\n    redis, // comment\n    spool::{Spool, Watch},\n};\n";
+        assert_eq!(
+            look("host/src/mqtt/x.rs", group),
+            [
+                "host/src/mqtt/x.rs:3: `mqtt` must not import `redis`; it may import telemetry",
+                "host/src/mqtt/x.rs:4: `mqtt` must not import `spool`; it may import telemetry",
+            ]
+        );
+        assert_eq!(look("host/src/mqtt/x.rs", "use crate::{redis, spool};").len(), 2);
+        assert_eq!(look("host/src/mqtt/x.rs", "use crate::{telemetry, mqtt};\nlet (x, redis) = 1;").len(), 0);
     }
 
     #[test]

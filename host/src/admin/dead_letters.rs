@@ -4,19 +4,18 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
+use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use sluicegate_core::dead_letter::{Filter, LetterId};
 
-use super::routes::answer;
+use super::routes::{Method, Route, answer};
 use crate::dead_letters::desk::{By, Desk, DeskError};
 use crate::dead_letters::replay::Order;
 
@@ -27,13 +26,15 @@ const RATE: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 type Shown = State<Arc<OnceLock<Desk>>>;
 
-pub(super) fn routes(desk: Arc<OnceLock<Desk>>) -> Router {
-    Router::new()
-        .route("/api/dead-letters", get(list))
-        .route("/api/dead-letters/{id}", get(show))
-        .route("/api/dead-letters/replay", get(progress).merge(post(replay).layer(from_fn(from_this_machine))))
-        .route("/api/dead-letters/drop", post(discard).layer(from_fn(from_this_machine)))
-        .with_state(desk)
+pub(super) fn table() -> Vec<Route<Arc<OnceLock<Desk>>>> {
+    let from_here = |route: Route<_>| route.map(|answers| answers.layer(from_fn(from_this_machine)));
+    vec![
+        Route::new(Method::Get, "/api/dead-letters", list),
+        Route::new(Method::Get, "/api/dead-letters/{id}", show),
+        Route::new(Method::Get, "/api/dead-letters/replay", progress),
+        from_here(Route::new(Method::Post, "/api/dead-letters/replay", replay)),
+        from_here(Route::new(Method::Post, "/api/dead-letters/drop", discard)),
+    ]
 }
 
 /// Changes have no password, so they are taken from this machine alone. A web page that a person of this machine looks at cannot

@@ -23,7 +23,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address is taken, or not of this machine.
-    #[error("cannot listen on {address}: {source}; check admin.listen")]
+    #[error("cannot listen on {address} (admin.listen)")]
     Listen {
         /// The address of the settings.
         address: SocketAddr,
@@ -32,7 +32,7 @@ pub enum AdminError {
         source: std::io::Error,
     },
     /// No thread.
-    #[error("the system gives no thread for the admin server: {0}")]
+    #[error("the system gives no thread for the admin server")]
     Thread(#[source] std::io::Error),
 }
 
@@ -47,6 +47,7 @@ pub struct Admin {
 ///
 /// # Errors
 /// [`AdminError`], where it cannot listen.
+#[expect(clippy::disallowed_methods, reason = "`Admin::stop` joins it")]
 pub fn start(
     address: SocketAddr,
     board: Arc<Board>,

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -25,15 +26,54 @@ struct Shown {
     exporter: Exporter,
 }
 
+/// A path, a method, and who answers; the router is made of these, and a test compares them with the description.
+pub(super) struct Route<S> {
+    path: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the router has it in `answers`; the test reads it"))]
+    method: Method,
+    answers: MethodRouter<S>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+}
+
+impl<S: Clone + Send + Sync + 'static> Route<S> {
+    pub(super) fn new<H: Handler<T, S>, T: 'static>(method: Method, path: &'static str, handler: H) -> Self {
+        let filter = match method {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+        };
+        Self { path, method, answers: on(filter, handler) }
+    }
+
+    /// With what the router is wrapped in.
+    pub(super) fn map(self, change: impl FnOnce(MethodRouter<S>) -> MethodRouter<S>) -> Self {
+        Self { answers: change(self.answers), ..self }
+    }
+}
+
+fn router<S: Clone + Send + Sync + 'static>(table: Vec<Route<S>>) -> Router<S> {
+    table.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.answers))
+}
+
+fn table() -> Vec<Route<Shown>> {
+    let openapi = async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI);
+    vec![
+        Route::new(Method::Get, "/healthz", async || Json(json!({ "status": "ok" }))),
+        Route::new(Method::Get, "/readyz", ready),
+        Route::new(Method::Get, "/metrics", metrics),
+        Route::new(Method::Get, "/api/status", status),
+        Route::new(Method::Get, "/api/openapi.json", openapi),
+    ]
+}
+
 pub(super) fn routes(board: Arc<Board>, exporter: Exporter, desk: Arc<OnceLock<Desk>>, loopback: bool) -> Router {
-    Router::new()
-        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/api/status", get(status))
-        .route("/api/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+    router(table())
         .with_state(Shown { board, exporter })
-        .merge(dead_letters::routes(desk))
+        .merge(router(dead_letters::table()).with_state(desk))
         .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
         .method_not_allowed_fallback(async || {
             answer(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here; see /api/openapi.json")
@@ -101,13 +141,31 @@ mod tests {
     }
 
     #[test]
-    fn the_description_names_every_route() {
+    fn the_description_names_every_route_and_no_other() {
+        fn named<S>(table: &[Route<S>]) -> impl Iterator<Item = (String, &'static str)> {
+            table.iter().map(|route| {
+                let method = match route.method {
+                    Method::Get => "get",
+                    Method::Post => "post",
+                };
+                (route.path.to_owned(), method)
+            })
+        }
+        let (own, letters) = (table(), dead_letters::table());
+        let mut served: Vec<_> = named(&own).chain(named(&letters)).collect();
+        served.sort();
         let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
-        let paths: Vec<&String> = openapi["paths"].as_object().expect("paths").keys().collect();
-        let dead_letters =
-            ["/api/dead-letters", "/api/dead-letters/drop", "/api/dead-letters/replay", "/api/dead-letters/{id}"];
-        let others = ["/api/openapi.json", "/api/status", "/healthz", "/metrics", "/readyz"];
-        assert_eq!(paths, dead_letters.into_iter().chain(others).collect::<Vec<_>>());
+        let mut described = Vec::new();
+        for (path, operations) in openapi["paths"].as_object().expect("paths") {
+            for (method, operation) in operations.as_object().expect("operations") {
+                let method = ["get", "post"].into_iter().find(|known| known == method).expect("a method");
+                // Whoever asks by another name than this machine's.
+                assert_eq!(operation["responses"]["403"]["$ref"], "#/components/responses/Forbidden", "{path}");
+                described.push((path.clone(), method));
+            }
+        }
+        described.sort();
+        assert_eq!(served, described);
     }
 
     /// Every key of a real status is described, and none is described that is not there.

@@ -1,5 +1,6 @@
 //! `sluicegate check`, `sluicegate health`
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,16 +9,19 @@ use serde_json::json;
 use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
+use super::plugin;
 use crate::gateway::preflight;
 use crate::registry::{self, load};
 use crate::sandbox::Sandbox;
+use crate::telemetry::causes::with_causes;
 
 pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failure> {
     let resolved = config::load(file)?;
     // Where a server is reached by TLS, what would be made for it needs this.
-    crate::tls::install().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+    crate::tls::install().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
+    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
+    let mut next = BTreeSet::new();
     for wanted in registry::wanted(&resolved.settings) {
         let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1));
         match loaded {
@@ -38,6 +42,7 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
                 let message = format!("plugin {}: {refusal}", wanted.name);
                 let _ = writeln!(text, "wrong  {message}");
                 errors.push(message);
+                next.insert(plugin::next(&refusal));
             }
         }
     }
@@ -55,11 +60,11 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         let _ = writeln!(text, "ok     route {} takes {}", route.name, route.topic);
     }
     let code = if errors.is_empty() { Code::Good } else { Code::Wrong };
-    let _ = writeln!(
-        text,
-        "{}",
-        if errors.is_empty() { "all good" } else { "wrong; next: cargo xtask plugins, or check the paths" }
-    );
+    let next: Vec<&str> = next.into_iter().collect();
+    let _ = match code {
+        Code::Good => writeln!(text, "all good"),
+        _ => writeln!(text, "wrong; next: {}", next.join("; ")),
+    };
     let data = json!({ "plugins": plugins, "warnings": resolved.warnings, "without_effect": resolved.without_effect });
     Ok(output.verdict(code, &text, &data, &errors))
 }
@@ -75,4 +80,12 @@ pub(super) fn health(client: Client, output: &Output) -> Result<Code, Failure> {
         .collect();
     let text = if ready { "ready\n".to_owned() } else { format!("not ready\n{}\n", reasons.join("\n")) };
     Ok(output.verdict(if ready { Code::Good } else { Code::Wrong }, &text, &answer, &reasons))
+}
+
+pub(super) fn live(client: Client, output: &Output) -> Result<Code, Failure> {
+    let answer = client.get("/healthz")?.json(&client)?;
+    if answer["status"] != "ok" {
+        return Err(client.unreachable("what answers is no gateway"));
+    }
+    Ok(output.good("alive\n", &answer))
 }

@@ -25,7 +25,13 @@ use client::Client;
 use dead_letters::DeadLettersCommand;
 use output::{Code, Failure, Output};
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Environment, beside what options and settings name:
+  RUST_LOG                          what is logged
+  NO_COLOR                          no colours
+  SLUICEGATE_EMBEDDED_MQTT_LISTEN   where the broker of mqtt.url = \"embedded\" listens [127.0.0.1:1883]
+  SLUICEGATE_EMBEDDED_REDIS_LISTEN  where the Redis of redis.url = \"embedded\" listens [127.0.0.1:6379]
+
 Exit codes:
   0  good
   1  checked, and wrong; or stopped by a fault
@@ -35,7 +41,7 @@ Exit codes:
 
 /// A gateway between MQTT and Redis whose handlers are WebAssembly components.
 #[derive(Parser)]
-#[command(name = "sluicegate", version, after_help = EXIT_CODES)]
+#[command(name = "sluicegate", version, after_help = AFTER_HELP)]
 struct Arguments {
     /// The settings file; ./sluicegate.toml where it exists, else the built-in settings and the environment.
     #[arg(long, global = true, value_name = "FILE", env = "SLUICEGATE_CONFIG")]
@@ -85,6 +91,9 @@ enum Command {
     },
     /// Asks a running gateway whether it is ready.
     Health {
+        /// Ask only whether it lives: good while broker or Redis are away, too. For whoever restarts what is not well.
+        #[arg(long)]
+        live: bool,
         /// Where its admin server listens; the settings' admin.listen, unless given.
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
@@ -152,7 +161,8 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::DeadLetters { address, command } => {
             dead_letters::run(command, config, Client::find(config, *address)?, output)
         }
-        Command::Health { address } => check::health(Client::find(config, *address)?, output),
+        Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
+        Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

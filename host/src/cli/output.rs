@@ -27,15 +27,22 @@ pub(super) struct Failure {
     code: Code,
     messages: Vec<String>,
     next: String,
+    /// Who reads standard error has read it.
+    logged: bool,
 }
 
 impl Failure {
     pub(super) fn new(code: Code, message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { code, messages: vec![message.into()], next: next.into() }
+        Self { code, messages: vec![message.into()], next: next.into(), logged: false }
     }
 
     pub(super) fn many(code: Code, messages: Vec<String>, next: impl Into<String>) -> Self {
-        Self { code, messages, next: next.into() }
+        Self { code, messages, next: next.into(), logged: false }
+    }
+
+    /// The same, which was logged as an error.
+    pub(super) fn logged(self) -> Self {
+        Self { logged: tracing::enabled!(tracing::Level::ERROR), ..self }
     }
 
     /// The same, with what it is about before it, and another way on.
@@ -97,7 +104,7 @@ impl Output {
             self.text(&format!("{:#}\n", json!({ "ok": false, "data": null, "errors": errors })));
         } else {
             let mut err = io::stderr().lock();
-            for message in &failure.messages {
+            for message in failure.messages.iter().filter(|_| !failure.logged) {
                 let _ = writeln!(err, "error: {message}");
             }
             if !failure.next.is_empty() {

@@ -11,20 +11,33 @@ use super::output::{Code, Failure, Output};
 use crate::registry::Wanted;
 use crate::registry::load::{self, File};
 use crate::sandbox::inspect::{self, Inspection};
+use crate::sandbox::refusal::Step;
 use crate::sandbox::{Refusal, Sandbox};
+use crate::telemetry::causes::with_causes;
 
 fn read(file: &Path) -> Result<File, Failure> {
-    load::read(file).map_err(|refusal| wrong(&refusal, "cargo xtask plugins (the stock ones, in config/plugins)"))
+    load::read(file).map_err(|refusal| wrong(&refusal))
 }
 
-fn wrong(refusal: &Refusal, next: &str) -> Failure {
-    Failure::new(Code::Wrong, refusal.to_string(), next)
+fn wrong(refusal: &Refusal) -> Failure {
+    Failure::new(Code::Wrong, refusal.to_string(), next(refusal))
+}
+
+/// What to do about it, wherever the file is from.
+pub(super) fn next(refusal: &Refusal) -> &'static str {
+    match refusal.step {
+        Step::Found => "check the path (in the source tree `cargo xtask plugins` builds those of plugins/)",
+        Step::Verified | Step::Compiled | Step::Checked => {
+            "have the plugin built as wit/plugin.wit says, on the interface of this version of sluicegate"
+        }
+        Step::Rehearsed => "mend the plugin, or what its sample promises; its settings count, too",
+    }
 }
 
 /// What a component file says of itself.
 pub(super) fn inspected(file: &Path) -> Result<Inspection, Failure> {
     let bytes = read(file)?.bytes;
-    inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal, "cargo xtask plugins"))
+    inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal))
 }
 
 pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
@@ -54,7 +67,7 @@ pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
 
 pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let read = read(file)?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
+    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
     let plugin = Plugin {
         path: file.to_owned(),
         settings: IndexMap::new(),
@@ -62,8 +75,7 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         grants: Default::default(),
     };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None };
-    let generation = load::load(&sandbox, &wanted, &read, 1)
-        .map_err(|refusal| wrong(&refusal, &format!("sluicegate plugin inspect {}", file.display())))?;
+    let generation = load::load(&sandbox, &wanted, &read, 1).map_err(|refusal| wrong(&refusal))?;
     let mut text = String::new();
     let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
     for name in &names {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::config;
 use super::output::{Code, Failure};
 use crate::gateway;
+use crate::telemetry::causes::with_causes;
 use crate::telemetry::metrics::Exporter;
 
 pub(super) fn run(file: Option<&Path>) -> Result<Code, Failure> {
@@ -23,8 +24,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<Code, Failure> {
     if !resolved.without_effect.is_empty() {
         tracing::warn!(keys = resolved.without_effect.join(", "), "these settings have no effect in this version");
     }
-    crate::tls::install().map_err(|error| wrong(error.to_string()))?;
-    let exporter = Exporter::install().map_err(|error| wrong(error.to_string()))?;
+    crate::tls::install().map_err(|error| wrong(with_causes(&error)))?;
+    let exporter = Exporter::install().map_err(|error| wrong(with_causes(&error)))?;
     // Two are enough: guests run on threads of their own, so these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -37,8 +38,9 @@ pub(super) fn run(file: Option<&Path>) -> Result<Code, Failure> {
     match result {
         Ok(()) => Ok(Code::Good),
         Err(error) => {
-            tracing::error!("{error}");
-            Err(Failure::new(Code::Wrong, error.to_string(), "sluicegate check"))
+            let reason = with_causes(&error);
+            tracing::error!(%reason, "the gateway stopped");
+            Err(wrong(reason).logged())
         }
     }
 }

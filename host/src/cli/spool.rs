@@ -9,6 +9,7 @@ use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
 use crate::spool::{self, Depth, SpoolError};
+use crate::telemetry::causes::with_causes;
 use crate::telemetry::clock;
 
 /// What stands in the spool: asked of the gateway that uses it, or read from the disk where none does.
@@ -52,7 +53,7 @@ pub(super) fn status(file: Option<&Path>, output: &Output) -> Result<Code, Failu
             let text = format!("{}{}", text(&shown, "a gateway uses it", &status), lines(&errors));
             Ok(output.verdict(code, &text, &status, &errors))
         }
-        Err(error) => Err(Failure::new(Code::Wrong, error.to_string(), "sluicegate config show")),
+        Err(error) => Err(Failure::new(Code::Wrong, with_causes(&error), "sluicegate config show")),
     }
 }
 

@@ -17,6 +17,7 @@ use super::config;
 use super::output::{Code, Failure, Output};
 use crate::registry::{self, load};
 use crate::sandbox::{Generation, Pool, Sandbox};
+use crate::telemetry::causes::with_causes;
 use crate::telemetry::clock;
 use crate::uplink::chain::{self, Reason, Watch};
 use sluicegate_core::dead_letter::text_or_base64;
@@ -104,7 +105,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
-        let wrong = |error: &dyn std::fmt::Display| Failure::new(Code::Wrong, error.to_string(), "");
+        let wrong = |error: &(dyn std::error::Error + 'static)| Failure::new(Code::Wrong, with_causes(error), "");
         let sandbox = Sandbox::new().map_err(|error| wrong(&error))?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;

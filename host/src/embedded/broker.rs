@@ -1,5 +1,6 @@
 //! The embedded MQTT broker: MQTT 5 and 3.1.1, everything in memory. Owns its limits; the protocol is the library's.
 
+use std::error::Error;
 use std::net::SocketAddr;
 
 use mqtt5::broker::config::{StorageBackend, StorageConfig};
@@ -7,7 +8,7 @@ use mqtt5::broker::{BrokerConfig, MqttBroker};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{EmbeddedError, announce, loopback_only};
+use super::{EmbeddedError, MQTT_LISTEN, announce, loopback_only};
 
 const SERVER: &str = "MQTT broker";
 /// The gateway's largest message (1 MiB), and room for its topic and properties.
@@ -26,22 +27,26 @@ const MAX_CLIENTS: usize = 10_000;
 /// # Errors
 /// [`EmbeddedError::Address`], [`EmbeddedError::NotLoopback`]: the environment names no address, or one that others reach.
 pub fn listen() -> Result<SocketAddr, EmbeddedError> {
-    super::listen(SERVER, "SLUICEGATE_EMBEDDED_MQTT_LISTEN", 1883)
+    super::listen(SERVER, MQTT_LISTEN, 1883)
 }
 
 /// Starts the broker on `listen` (port 0: any free one) and answers where it listens. It runs in `tasks` until `stop`.
 ///
 /// # Errors
 /// [`EmbeddedError`]: not a loopback address, or one that cannot be had.
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 pub async fn start(
     listen: SocketAddr,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<SocketAddr, EmbeddedError> {
     loopback_only(SERVER, listen)?;
-    let refused = |reason: String| EmbeddedError::Broker { address: listen, reason };
-    let mut broker = MqttBroker::with_config(settings(listen)).await.map_err(|error| refused(error.to_string()))?;
-    let address = broker.local_addr().ok_or_else(|| refused("it has no address".to_owned()))?;
+    // The library tells this in lines of its own, with a hint that is none.
+    let taken = |source| EmbeddedError::Bind { server: SERVER, address: listen, variable: MQTT_LISTEN, source };
+    drop(std::net::TcpListener::bind(listen).map_err(taken)?);
+    let refused = |source: Box<dyn Error + Send + Sync>| EmbeddedError::Broker { address: listen, source };
+    let mut broker = MqttBroker::with_config(settings(listen)).await.map_err(|error| refused(error.into()))?;
+    let address = broker.local_addr().ok_or_else(|| refused("it has no address".into()))?;
     let shutdown = broker.shutdown_handle();
     let mut ready = broker.ready_receiver();
     let mut ready_to_stop = broker.ready_receiver();
@@ -60,7 +65,7 @@ pub async fn start(
         }
     });
 
-    ready.wait_for(|ready| *ready).await.map_err(|_| refused("it ended before it was ready".to_owned()))?;
+    ready.wait_for(|ready| *ready).await.map_err(|_| refused("it ended before it was ready".into()))?;
     announce(SERVER, address);
     Ok(address)
 }

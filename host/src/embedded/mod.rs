@@ -4,10 +4,15 @@
 
 pub mod broker;
 pub mod resp;
-#[cfg(test)]
-mod tests;
 
+use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
+
+/// Where the MQTT broker listens, an address and a port; 127.0.0.1:1883 unless set.
+pub const MQTT_LISTEN: &str = "SLUICEGATE_EMBEDDED_MQTT_LISTEN";
+/// Where the Redis listens; 127.0.0.1:6379 unless set.
+pub const REDIS_LISTEN: &str = "SLUICEGATE_EMBEDDED_REDIS_LISTEN";
 
 /// Why an embedded server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +29,19 @@ pub enum EmbeddedError {
         address: SocketAddr,
     },
     /// The address cannot be had.
-    #[error("the embedded {server} cannot listen on `{address}`; stop what listens there, or choose another port")]
+    #[error(
+        "the embedded {server} cannot listen on `{address}` (stop what listens there, or set {variable} to another)"
+    )]
     Bind {
         /// Which server.
         server: &'static str,
         /// The address asked for.
         address: SocketAddr,
+        /// The variable of the environment that chooses it.
+        variable: &'static str,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The environment names no address.
     #[error("{variable} is `{text}`; it must be an address and a port such as 127.0.0.1:1883")]
@@ -44,13 +53,14 @@ pub enum EmbeddedError {
     },
     /// The broker's library refused.
     #[error(
-        "the embedded MQTT broker did not start on `{address}`: {reason}; choose another port, or use a real MQTT broker"
+        "the embedded MQTT broker did not start on `{address}` (set {MQTT_LISTEN} to another address, or use a real one)"
     )]
     Broker {
         /// The address asked for.
         address: SocketAddr,
         /// What the library said.
-        reason: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 

@@ -57,7 +57,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Embedded(#[from] crate::embedded::EmbeddedError),
     /// Threads or signals.
-    #[error("the system gives no {what}: {source}")]
+    #[error("the system gives no {what}")]
     System {
         /// What was asked for.
         what: &'static str,
@@ -154,6 +154,7 @@ impl Gateway {
         });
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the parts are started here alone")]
     fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
         let handle = self.tasks.spawn(task);
         self.names.insert(handle.id(), name);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{AckMode, Broker, ConnectionError, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::{AckMode, Broker, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Mqtt, MqttUrl, Tls};
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ const PACKET_ALLOWANCE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// A certificate or key file.
-    #[error("cannot read {path}: {source}; check mqtt.{key}")]
+    #[error("cannot read {path} (mqtt.{key})")]
     TlsFile {
         /// The key of the settings.
         key: &'static str,
@@ -124,21 +124,6 @@ fn tls_configuration(tls: &Tls) -> Result<TlsConfiguration, MqttError> {
         Some(ca) => TlsConfiguration::Simple { ca: read("ca_file", ca)?, alpn: None, client_auth },
         None => TlsConfiguration::default(),
     })
-}
-
-/// A connection's error as people read it: the whole chain, in one line.
-pub(super) fn describe(error: &ConnectionError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// Remembers how the last connections went.

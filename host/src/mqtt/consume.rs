@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
 use crate::telemetry::board::{Board, Connection, ConnectionState};
+use crate::telemetry::causes::with_causes;
 
 /// One publish, as the broker delivered it.
 #[derive(Debug)]
@@ -504,7 +505,7 @@ impl Consumer {
     async fn on_error(&mut self, error: &ConnectionError, stop: &CancellationToken) {
         self.lost();
         let (delay, first) = self.retry.failed();
-        let reason = connect::describe(error);
+        let reason = with_causes(error);
         if first {
             tracing::warn!(%reason, "no connection to {}; trying again", self.name);
         } else {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
 use crate::telemetry::board::{Board, Connection, ConnectionState};
+use crate::telemetry::causes::with_causes;
 
 /// What a PUBLISH has beside its topic and its payload: header, packet id, message expiry.
 const OVERHEAD: usize = 32;
@@ -175,7 +176,7 @@ impl Connected {
                     // Who waits for them asks anew, where they may still be sent: nothing is sent late.
                     self.events.drain_pending_as_failed(NoticeFailureReason::SessionReset);
                     let (delay, first) = self.retry.failed();
-                    let reason = connect::describe(&error);
+                    let reason = with_causes(&error);
                     if first {
                         tracing::warn!(connection = "commands", %reason, "no connection to {}; trying again", self.name);
                     }

@@ -119,6 +119,7 @@ impl Registry {
     }
 
     /// Looks at one plugin's file, and loads it where it is a build that was not seen yet.
+    #[expect(clippy::disallowed_methods, reason = "it is awaited here")]
     async fn look(&mut self, index: usize) {
         let watched = &self.plugins[index];
         let path = watched.wanted.plugin.path.clone();

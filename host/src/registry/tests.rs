@@ -35,6 +35,7 @@ fn guest(version: u32) -> Vec<u8> {
 
 impl Stage {
     /// A registry that watches `path` in a new folder, once `prepare` has filled that.
+    #[expect(clippy::disallowed_methods, reason = "the set is the test's")]
     fn start(path: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         prepare(folder.path());

@@ -1,5 +1,7 @@
 //! The engine: what it takes, what it refuses, and the clock by which guests yield.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,8 +20,14 @@ const WASM_STACK: usize = 512 << 10;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
-#[error("the WebAssembly engine does not start on this machine: {0}")]
-pub struct EngineError(String);
+pub enum EngineError {
+    /// The machine does not give what the settings of the engine need.
+    #[error("the WebAssembly engine does not start on this machine")]
+    Engine(#[source] Box<dyn Error + Send + Sync>),
+    /// Its clock has no thread.
+    #[error("the system gives no thread for the WebAssembly engine's clock")]
+    Clock(#[source] io::Error),
+}
 
 /// The engine and its clock. Cheap to clone.
 #[derive(Clone)]
@@ -34,8 +42,8 @@ impl Sandbox {
     /// # Errors
     /// [`EngineError`], where the machine cannot reserve what it needs.
     pub fn new() -> Result<Self, EngineError> {
-        let engine = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
-        let clock = Clock::start(engine.clone()).map_err(|error| EngineError(error.to_string()))?;
+        let engine = Engine::new(&config()).map_err(|error| EngineError::Engine(error.into()))?;
+        let clock = Clock::start(engine.clone()).map_err(EngineError::Clock)?;
         Ok(Self { engine, _clock: Arc::new(clock) })
     }
 
@@ -100,7 +108,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn start(engine: Engine) -> std::io::Result<Self> {
+    #[expect(clippy::disallowed_methods, reason = "it is joined when the engine goes")]
+    fn start(engine: Engine) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {

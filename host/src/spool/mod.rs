@@ -29,7 +29,7 @@ pub enum SpoolError {
     #[error("the spool is full ({0}, spool.max_size); the broker keeps what comes until there is room")]
     Full(ByteSize),
     /// The disk is full, or a quota is used up.
-    #[error("no room on the disk for the spool in {}: {source}; make room, and the gateway goes on by itself", folder.display())]
+    #[error("no room on the disk for the spool in {} (the gateway goes on by itself when there is some)", folder.display())]
     DiskFull {
         /// Where it is.
         folder: PathBuf,
@@ -38,7 +38,7 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// The folder cannot be used now.
-    #[error("cannot use the spool's folder {}: {source}; check spool.path and its permissions", folder.display())]
+    #[error("cannot use the spool's folder {} (spool.path and its permissions)", folder.display())]
     Unusable {
         /// Where it is.
         folder: PathBuf,
@@ -50,7 +50,7 @@ pub enum SpoolError {
     #[error("another gateway uses the spool in {}; give each its own spool.path", .0.display())]
     InUse(PathBuf),
     /// A file of it cannot be read at all.
-    #[error("cannot read {}: {source}; it holds messages that were acknowledged, so nothing is started without it", file.display())]
+    #[error("cannot read {}, which holds messages that were acknowledged, so nothing is started without it", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -59,7 +59,7 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// A file holds records of another version.
-    #[error("{}: {source}", file.display())]
+    #[error("cannot take over {}", file.display())]
     Foreign {
         /// The file.
         file: PathBuf,
@@ -69,7 +69,7 @@ pub enum SpoolError {
     },
     /// The disk failed: what it has is not known, so nothing more is acknowledged.
     #[error(
-        "the disk failed to {what} the spool in {}: {source}; nothing was acknowledged after that; check the disk, then start again",
+        "the disk failed to {what} the spool in {} (nothing was acknowledged after that; check the disk, then start again)",
         folder.display()
     )]
     Disk {

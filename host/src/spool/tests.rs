@@ -8,6 +8,7 @@ use sluicegate_core::spooled::{Body, Entry, Job, Line, Parked, Record};
 
 use super::store::Store;
 use super::{Spool, SpoolError, Waiting, look};
+use crate::telemetry::causes::with_causes;
 
 const MIB: u64 = 1 << 20;
 
@@ -230,8 +231,10 @@ fn a_folder_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     std::fs::write(&file, "").expect("written");
-    let error = Store::open(&file.join("spool"), ByteSize(MIB)).expect_err("a file is no folder").to_string();
-    assert!(error.contains("file/spool") && error.contains("spool.path"), "{error}");
+    let error = Store::open(&file.join("spool"), ByteSize(MIB)).expect_err("a file is no folder");
+    let text = with_causes(&error);
+    assert!(text.contains("file/spool") && text.contains("spool.path"), "{text}");
+    assert_eq!(text.matches("Not a directory").count(), 1, "{text}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SpoolError;
 use super::store::{Depth, Recovered, Store, Waiting};
+use crate::telemetry::causes::with_causes;
 
 /// Requests that wait for the thread; who sends more waits, and with it the acknowledgements.
 const ROOM: usize = 1_024;
@@ -60,6 +61,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError`], where the folder or what stands in it cannot be used.
+    #[expect(clippy::disallowed_methods, reason = "`Writer::join` joins it")]
     pub fn open(folder: &Path, max_size: ByteSize) -> Result<(Self, Writer, Vec<Waiting>, Recovered), SpoolError> {
         let (mut store, recovered) = Store::open(folder, max_size)?;
         let waiting = store.take_waiting();
@@ -162,7 +164,7 @@ impl Writer {
         // Whether it said so or panicked, the thread is at its end.
         drop(self.ended.await);
         match self.thread.join() {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| with_causes(&error)),
             Err(_) => Err("the thread panicked".to_owned()),
         }
     }
@@ -235,7 +237,7 @@ fn append(store: &mut Store, appends: Vec<Append>, shown: &Mutex<Shown>) -> Resu
                         let source = io::Error::new(source.kind(), source.to_string());
                         return Err(SpoolError::Disk { what, folder: folder.clone(), source });
                     }
-                    Err(error) | Ok((_, Some(error))) => refused = Some(error.to_string()),
+                    Err(error) | Ok((_, Some(error))) => refused = Some(with_causes(error)),
                     Ok((_, None)) => {}
                 }
                 drop(answer.send(result.map(|(count, _)| count)));

@@ -10,6 +10,7 @@ use sluicegate_core::settings::UtcOffset;
 
 /// Now.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "the clock is read here alone")]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }

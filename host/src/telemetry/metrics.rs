@@ -1,5 +1,6 @@
 //! Every metric, in one place: names, what they count, and handles that are registered once, so that the way of a message
 //! does no look-up. Labels come from the settings, never from topics or serial numbers.
+#![expect(clippy::disallowed_macros, reason = "metrics are named here alone")]
 
 use std::time::Duration;
 

@@ -117,6 +117,7 @@ impl Lane {
     ///
     /// # Errors
     /// Where the system gives no thread.
+    #[expect(clippy::disallowed_methods, reason = "`Lane::join` joins it")]
     pub fn spawn(
         number: usize,
         work: mpsc::Receiver<Work>,

@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use sluicegate_guests::Guest;
 use sluicegate_tests::gateway::{binary, root};
 use tempfile::TempDir;
 
@@ -158,6 +160,33 @@ fn a_plugin_is_inspected_and_tested_from_its_file() {
     let (code, _, err) = sluicegate(&["plugin", "inspect", "sluicegate.toml"], "");
     assert_eq!(code, Some(1));
     assert!(err.contains("not a WebAssembly component"), "{err}");
+    // Whoever has a third party's file, or the image, has no cargo.
+    assert!(err.contains("next: have the plugin built as wit/plugin.wit says"), "{err}");
+}
+
+#[test]
+fn a_plugin_that_breaks_its_samples_word_is_told_apart_from_one_that_is_not_there() {
+    let folder = TempDir::new().expect("a folder");
+    let samples = r#"[{"name":"one","message":{"topic":"t","payload":"{}"},"expect":{"reject":"no"}}]"#;
+    let guest = Guest { samples: Some(samples.to_owned()), ..Guest::echo() };
+    fs::write(folder.path().join("a.wasm"), guest.handler()).expect("written");
+    let file = folder.path().join("s.toml");
+    let name = file.to_string_lossy().into_owned();
+    let settings = |path: &str| {
+        format!(
+            "[plugins.a]\npath = \"{path}\"\n[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}\"\nhandlers = [\"a\"]\n"
+        )
+    };
+    for (path, hint) in [("a.wasm", "wrong; next: mend the plugin"), ("b.wasm", "wrong; next: check the path")] {
+        fs::write(&file, settings(path)).expect("written");
+        let (code, out, _) = sluicegate(&["check", "--config", &name], "");
+        assert_eq!(code, Some(1));
+        assert!(out.contains(hint), "{out}");
+    }
+    let path = folder.path().join("a.wasm");
+    let (code, _, err) = sluicegate(&["plugin", "test", &path.to_string_lossy()], "");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("sample `one`") && err.contains("next: mend the plugin"), "{err}");
 }
 
 #[test]
@@ -180,6 +209,28 @@ fn a_mistake_on_the_command_line_ends_with_2_and_no_gateway_with_4() {
     assert_eq!(sluicegate(&["health", "--address", "127.0.0.1:1"], "").0, Some(4));
     let (code, out, _) = sluicegate(&["--help"], "");
     assert_eq!(code, Some(0));
-    assert!(out.contains("Exit codes:"), "{out}");
+    assert!(out.contains("Exit codes:") && out.contains("SLUICEGATE_EMBEDDED_MQTT_LISTEN"), "{out}");
     assert!(sluicegate(&["completions", "bash"], "").1.contains("_sluicegate"));
+}
+
+#[test]
+fn what_stops_the_gateway_is_said_once_with_its_cause() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("s.toml");
+    fs::write(&file, format!("[admin]\nlisten = \"{address}\"\n")).expect("written");
+    let name = file.to_string_lossy().into_owned();
+    let reason = format!("cannot listen on {address} (admin.listen): Address already in use");
+    // In the log, or, where nothing is logged, after it.
+    for level in ["info", "off"] {
+        let (code, out, err) = sluicegate(&["run", "--config", &name, "--log-level", level], "");
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert_eq!(err.matches(&reason).count(), 1, "{err}");
+        assert!(err.ends_with("next: sluicegate check\n"), "{err}");
+    }
+    let (code, out, _) = sluicegate(&["run", "--config", &name, "--json"], "");
+    let answer: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, Some(1));
+    assert!(answer["errors"][0]["message"].as_str().is_some_and(|text| text.starts_with(&reason)), "{answer}");
 }

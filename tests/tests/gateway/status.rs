@@ -1,6 +1,14 @@
 //! What people and machines see of it.
 
+use std::fs;
+use std::process::{Command, Output};
+
+use sluicegate_tests::gateway::binary;
+use sluicegate_tests::servers::free_port;
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn log_status_and_metrics_say_what_is_so_and_no_payload_is_logged() {
@@ -62,4 +70,68 @@ async fn a_redis_that_evicts_lists_is_a_notice() {
     let gateway = Gateway::start(broker.port, redis.port).await;
     gateway.says("maxmemory-policy allkeys-lru").await;
     assert_eq!(gateway.get("/readyz").await.expect("JSON")["ready"], true);
+}
+
+/// An orchestrator that restarts what is not healthy must not do so in the middle of an outage.
+#[tokio::test]
+async fn a_gateway_without_broker_and_redis_lives_and_is_not_ready() {
+    let mut gateway = Gateway::with(&Gateway::settings(free_port(), free_port(), ""));
+    gateway.spawn().await;
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("sluicegate.toml");
+    fs::write(&file, format!("[admin]\nlisten = \"{}\"\n", gateway.address())).expect("written");
+    // As in the image: what it asks is in the environment alone.
+    let health = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("health").args(arguments).env("SLUICEGATE_CONFIG", &file).current_dir(folder.path());
+        let Output { status, stdout, .. } = command.output().expect("it runs");
+        (status.code(), String::from_utf8(stdout).expect("UTF-8"))
+    };
+    assert_eq!(health(&["--live"]), (Some(0), "alive\n".to_owned()));
+    let (code, text) = health(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.starts_with("not ready\n"), "{text}");
+    gateway.kill();
+    assert_eq!(health(&["--live"]).0, Some(4));
+}
+
+/// Status and body of an answer to whoever asks for `host`.
+async fn ask(gateway: &Gateway, method: &str, path: &str, host: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(gateway.address()).await.expect("the admin server listens");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
+}
+
+#[tokio::test]
+async fn the_admin_server_answers_as_its_description_says() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = Gateway::start(broker.port, redis.port).await;
+    let description = gateway.get("/api/openapi.json").await.expect("a description");
+    let paths = description["paths"].as_object().expect("paths");
+    assert!(paths.len() > 8, "{paths:?}");
+    for (path, operations) in paths {
+        let real = path.replace("{id}", "0123456789abcdef");
+        for (method, operation) in operations.as_object().expect("operations") {
+            let method = method.to_uppercase();
+            let (status, body) = ask(&gateway, &method, &real, "localhost").await;
+            let expected = match (&*method, path.contains("{id}")) {
+                ("POST", _) => 400,
+                (_, true) => 404,
+                _ => 200,
+            };
+            assert_eq!(status, expected, "{method} {path}: {body}");
+            assert!(operation["responses"][status.to_string()].is_object(), "{method} {path} does not name {status}");
+            let (status, body) = ask(&gateway, &method, &real, "evil.example").await;
+            assert_eq!(status, 403, "{method} {path}: {body}");
+            assert!(operation["responses"]["403"].is_object() && body.starts_with("{\"error\":"), "{path}: {body}");
+        }
+        assert_eq!(ask(&gateway, "DELETE", &real, "localhost").await.0, 405, "{path}");
+    }
+    assert_eq!(ask(&gateway, "GET", "/nowhere", "localhost").await.0, 404);
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 use self::store::{Millis, Store};
-use super::{EmbeddedError, announce, loopback_only};
+use super::{EmbeddedError, REDIS_LISTEN, announce, loopback_only};
 
 const SERVER: &str = "Redis";
 /// Connections at once.
@@ -34,20 +34,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// [`EmbeddedError::Address`], [`EmbeddedError::NotLoopback`]: the environment names no address, or one that others reach.
 pub fn listen() -> Result<SocketAddr, EmbeddedError> {
-    super::listen(SERVER, "SLUICEGATE_EMBEDDED_REDIS_LISTEN", 6379)
+    super::listen(SERVER, REDIS_LISTEN, 6379)
 }
 
 /// Starts the server on `listen` (port 0: any free one) and answers where it listens. It runs in `tasks` until `stop`.
 ///
 /// # Errors
 /// [`EmbeddedError`]: not a loopback address, or one that cannot be had.
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 pub async fn start(
     listen: SocketAddr,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<SocketAddr, EmbeddedError> {
     loopback_only(SERVER, listen)?;
-    let failed = |source| EmbeddedError::Bind { server: SERVER, address: listen, source };
+    let failed = |source| EmbeddedError::Bind { server: SERVER, address: listen, variable: REDIS_LISTEN, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let shared = Arc::new(Shared::new(address.port()));
@@ -68,6 +69,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker, 
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the tracker is the gateway's")]
 fn serve(socket: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, stop: &CancellationToken) {
     // Replies are written whole, so that waiting for more would only delay them.
     if let Err(error) = socket.set_nodelay(true) {

@@ -79,7 +79,7 @@ impl Value {
 }
 
 /// A copy of its own: a slice would keep the whole buffer alive that it was read into.
-fn own(bytes: &[u8]) -> Bytes {
+pub(super) fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 

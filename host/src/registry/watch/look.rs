@@ -27,6 +27,7 @@ pub(super) struct Sight {
 const MAX_LINKS: usize = 40;
 
 /// Looks at all of them, off the threads that poll: a file may lie on a slow disk.
+#[expect(clippy::disallowed_methods, reason = "it is awaited here")]
 pub(super) async fn all(paths: &[PathBuf]) -> Vec<Sight> {
     let gone = || paths.iter().map(|_| Sight { look: Look::Gone, target: None, folders: Vec::new() }).collect();
     let owned = paths.to_vec();

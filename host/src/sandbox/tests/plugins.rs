@@ -35,11 +35,8 @@ fn a_heartbeat_passes_byte_for_byte() {
     let answer = run(async {
         let pool = Pool::new();
         let first = pool.handle(&generation, &message(payload)).await;
-        let began = std::time::Instant::now();
-        for _ in 0..1_000 {
-            assert_eq!(pool.handle(&generation, &message(payload)).await, first);
-        }
-        eprintln!("a call on a warm instance took {:?}", began.elapsed() / 1_000);
+        // On a warm instance too.
+        assert_eq!(pool.handle(&generation, &message(payload)).await, first);
         first
     });
     let [sluicegate_core::message::Output::Job(job)] = &answer.expect("an answer").expect("outputs")[..] else {

@@ -3,10 +3,8 @@
 use bytes::Bytes;
 
 use super::glob::matches;
-use super::{Call, Refused, Reply, SYNTAX, number};
+use super::{Call, LATEST, Refused, Reply, SYNTAX, number};
 use crate::embedded::resp::store::{DATABASES, Millis, Place};
-
-const LATEST: i64 = i64::MAX - (1 << 41);
 
 pub(super) fn del(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refused> {
     let at = call.at();

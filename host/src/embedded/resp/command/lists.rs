@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Call, Refused, Reply, SYNTAX, number};
-use crate::embedded::resp::store::End;
+use crate::embedded::resp::store::{End, own};
 use crate::embedded::resp::waiting::Want;
 
 pub(super) fn lpush(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refused> {
@@ -153,11 +153,6 @@ fn blocking_pop(call: &mut Call<'_>, arguments: &[Bytes], end: End) -> Result<Re
     }
     call.wait = Some((Want::Pop { keys: keys.iter().map(|key| own(key)).collect(), end }, timeout));
     Ok(Reply::NullArray)
-}
-
-/// A wait may be long, and a slice would keep the buffer that it was read into.
-fn own(bytes: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(bytes)
 }
 
 fn end(argument: &[u8]) -> Result<End, Refused> {

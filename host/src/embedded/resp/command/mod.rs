@@ -26,6 +26,8 @@ pub(super) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding t
 const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 const SYNTAX: &str = "syntax error";
 const NOT_AN_INTEGER: &str = "value is not an integer or out of range";
+/// The longest that a key may have left: Redis adds about now, in milliseconds since 1970, and beyond this its numbers would overflow.
+const LATEST: Millis = i64::MAX - (1 << 41);
 /// What the commands of one transaction may take until they are carried out.
 const MAX_QUEUED: usize = 64 << 20;
 

@@ -2,12 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{Call, NOT_AN_INTEGER, Refused, Reply, SYNTAX, number};
+use super::{Call, LATEST, NOT_AN_INTEGER, Refused, Reply, SYNTAX, number};
 use crate::embedded::resp::frame::integer;
 use crate::embedded::resp::store::Millis;
-
-/// About now, in the milliseconds that Redis counts expiry in: beyond this its numbers would overflow.
-const LATEST: i64 = i64::MAX - (1 << 41);
 
 #[derive(PartialEq)]
 enum If {

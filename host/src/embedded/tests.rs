@@ -1,1 +1,0 @@
-//! Tests of both embedded servers with real clients.
