@@ -96,6 +96,11 @@ impl Broker {
         listening(self.port, "mosquitto listens").await;
     }
 
+    /// Ends it at once (kill -9).
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
     /// Ends it and takes away all that it kept.
     ///
     /// # Panics
@@ -169,6 +174,23 @@ impl RedisServer {
         end(&mut self.child);
     }
 
+    /// Ends it at once and takes away all that it kept; gives back what a list was then, since with each write synced that is what
+    /// it had answered for. It is not started again.
+    ///
+    /// # Panics
+    /// Where its files cannot be removed.
+    pub async fn lose(&mut self, key: &str) -> Vec<String> {
+        self.kill();
+        // On another port, where nobody looks for it.
+        let mut rest = Self {
+            folder: std::mem::replace(&mut self.folder, TempDir::new().expect("a folder")),
+            port: free_port(),
+            child: None,
+        };
+        rest.restart().await;
+        rest.list(key).await
+    }
+
     /// Stops it in its tracks: connections stand, nothing answers.
     ///
     /// # Panics
@@ -205,7 +227,11 @@ impl RedisServer {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a client");
         // Long lists take a while.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
-        let connect = async || client.get_multiplexed_async_connection_with_config(&patient).await.ok();
+        let connect = async || {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
+            // It takes connections before it has read its file.
+            redis::cmd("PING").exec_async(&mut connection).await.ok().map(|()| connection)
+        };
         eventually("Redis takes a connection", connect).await
     }
 

@@ -11,7 +11,7 @@ use crate::shell::{self, Package};
 use crate::{compose, plugins, tidy};
 
 /// What the integration tests start for real, and what shows them the system's calls.
-const SERVERS: [Package; 5] = [
+pub(crate) const SERVERS: [Package; 5] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
     Package { name: "redis-server", provides: "/usr/bin/redis-server" },
@@ -43,7 +43,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cargo(root: &Path) -> Command {
+pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(shell::cargo());
     cargo.current_dir(root);
     cargo
