@@ -75,6 +75,8 @@ pub struct Gateway {
     strace: Option<Vec<String>>,
     /// The child is `strace`, in a process group of its own: killed alone, it would leave the gateway behind.
     group: bool,
+    /// Without root's right to read and write whatever it wants.
+    powerless: bool,
     /// How often it was started.
     starts: usize,
     /// Where its logs are kept when it is dropped, and under which name.
@@ -103,6 +105,7 @@ impl Gateway {
             disk: None,
             strace: None,
             group: false,
+            powerless: false,
             starts: 0,
             keep: None,
         }
@@ -168,6 +171,17 @@ impl Gateway {
         self.strace = None;
     }
 
+    /// From the next start on without root's right to override permissions, where it is started by root.
+    pub fn without_override(&mut self, powerless: bool) {
+        self.powerless = powerless;
+    }
+
+    /// Whether it was started, and not ended from here.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -202,6 +216,13 @@ impl Gateway {
         self.starts += 1;
         let log = fs::File::create(self.log_path(self.starts)).expect("a log file");
         let mut command = match (&self.disk, &self.strace) {
+            (None, None) if self.powerless => {
+                let drop = "--bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search";
+                let run = format!("test $(id -u) != 0 && exec \"$0\" \"$@\"; exec setpriv {drop} \"$0\" \"$@\"");
+                let mut command = Command::new("sh");
+                command.args(["-c", &run]).arg(binary());
+                command
+            }
             (None, None) => Command::new(binary()),
             (_, Some(arguments)) => {
                 let mut command = Command::new("strace");

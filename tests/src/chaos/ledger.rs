@@ -1,6 +1,6 @@
 //! What was published and what was acknowledged, and how that compares with what the back end got.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,10 +79,17 @@ impl Ledger {
         }
     }
 
-    /// All that are acknowledged.
+    /// This one may be lost: as if it were not acknowledged.
+    pub fn forgive(&self, key: &Key) {
+        if let Some(entry) = self.all().get_mut(key) {
+            entry.acknowledged = None;
+        }
+    }
+
+    /// How many publishes there were, those that were repeated too.
     #[must_use]
-    pub fn keys(&self) -> BTreeSet<Key> {
-        self.all().iter().filter(|(_, entry)| entry.acknowledged.is_some()).map(|(key, _)| key.clone()).collect()
+    pub fn sends(&self) -> u64 {
+        self.all().values().map(|entry| u64::from(entry.sends)).sum()
     }
 
     /// Compares with the jobs that the back end got, in their order.

@@ -39,10 +39,18 @@ impl Default for Load {
     }
 }
 
+/// What machines are told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orders {
+    Publish,
+    Pause,
+    Stop,
+}
+
 /// Machines that publish until they are stopped.
 pub struct Fleet {
     ledger: Ledger,
-    stop: watch::Sender<bool>,
+    orders: watch::Sender<Orders>,
     machines: JoinSet<()>,
 }
 
@@ -50,7 +58,7 @@ impl Fleet {
     /// Connects them to this port, and lets them publish.
     #[must_use]
     pub fn start(port: u16, load: &Load, chance: &mut Chance) -> Self {
-        let (ledger, stop, mut machines) = (Ledger::default(), watch::Sender::new(false), JoinSet::new());
+        let (ledger, orders, mut machines) = (Ledger::default(), watch::Sender::new(Orders::Publish), JoinSet::new());
         for number in 1..=load.machines {
             let machine = Machine {
                 name: format!("M-{number}"),
@@ -58,14 +66,14 @@ impl Fleet {
                 load: load.clone(),
                 ledger: ledger.clone(),
                 chance: chance.branch(),
-                stop: stop.subscribe(),
+                orders: orders.subscribe(),
                 made: [0; 2],
                 identifier: 0,
                 under_way: VecDeque::new(),
             };
             machines.spawn(machine.run());
         }
-        Self { ledger, stop, machines }
+        Self { ledger, orders, machines }
     }
 
     /// What they remember.
@@ -83,12 +91,22 @@ impl Fleet {
         .await;
     }
 
+    /// Lets them publish nothing new for a while.
+    pub fn pause(&self) {
+        self.orders.send_replace(Orders::Pause);
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.orders.send_replace(Orders::Publish);
+    }
+
     /// Lets them publish nothing new, and waits until all that they have published is acknowledged.
     ///
     /// # Panics
     /// Where the broker does not acknowledge it.
     pub async fn stop(&mut self) {
-        self.stop.send_replace(true);
+        self.orders.send_replace(Orders::Stop);
         let ended = async {
             while let Some(ended) = self.machines.join_next().await {
                 ended.expect("a machine ends well");
@@ -114,7 +132,7 @@ struct Machine {
     load: Load,
     ledger: Ledger,
     chance: Chance,
-    stop: watch::Receiver<bool>,
+    orders: watch::Receiver<Orders>,
     /// How many there are of each route.
     made: [u64; 2],
     identifier: u16,
@@ -141,11 +159,11 @@ impl Machine {
         }
         let mut due = Instant::now();
         loop {
-            let stopped = *self.stop.borrow();
-            if stopped && self.under_way.is_empty() {
+            let orders = *self.orders.borrow_and_update();
+            if orders == Orders::Stop && self.under_way.is_empty() {
                 return Ok(());
             }
-            let publishes = !stopped && self.under_way.len() < self.load.window;
+            let publishes = orders == Orders::Publish && self.under_way.len() < self.load.window;
             tokio::select! {
                 packet = wire.next() => {
                     if let Packet::Acknowledged(identifier) = packet? {
@@ -160,7 +178,7 @@ impl Machine {
                     wire.publish(publish.identifier, &publish.topic, &publish.payload, false).await?;
                     due = Instant::now() + self.chance.millis(self.load.every.clone());
                 }
-                _ = self.stop.changed(), if !stopped => {}
+                _ = self.orders.changed() => {}
             }
         }
     }

@@ -6,6 +6,7 @@
 //! - [`listener`]: who hears commands.
 //! - [`ledger`]: what they remember beside what the back end got.
 //! - [`outcome`]: what that says, judged by what is promised.
+//! - [`spooled`]: what stands in a spool's files.
 //! - [`stage`]: broker, Redis, proxies, gateway and machines, running.
 //! - [`scenarios`]: the faults, a file per subject.
 //! - [`run`]: scenarios over and over, and their table.
@@ -17,5 +18,6 @@ pub mod outcome;
 pub mod run;
 pub mod scenarios;
 pub mod seed;
+pub mod spooled;
 pub mod stage;
 mod wire;

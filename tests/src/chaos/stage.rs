@@ -60,6 +60,8 @@ impl Trial {
 pub struct Setup {
     /// Lines of `[mqtt]`.
     pub mqtt: &'static str,
+    /// Lines of `[redis]`.
+    pub redis: &'static str,
     /// What goes behind everything else.
     pub more: &'static str,
     /// The size of a disk of its own for the spool.
@@ -105,7 +107,8 @@ impl Stage {
         let (broker, redis) = (Broker::start().await, RedisServer::start().await);
         let (to_broker, to_redis) = (Proxy::to(broker.port).await, Proxy::to(redis.port).await);
         let settings = Gateway::settings(to_broker.port, to_redis.port, setup.more)
-            .replace("[redis]", &format!("{}\n[redis]", setup.mqtt));
+            .replace("[redis]", &format!("{}\n[redis]", setup.mqtt))
+            .replace("[admin]", &format!("{}\n[admin]", setup.redis));
         let mut gateway = trial.gateway(&settings, "gateway");
         if let Some(size) = setup.disk {
             gateway = gateway.on_a_small_disk("spool", size);
@@ -141,6 +144,16 @@ impl Stage {
     pub async fn ready(&self) {
         eventually("the gateway is ready", async || {
             (self.gateway.get("/readyz").await?["ready"] == true).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the gateway has all that the machines published, and none of it in memory only. Holds only where nothing was repeated.
+    pub async fn at_rest(&self) {
+        eventually("the gateway has all in Redis or in the spool", async || {
+            let messages = self.gateway.messages().await?;
+            let all = messages["received"].as_u64()? >= self.fleet.ledger().sends();
+            (all && messages["in_flight"].as_u64() == Some(0)).then_some(())
         })
         .await;
     }

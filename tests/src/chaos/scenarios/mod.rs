@@ -9,6 +9,8 @@ mod broker;
 mod commands;
 mod gateway;
 mod redis;
+mod spool;
+mod system;
 
 /// A scenario under way. It stays on its thread.
 pub type Running = Pin<Box<dyn Future<Output = Outcome>>>;
@@ -26,7 +28,10 @@ pub struct Scenario {
 /// All of them, in the order in which they are run.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [gateway::all(), redis::all(), broker::all(), commands::all()].into_iter().flatten().collect()
+    [gateway::all(), redis::all(), broker::all(), spool::all(), system::all(), commands::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// One scenario. Short runs of quick ones take a few seconds.
