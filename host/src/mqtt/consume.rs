@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, Outgoing};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, NoticeFailureReason, Outgoing};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
 use sluicegate_core::ticket::{Epoch, Ticket};
@@ -298,6 +298,9 @@ impl Consumer {
         self.read = Read::NotAsked;
         self.subscribe_at = None;
         self.asked.clear();
+        // The library would send unanswered subscriptions again on the next connection, which makes its own: their answers would be
+        // taken for others.
+        self.events.drain_pending_as_failed(NoticeFailureReason::SessionReset);
         self.ledger.reconnected();
     }
 
