@@ -17,6 +17,8 @@ use crate::{Broker, Gateway, Proxy, RedisServer, eventually};
 pub const JOBS: &str = "mqtt_incoming_jobs";
 /// What no attempt could process.
 const DEAD: &str = "mqtt_dead_letters";
+/// What no fault makes true.
+const NEVER: [&str; 3] = ["cannot subscribe", "without a verdict", "panicked"];
 /// How long what was acknowledged may take to arrive once the fault is over.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
@@ -176,6 +178,10 @@ impl Stage {
         if !self.is_idle().await {
             let messages = self.gateway.messages().await;
             outcome.wrong.push(format!("a minute later the gateway is not at rest: {messages:?}"));
+        }
+        let log = self.gateway.log();
+        if let Some(line) = log.lines().find(|line| NEVER.iter().any(|never| line.contains(never))) {
+            outcome.wrong.push(format!("the log says: {line}"));
         }
         let dead = self.redis.list(DEAD).await;
         if let Some(letter) = dead.first() {

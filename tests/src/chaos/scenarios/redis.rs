@@ -85,7 +85,9 @@ async fn refuses(trial: Trial) -> Outcome {
         let file = stage.redis.path("dump.rdb");
         drop(std::fs::remove_file(&file));
         std::fs::create_dir(&file).expect("a folder");
-        stage.redis.command("CONFIG SET save 3600 1").await;
+        let mut connection = stage.redis.connect().await;
+        let mut ask = ::redis::cmd("CONFIG");
+        ask.arg("SET").arg("save").arg("3600 1").exec_async(&mut connection).await.expect("set");
         save(&stage.redis, "err").await;
         stage.gateway.says("MISCONF").await;
         stage.chance.pause(0..500).await;

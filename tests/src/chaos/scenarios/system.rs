@@ -73,7 +73,9 @@ fn faketime() -> PathBuf {
 
 /// No more files, sockets and connections for a while; with Redis away, so that the spool needs some, and with connections cut.
 async fn out_of_files(trial: Trial) -> Outcome {
-    let mut stage = Stage::set(trial).await;
+    // It says at this level alone why a later try failed, too.
+    let environment = vec![("RUST_LOG", "info,sluicegate=debug".to_owned())];
+    let mut stage = Stage::set_up(trial, Setup { environment, ..Setup::default() }).await;
     for _ in 0..stage.trial.times(1, 4) {
         let process = stage.gateway.process();
         // What is open stays so; what is opened anew has to get a low number.
