@@ -159,7 +159,7 @@ impl Gateway {
         self
     }
 
-    /// Keeps its logs in this folder when it is dropped: `NAME-1.log` of its first start, and so on.
+    /// Keeps its logs in this folder when it is dropped, `NAME-1.log` of its first start and so on, and its last status.
     #[must_use]
     pub fn keeping_logs(mut self, folder: PathBuf, name: &str) -> Self {
         self.keep = Some((folder, name.to_owned()));
@@ -417,6 +417,9 @@ impl Drop for Gateway {
         if let Some((folder, name)) = &self.keep {
             for start in 1..=self.starts {
                 drop(fs::copy(self.log_path(start), folder.join(format!("{name}-{start}.log"))));
+            }
+            if self.child.is_some() {
+                drop(fs::write(folder.join(format!("{name}-status.txt")), self.status_now()));
             }
         } else if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}\nits status:\n{}", self.log(), self.status_now());

@@ -20,7 +20,7 @@ const DEAD: &str = "mqtt_dead_letters";
 /// What no fault makes true.
 const NEVER: [&str; 3] = ["cannot subscribe", "without a verdict", "panicked"];
 /// How long what was acknowledged may take to arrive once the fault is over.
-const ARRIVAL: Duration = Duration::from_secs(60);
+const ARRIVAL: Duration = Duration::from_secs(90);
 
 /// One run of a scenario.
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ impl Stage {
         let mut outcome = Outcome::judge(&comparison, promise, self.watcher.stop().await);
         if !self.is_idle().await {
             let messages = self.gateway.messages().await;
-            outcome.wrong.push(format!("a minute later the gateway is not at rest: {messages:?}"));
+            outcome.wrong.push(format!("long after it the gateway is not at rest: {messages:?}"));
         }
         let log = self.gateway.log();
         if let Some(line) = log.lines().find(|line| NEVER.iter().any(|never| line.contains(never))) {

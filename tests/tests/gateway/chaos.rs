@@ -37,13 +37,18 @@ macro_rules! quick {
 
 quick! {
     gateway_kill_9: "gateway-kill-9",
-    gateway_sigstop: "gateway-sigstop",
     gateway_sigterm: "gateway-sigterm",
     gateway_two_with_one_client_id: "gateway-two-with-one-client-id",
     redis_kill_9: "redis-kill-9",
     redis_loses_its_data: "redis-loses-its-data",
-    redis_sigstop: "redis-sigstop",
+    redis_refuses: "redis-refuses",
+    redis_fails_over: "redis-fails-over",
     broker_kill_9: "broker-kill-9",
+    broker_loses_its_sessions: "broker-loses-its-sessions",
+    spool_torn_write: "spool-torn-write",
+    spool_flipped_bits: "spool-flipped-bits",
+    spool_unreadable: "spool-unreadable",
+    system_clock_jumps: "system-clock-jumps",
+    system_out_of_files: "system-out-of-files",
     commands_broker_away: "commands-broker-away",
-    commands_gateway_kill_9: "commands-gateway-kill-9",
 }

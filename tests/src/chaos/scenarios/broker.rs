@@ -15,9 +15,9 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("broker-kill-9", kill_9, quick),
         scenario!("broker-loses-its-sessions", loses_its_sessions, quick),
         scenario!("broker-black-hole", black_hole),
-        scenario!("broker-packet-too-large", packet_too_large, quick),
-        scenario!("broker-receive-maximum-1", receive_maximum_1, quick),
-        scenario!("network-slow-and-cut", slow_and_cut, quick),
+        scenario!("broker-packet-too-large", packet_too_large),
+        scenario!("broker-receive-maximum-1", receive_maximum_1),
+        scenario!("network-slow-and-cut", slow_and_cut),
     ]
 }
 

@@ -10,7 +10,7 @@ use crate::{Broker, Gateway, Proxy, RedisServer, eventually};
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         scenario!("commands-broker-away", broker_away, quick),
-        scenario!("commands-gateway-kill-9", kill_9, quick),
+        scenario!("commands-gateway-kill-9", kill_9),
         scenario!("commands-instance-dies", instance_dies),
         scenario!("commands-paused-past-lease", paused_past_lease),
     ]

@@ -7,7 +7,7 @@ use crate::chaos::stage::{Stage, Trial};
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         scenario!("gateway-kill-9", kill_9, quick),
-        scenario!("gateway-sigstop", sigstop, quick),
+        scenario!("gateway-sigstop", sigstop),
         scenario!("gateway-sigterm", sigterm, quick),
         scenario!("gateway-two-with-one-client-id", two_with_one_client_id, quick),
     ]

@@ -9,12 +9,12 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![
         scenario!("redis-kill-9", kill_9, quick),
         scenario!("redis-loses-its-data", loses_its_data, quick),
-        scenario!("redis-sigstop", sigstop, quick),
+        scenario!("redis-sigstop", sigstop),
         scenario!("redis-client-pause", client_pause),
         scenario!("redis-refuses", refuses, quick),
         scenario!("redis-fails-over", fails_over, quick),
         scenario!("redis-replica-promoted", replica_promoted),
-        scenario!("redis-forgets-scripts-and-clients", forgets_scripts_and_clients, quick),
+        scenario!("redis-forgets-scripts-and-clients", forgets_scripts_and_clients),
     ]
 }
 
@@ -135,8 +135,10 @@ async fn save(redis: &RedisServer, expected: &str) {
     .await;
 }
 
-async fn follows(replica: &RedisServer, master: u16) {
-    replica.command(&format!("REPLICAOF 127.0.0.1 {master}")).await;
+async fn follows(replica: &RedisServer, master: &RedisServer) {
+    // It would wait five seconds for more replicas.
+    master.command("CONFIG SET repl-diskless-sync-delay 0").await;
+    replica.command(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
     eventually("the replica has what its master has", async || {
         let mut connection = replica.connect().await;
         let info: String = ::redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
@@ -150,7 +152,7 @@ async fn fails_over(trial: Trial) -> Outcome {
     let mut stage = Stage::set(trial).await;
     let mut replica = RedisServer::start().await;
     for _ in 0..stage.trial.times(1, 4) {
-        follows(&replica, stage.redis.port).await;
+        follows(&replica, &stage.redis).await;
         stage.chance.pause(50..500).await;
         stage.redis.command(&format!("FAILOVER TO 127.0.0.1 {}", replica.port)).await;
         stage.gateway.says("point redis.url to the master").await;
@@ -169,7 +171,7 @@ async fn replica_promoted(trial: Trial) -> Outcome {
     let mut stage = Stage::set_up(trial, Setup { redis: "wait_replicas = 1", ..Setup::default() }).await;
     for _ in 0..stage.trial.times(1, 4) {
         let replica = RedisServer::start().await;
-        follows(&replica, stage.redis.port).await;
+        follows(&replica, &stage.redis).await;
         stage.ready().await;
         stage.chance.pause(50..800).await;
         stage.redis.kill();
@@ -180,7 +182,7 @@ async fn replica_promoted(trial: Trial) -> Outcome {
     }
     // The last one has nobody to wait for.
     let witness = RedisServer::start().await;
-    follows(&witness, stage.redis.port).await;
+    follows(&witness, &stage.redis).await;
     stage.settle(&Promise::ALWAYS).await
 }
 

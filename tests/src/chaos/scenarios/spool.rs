@@ -23,10 +23,11 @@ pub(super) fn all() -> Vec<Scenario> {
 /// The disk is full while Redis is away: acknowledging stops, the broker keeps what comes.
 async fn disk_full(trial: Trial) -> Outcome {
     let setup = Setup {
-        mqtt: "in_flight_bytes = \"1MiB\"",
+        // The broker has no more under way than there is room for twice: what it sends in vain takes its time.
+        mqtt: "in_flight_bytes = \"2MiB\"\nreceive_maximum = 100",
         // Room for one file.
         disk: Some("9m"),
-        load: Load { every: 2..15, padding: 15_000..40_000, ..Load::default() },
+        load: Load { every: 10..60, padding: 15_000..40_000, ..Load::default() },
         ..Setup::default()
     };
     let mut stage = Stage::set_up(trial, setup).await;
@@ -34,8 +35,8 @@ async fn disk_full(trial: Trial) -> Outcome {
     stage.gateway.says("no room on the disk").await;
     stage.balances().await;
     stage.chance.pause(0..1_500).await;
-    stage.redis.restart().await;
     stage.fleet.pause();
+    stage.redis.restart().await;
     stage.balances().await;
     stage.settle(&Promise::ALWAYS).await
 }

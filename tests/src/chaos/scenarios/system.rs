@@ -91,7 +91,7 @@ async fn out_of_files(trial: Trial) -> Outcome {
         stage.redis.kill();
         stage.redis.restart().await;
         stage.balances().await;
-        stage.ready().await;
+        stage.fleet.more(50).await;
     }
     let mut outcome = stage.settle(&Promise::ALWAYS).await;
     // EMFILE
