@@ -81,9 +81,8 @@ async fn torn_write(trial: Trial) -> Outcome {
     }
     fs::write(&last.path, bytes).expect("written");
     go_on(&mut stage).await;
-    let told = stage.gateway.log().contains("a write to the spool never ended");
     let mut outcome = stage.settle(&Promise::ALWAYS).await;
-    if !told {
+    if !stage.gateway.log().contains("a write to the spool never ended") {
         outcome.wrong.push("the log does not tell of the write that never ended".to_owned());
     }
     outcome
