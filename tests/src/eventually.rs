@@ -6,13 +6,21 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// After 30 seconds, with what was awaited.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(30), what, look).await
+}
+
+/// The same, with another limit.
+///
+/// # Panics
+/// After that time, with what was awaited.
+pub async fn within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = look().await {
             return value;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "30 seconds are over, still waiting: {what}");
+        assert!(began.elapsed() < limit, "{} seconds are over, still waiting: {what}", limit.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

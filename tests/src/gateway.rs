@@ -31,9 +31,11 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SLUICEGATE_BIN") {
         return path.into();
     }
-    // target/PROFILE/deps/gateway-…, so the binary is two folders up.
-    let test = std::env::current_exe().expect("this test's path");
-    let binary = test.parent().and_then(Path::parent).expect("a folder").join("sluicegate");
+    // target/PROFILE/deps/gateway-… where this is a test, target/PROFILE/… where it is a program.
+    let this = std::env::current_exe().expect("this program's path");
+    let folder = this.parent().expect("a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("a folder") } else { folder };
+    let binary = folder.join("sluicegate");
     assert!(
         binary.is_file(),
         "{} is missing; `cargo build -p sluicegate` builds it, `cargo xtask test` does all",
@@ -73,6 +75,12 @@ pub struct Gateway {
     strace: Option<Vec<String>>,
     /// The child is `strace`, in a process group of its own: killed alone, it would leave the gateway behind.
     group: bool,
+    /// Without root's right to read and write whatever it wants.
+    powerless: bool,
+    /// How often it was started.
+    starts: usize,
+    /// Where its logs are kept when it is dropped, and under which name.
+    keep: Option<(PathBuf, String)>,
 }
 
 impl Gateway {
@@ -97,6 +105,9 @@ impl Gateway {
             disk: None,
             strace: None,
             group: false,
+            powerless: false,
+            starts: 0,
+            keep: None,
         }
     }
 
@@ -148,9 +159,27 @@ impl Gateway {
         self
     }
 
+    /// Keeps its logs in this folder when it is dropped, `NAME-1.log` of its first start and so on, and its last status.
+    #[must_use]
+    pub fn keeping_logs(mut self, folder: PathBuf, name: &str) -> Self {
+        self.keep = Some((folder, name.to_owned()));
+        self
+    }
+
     /// No more under `strace`, from the next start on.
     pub fn untraced(&mut self) {
         self.strace = None;
+    }
+
+    /// From the next start on without root's right to override permissions, where it is started by root.
+    pub fn without_override(&mut self, powerless: bool) {
+        self.powerless = powerless;
+    }
+
+    /// Whether it was started, and not ended from here.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Starts it and waits until it is ready.
@@ -170,8 +199,30 @@ impl Gateway {
     /// # Panics
     /// Where it does not start.
     pub async fn spawn(&mut self) {
-        let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
+        self.launch();
+        self.admin = eventually("the admin server listens", async || {
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains("admin listening"))?;
+            line.rsplit(':').next()?.trim().parse().ok()
+        })
+        .await;
+    }
+
+    /// Starts it, and waits for nothing.
+    ///
+    /// # Panics
+    /// Where there is no such program.
+    pub fn launch(&mut self) {
+        self.starts += 1;
+        let log = fs::File::create(self.log_path(self.starts)).expect("a log file");
         let mut command = match (&self.disk, &self.strace) {
+            (None, None) if self.powerless => {
+                let drop = "--bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search";
+                let run = format!("test $(id -u) != 0 && exec \"$0\" \"$@\"; exec setpriv {drop} \"$0\" \"$@\"");
+                let mut command = Command::new("sh");
+                command.args(["-c", &run]).arg(binary());
+                command
+            }
             (None, None) => Command::new(binary()),
             (_, Some(arguments)) => {
                 let mut command = Command::new("strace");
@@ -200,18 +251,16 @@ impl Gateway {
         }
         self.child =
             Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the gateway starts"));
-        self.admin = eventually("the admin server listens", async || {
-            let log = self.log();
-            let line = log.lines().find(|line| line.contains("admin listening"))?;
-            line.rsplit(':').next()?.trim().parse().ok()
-        })
-        .await;
     }
 
-    /// Its log so far.
+    fn log_path(&self, start: usize) -> PathBuf {
+        self.folder.path().join(format!("{start}.log"))
+    }
+
+    /// Its log since it was started last.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.log_path(self.starts)).unwrap_or_default()
     }
 
     /// Puts a component into its plugins, by an atomic rename.
@@ -335,6 +384,15 @@ impl Gateway {
         signal(self.child.as_ref().expect("a running gateway"), name);
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("a running gateway").id()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -356,7 +414,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if let Some((folder, name)) = &self.keep {
+            for start in 1..=self.starts {
+                drop(fs::copy(self.log_path(start), folder.join(format!("{name}-{start}.log"))));
+            }
+            if self.child.is_some() {
+                drop(fs::write(folder.join(format!("{name}-status.txt")), self.status_now()));
+            }
+        } else if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}\nits status:\n{}", self.log(), self.status_now());
         }
         self.kill();

@@ -3,6 +3,7 @@
 //!
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
+pub mod chaos;
 pub mod cluster;
 pub mod eventually;
 pub mod gateway;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -97,6 +97,11 @@ impl Broker {
         listening(self.port, "mosquitto listens").await;
     }
 
+    /// Ends it at once (kill -9).
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
     /// Ends it and takes away all that it kept.
     ///
     /// # Panics
@@ -155,10 +160,6 @@ impl RedisServer {
         self.bus.expect("a node of a cluster")
     }
 
-    pub(crate) fn runs(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Starts it again, on the same port, with what it kept.
     ///
     /// # Panics
@@ -195,6 +196,24 @@ impl RedisServer {
         end(&mut self.child);
     }
 
+    /// Ends it at once and takes away all that it kept; gives back what a list was then, since with each write synced that is what
+    /// it had answered for. It is not started again.
+    ///
+    /// # Panics
+    /// Where its files cannot be removed.
+    pub async fn lose(&mut self, key: &str) -> Vec<String> {
+        self.kill();
+        // On another port, where nobody looks for it.
+        let mut rest = Self {
+            folder: std::mem::replace(&mut self.folder, TempDir::new().expect("a folder")),
+            port: free_port(),
+            bus: None,
+            child: None,
+        };
+        rest.restart().await;
+        rest.list(key).await
+    }
+
     /// Stops it in its tracks: connections stand, nothing answers.
     ///
     /// # Panics
@@ -209,6 +228,18 @@ impl RedisServer {
     /// Where it does not run.
     pub fn thaw(&self) {
         signal(self.child.as_ref().expect("a running server"), "CONT");
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// A file in its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Sends it a command, in one line.
@@ -236,7 +267,11 @@ impl RedisServer {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a client");
         // Long lists take a while.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
-        let connect = async || client.get_multiplexed_async_connection_with_config(&patient).await.ok();
+        let connect = async || {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
+            // It takes connections before it has read its file, and answers a PING with an error where it cannot save.
+            redis::cmd("DBSIZE").query_async::<u64>(&mut connection).await.ok().map(|_| connection)
+        };
         eventually("Redis takes a connection", connect).await
     }
 

@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask TASK`.
 
+mod chaos;
 mod compose;
 mod demo;
 mod plugins;
@@ -31,6 +32,17 @@ enum Task {
     Test,
     /// The quick part of it: formatting, lints, house rules.
     Check,
+    /// Faults against the real gateway, over and over: what was acknowledged must arrive.
+    Chaos {
+        /// Goes on until so many minutes are over; each scenario is played once at least.
+        #[arg(long, default_value_t = 0)]
+        minutes: u64,
+        /// Repeats the choices of an earlier run.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Those to be played; all, where none is named.
+        scenarios: Vec<String>,
+    },
     /// Builds plugins and places the components in config/plugins/.
     Plugins {
         /// Those to build; all, where none is named.
@@ -49,6 +61,7 @@ fn main() -> ExitCode {
         Task::Run { machines } => demo::run(&root, machines),
         Task::Test => test::test(&root),
         Task::Check => test::check(&root),
+        Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
         Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {
                 let changed = if built.changed { "" } else { ", unchanged" };

@@ -10,13 +10,15 @@ use anyhow::{Context as _, Result, ensure};
 use crate::shell::{self, Package};
 use crate::{compose, plugins, tidy};
 
-/// What the integration tests start for real, and what shows them the system's calls.
-const SERVERS: [Package; 5] = [
+/// What the integration tests start for real, and what shows them the system's calls and other times.
+pub(crate) const SERVERS: [Package; 6] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
     Package { name: "redis-server", provides: "/usr/bin/redis-server" },
     Package { name: "redis-tools", provides: "/usr/bin/redis-cli" },
     Package { name: "strace", provides: "/usr/bin/strace" },
+    // With the library that shows a process another time.
+    Package { name: "faketime", provides: "/usr/bin/faketime" },
 ];
 
 pub(crate) fn check(root: &Path) -> Result<()> {
@@ -43,7 +45,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cargo(root: &Path) -> Command {
+pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(shell::cargo());
     cargo.current_dir(root);
     cargo

@@ -1,6 +1,7 @@
 //! Whatever dies: what a machine was told is delivered gets to the list.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use sluicegate_tests::{Broker, Gateway, Machine, Proxy, RedisServer, eventually};
@@ -118,6 +119,24 @@ async fn cut_connections_lose_nothing() {
         to_broker.cut();
     }
     all_arrive(&redis, 500).await;
+}
+
+#[tokio::test]
+async fn what_a_cut_connection_left_unanswered_is_not_asked_again_on_the_next() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let to_broker = Proxy::to(broker.port).await;
+    // Cut between CONNACK and SUBACK.
+    to_broker.delay(Duration::from_millis(300));
+    let mut gateway = Gateway::with(&Gateway::settings(to_broker.port, redis.port, ""));
+    gateway.spawn().await;
+    eventually("it is connected", async || gateway.log().contains("session_present").then_some(())).await;
+    to_broker.delay(Duration::ZERO);
+    to_broker.cut();
+    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..20).await;
+    all_arrive(&redis, 20).await;
+    assert!(!gateway.log().contains("cannot subscribe"), "{}", gateway.log());
 }
 
 #[tokio::test]

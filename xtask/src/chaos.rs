@@ -1,0 +1,19 @@
+//! `cargo xtask chaos`: faults against the real gateway, over and over, until the time is over.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{plugins, shell, test};
+
+pub(crate) fn run(root: &Path, minutes: u64, seed: Option<u64>, scenarios: &[String]) -> Result<()> {
+    shell::install(&test::SERVERS)?;
+    plugins::build(root, &[])?;
+    // As the tests do, so that what they built is used.
+    shell::run(test::cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"]))?;
+    let target = root.join("target");
+    let mut chaos = Command::new(target.join("debug").join("chaos"));
+    chaos.arg(minutes.to_string()).arg(seed.map_or("-".to_owned(), |seed| seed.to_string()));
+    shell::run(chaos.arg(target.join("chaos")).args(scenarios))
+}
