@@ -12,7 +12,7 @@ pub(crate) fn run(root: &Path, minutes: u64, seed: Option<u64>, scenarios: &[Str
     plugins::build(root, &[])?;
     // As the tests do, so that what they built is used.
     shell::run(test::cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"]))?;
-    let target = root.join("target");
+    let target = shell::target()?;
     let mut chaos = Command::new(target.join("debug").join("chaos"));
     chaos.arg(minutes.to_string()).arg(seed.map_or("-".to_owned(), |seed| seed.to_string()));
     shell::run(chaos.arg(target.join("chaos")).args(scenarios))

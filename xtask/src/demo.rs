@@ -51,7 +51,7 @@ fn port(usual: u16) -> Result<SocketAddr> {
 }
 
 fn start(root: &Path, ports: &Ports) -> Result<Child> {
-    let folder = root.join("target").join("run");
+    let folder = shell::target()?.join("run");
     fs::create_dir_all(&folder)?;
     let settings = folder.join("sluicegate.toml");
     let plugins = root.join("config").join("plugins");
@@ -69,7 +69,7 @@ fn start(root: &Path, ports: &Ports) -> Result<Child> {
         ));
     }
     fs::write(&settings, text)?;
-    Command::new(root.join("target").join("release").join("sluicegate"))
+    Command::new(shell::target()?.join("release").join("sluicegate"))
         .args(["run", "--config"])
         .arg(&settings)
         .env("SLUICEGATE_EMBEDDED_MQTT_LISTEN", ports.mqtt.to_string())

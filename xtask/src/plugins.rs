@@ -51,15 +51,15 @@ fn names(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn target_folder(root: &Path) -> PathBuf {
+fn target_folder() -> Result<PathBuf> {
     // A folder of its own: building plugins never waits for a build of the host, nor the other way round.
-    root.join("target").join("guest")
+    Ok(shell::target()?.join("guest"))
 }
 
 fn compile(root: &Path, plugins: &[String]) -> Result<()> {
     let mut cargo = Command::new(shell::cargo());
     cargo.current_dir(root).args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]);
-    cargo.arg(target_folder(root));
+    cargo.arg(target_folder()?);
     for name in plugins {
         cargo.args(["--package", &format!("sluicegate-plugin-{name}")]);
     }
@@ -87,7 +87,7 @@ fn target_is_installed() -> bool {
 
 fn place(root: &Path, name: &str) -> Result<Built> {
     let crate_name = format!("sluicegate_plugin_{}", name.replace('-', "_"));
-    let module = target_folder(root).join(TARGET).join("guest").join(format!("{crate_name}.wasm"));
+    let module = target_folder()?.join(TARGET).join("guest").join(format!("{crate_name}.wasm"));
     let module = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
     let source = root.join("plugins").join(name);
     let manifest = source.join("plugin.toml");

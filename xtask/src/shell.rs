@@ -1,7 +1,7 @@
 //! Commands, and the packages that they come from.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,6 +15,13 @@ pub(crate) struct Package {
 /// The cargo that runs this.
 pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Where cargo builds, wherever the user's settings put it: this program lies two folders below.
+pub(crate) fn target() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program lies")?;
+    let target = this.parent().and_then(Path::parent).context("this program lies in no folder of cargo's")?;
+    Ok(target.to_owned())
 }
 
 /// Runs a command to its end; its output is the user's.
