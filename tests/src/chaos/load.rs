@@ -35,7 +35,7 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { machines: 6, every: 5..60, window: 16, padding: 0..200 }
+        Self { machines: 6, every: 10..90, window: 16, padding: 0..200 }
     }
 }
 

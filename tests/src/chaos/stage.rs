@@ -150,6 +150,11 @@ impl Stage {
         .await;
     }
 
+    /// Waits until what piled up in the broker has arrived.
+    pub async fn keeps_up(&self) {
+        eventually("the gateway keeps up", async || (self.compare().await.missing.len() < 50).then_some(())).await;
+    }
+
     /// Waits until the gateway has all that the machines published, and none of it in memory only. Holds only where nothing was repeated.
     pub async fn at_rest(&self) {
         eventually("the gateway has all in Redis or in the spool", async || {

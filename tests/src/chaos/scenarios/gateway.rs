@@ -1,8 +1,10 @@
 //! What happens to the gateway's process.
 
+use std::time::Duration;
+
 use super::{Scenario, scenario};
 use crate::chaos::outcome::{Outcome, Promise};
-use crate::chaos::stage::{Stage, Trial};
+use crate::chaos::stage::{Setup, Stage, Trial};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -13,10 +15,11 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Killed at random moments, and started again.
+/// Killed at random moments, and started again. Redis is some way off, so that there always are pushes that it has not answered.
 async fn kill_9(trial: Trial) -> Outcome {
     let mut stage = Stage::set(trial).await;
     for _ in 0..stage.trial.times(3, 20) {
+        stage.to_redis.delay(stage.chance.millis(0..200));
         stage.chance.pause(0..400).await;
         stage.gateway.kill();
         stage.chance.pause(0..100).await;
@@ -28,6 +31,7 @@ async fn kill_9(trial: Trial) -> Outcome {
             stage.balances().await;
         }
     }
+    stage.to_redis.delay(Duration::ZERO);
     stage.ready().await;
     stage.settle(&Promise::ALWAYS).await
 }
@@ -47,7 +51,9 @@ async fn sigstop(trial: Trial) -> Outcome {
 
 /// Asked to end under load, and started again: nothing comes twice.
 async fn sigterm(trial: Trial) -> Outcome {
-    let mut stage = Stage::set(trial).await;
+    // It waits until the broker has read every acknowledgement, and a broker that writes its file at each may take its time.
+    let setup = Setup { more: "[gateway]\nshutdown_timeout = \"25s\"\n", ..Setup::default() };
+    let mut stage = Stage::set_up(trial, setup).await;
     let mut failed = Vec::new();
     for _ in 0..stage.trial.times(2, 8) {
         stage.chance.pause(50..600).await;
@@ -59,6 +65,7 @@ async fn sigterm(trial: Trial) -> Outcome {
         stage.chance.pause(0..300).await;
         stage.gateway.run().await;
         stage.balances().await;
+        stage.keeps_up().await;
     }
     let mut outcome = stage.settle(&Promise::ONCE).await;
     outcome.wrong.extend(failed);
