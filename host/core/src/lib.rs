@@ -4,12 +4,14 @@
 //! Invariant: nothing here does I/O, reads a clock, draws randomness or knows a runtime; `now` and chance come in as
 //! arguments. So all of it can be tested with tables, properties and fuzzers.
 
+pub mod away;
 pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod command;
 pub mod dead_letter;
 pub mod digest;
+pub mod dispatch;
 pub mod envelope;
 pub mod fault;
 pub mod json;
