@@ -7,8 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use sluicegate_core::spooled::Entry;
 
+use super::cap::Cap;
 use super::connect::{Connector, RedisFault};
-use crate::telemetry::metrics;
 
 /// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
 /// so the push comes before the memory of it. KEYS: the list, then the keys; ARGV: how many values, the values, then for each key
@@ -74,7 +74,7 @@ pub struct JobPusher {
     connection: Option<MultiplexedConnection>,
     script: redis::Script,
     dead_letters: Arc<str>,
-    dead_letters_max: u64,
+    letters: Cap,
     replicas: u32,
 }
 
@@ -84,7 +84,8 @@ impl JobPusher {
     #[must_use]
     pub fn new(connector: Connector, dead_letters: Arc<str>, dead_letters_max: u64, replicas: u32) -> Self {
         let script = redis::Script::new(ONCE);
-        Self { connector, connection: None, script, dead_letters, dead_letters_max, replicas }
+        let letters = Cap::new(dead_letters_max);
+        Self { connector, connection: None, script, dead_letters, letters, replicas }
     }
 
     /// Makes the connection, where there is none.
@@ -163,7 +164,7 @@ impl JobPusher {
         }
         let values: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
         let mut answers = Vec::with_capacity(jobs.len());
-        let mut trim = None;
+        let mut letters = None;
         for (jobs, value) in jobs.iter().zip(values) {
             answers.push(match value {
                 Ok(Value::Array(mut known)) => {
@@ -180,7 +181,7 @@ impl JobPusher {
                 Ok(value @ Value::Int(_)) => {
                     let length = length(value);
                     if jobs.list == self.dead_letters {
-                        trim = length.checked_sub(self.dead_letters_max);
+                        letters = Some(length);
                     }
                     Ok(Appended { new: vec![true; jobs.entries.len()], length })
                 }
@@ -188,24 +189,10 @@ impl JobPusher {
                 Err(error) => Err(RedisFault::answered(&jobs.list, &error)),
             });
         }
-        if let Some(trim) = trim.filter(|trim| *trim > 0) {
-            self.trim(trim).await;
+        if let (Some(length), Some(connection)) = (letters, &mut self.connection) {
+            self.letters.keep(connection, &self.dead_letters, length).await;
         }
         Ok(answers)
-    }
-
-    /// The oldest dead letters go. Where that fails the next push does it.
-    async fn trim(&mut self, letters: u64) {
-        let Some(connection) = &mut self.connection else { return };
-        let first = -i64::try_from(self.dead_letters_max).unwrap_or(i64::MAX);
-        let trimmed = redis::cmd("LTRIM").arg(&*self.dead_letters).arg(first).arg(-1).exec_async(connection).await;
-        match trimmed {
-            Ok(()) => {
-                metrics::trimmed(letters);
-                tracing::warn!(letters, "the oldest dead letters went: there are more than queues.dead_letters_max");
-            }
-            Err(error) => tracing::debug!(%error, "cannot trim the dead letters"),
-        }
     }
 
     /// Until enough replicas have what was pushed. It is pushed already, so it is waited for and not repeated.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 const COMMANDS: &str = "mqtt_outgoing_commands";
+const RESULTS: &str = "command_results";
 
 fn command(seq: usize) -> String {
     format!(r#"{{"target":"M-{}","command":"reboot","payload":[],"message_id":"{seq}","expires_in":600}}"#, seq % 5)
@@ -15,11 +16,41 @@ fn processing(instance: &str) -> String {
 }
 
 async fn instance(broker: u16, redis: u16, name: &str, client: &str) -> Gateway {
-    let settings = Gateway::settings(broker, redis, &format!("[gateway]\ninstance = \"{name}\"\n"))
-        .replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"));
+    let more = format!("[gateway]\ninstance = \"{name}\"\n[queues]\ncommand_results = \"{RESULTS}\"\n");
+    let settings =
+        Gateway::settings(broker, redis, &more).replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"));
     let mut gateway = Gateway::with(&settings);
     gateway.run().await;
     gateway
+}
+
+/// Nobody has the lease of this instance.
+async fn lapsed(redis: &RedisServer, instance: &str) {
+    let lease = format!("{{mqtt_outgoing_commands}}:lease:{instance}");
+    let mut connection = redis.connect().await;
+    eventually("its lease runs out", async || {
+        let there: bool = redis::cmd("EXISTS").arg(&lease).query_async(&mut connection).await.expect("an answer");
+        (!there).then_some(())
+    })
+    .await;
+}
+
+async fn says_that_it_lapsed(gateway: &Gateway) {
+    eventually("it says that its lease had run out", async || {
+        gateway.log().contains("the lease of this instance had run out").then_some(())
+    })
+    .await;
+}
+
+/// These commands arrive once each, and each machine's in their order.
+async fn arrive_in_order(machines: &mut Machine, commands: &[String]) {
+    let mut next = [0; 5];
+    for _ in 0..commands.len() {
+        let (topic, body) = machines.next().await;
+        let machine: usize = topic["machine/M-".len()..].split('/').next().expect("a level").parse().expect("a number");
+        assert_eq!(body, commands[next[machine] * 5 + machine]);
+        next[machine] += 1;
+    }
 }
 
 #[tokio::test]
@@ -65,12 +96,46 @@ async fn a_gateway_paused_past_its_lease_sends_nothing_that_was_taken_over() {
         assert!(seen.insert(machines.next().await.1), "sent twice");
     }
     paused.signal("CONT");
-    eventually("it says that its lease had run out", async || {
-        paused.log().contains("the lease of this instance had run out").then_some(())
-    })
-    .await;
+    says_that_it_lapsed(&paused).await;
     redis.push(COMMANDS, &[command(1_000)]).await;
     assert_eq!(machines.next().await.1, command(1_000), "nothing was sent twice");
+}
+
+#[tokio::test]
+async fn what_an_instance_left_arrives_in_each_machines_order() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let left: Vec<String> = (0..1_200).map(command).collect();
+    redis.push(&processing("dead"), &left).await;
+    redis.command("SADD {mqtt_outgoing_commands}:instances dead").await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let _one = instance(broker.port, redis.port, "one", "one").await;
+    arrive_in_order(&mut machines, &left).await;
+}
+
+#[tokio::test]
+async fn one_that_lapsed_and_went_on_is_taken_over_when_it_dies() {
+    let (mut away, broker, redis) = (Broker::start().await, Broker::start().await, RedisServer::start().await);
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let mut one = instance(away.port, redis.port, "one", "one").await;
+    let _other = instance(broker.port, redis.port, "other", "other").await;
+    away.stop();
+    one.says("mqtt-commands: ").await;
+    one.signal("STOP");
+    lapsed(&redis, "one").await;
+    let mut connection = redis.connect().await;
+    eventually("it is no more among the instances", async || {
+        let mut ask = redis::cmd("SISMEMBER");
+        ask.arg("{mqtt_outgoing_commands}:instances").arg("one");
+        (!ask.query_async::<bool>(&mut connection).await.expect("an answer")).then_some(())
+    })
+    .await;
+    one.signal("CONT");
+    says_that_it_lapsed(&one).await;
+    // What it takes from now on cannot be sent, and is there when it dies.
+    let left: Vec<String> = (0..20).map(command).collect();
+    redis.push(&processing("one"), &left).await;
+    one.kill();
+    arrive_in_order(&mut machines, &left).await;
 }
 
 #[tokio::test]
@@ -99,14 +164,7 @@ async fn ten_thousand_commands_wait_for_the_broker_and_arrive_once_in_each_machi
     let before = broker.port;
     broker.restart().await;
     let mut machines = Machine::connect(before, "machines", Some("machine/#")).await;
-    let mut next = [0; 5];
-    for _ in 0..10_000 {
-        let (topic, body) = machines.next().await;
-        let machine: usize = topic["machine/M-".len()..].split('/').next().expect("a level").parse().expect("a number");
-        assert_eq!(body, commands[next[machine] * 5 + machine]);
-        next[machine] += 1;
-    }
-    assert_eq!(next, [2_000; 5]);
+    arrive_in_order(&mut machines, &commands).await;
 }
 
 #[tokio::test]
@@ -120,5 +178,7 @@ async fn the_lease_outlives_a_redis_that_is_out_of_memory() {
     // It falls, and rises with the next renewal.
     eventually("the lease grows old", async || (left().await < 8_500).then_some(())).await;
     eventually("the lease is renewed", async || (left().await > 9_000).then_some(())).await;
+    redis.command(&format!("DEL {lease}")).await;
+    eventually("it is held again", async || (left().await > 0).then_some(())).await;
     assert!(!gateway.log().contains("not renewed"), "{}", gateway.log());
 }
