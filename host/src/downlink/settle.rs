@@ -28,6 +28,14 @@ pub struct Outcome {
     pub dead: Option<Bytes>,
 }
 
+impl Outcome {
+    /// The broker has it: that is so, whoever has the command now.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.status == "sent"
+    }
+}
+
 /// What is to be told of a command.
 pub enum Told {
     /// It is done.

@@ -1,7 +1,7 @@
 //! What becomes of a command: sent in time, once, and told; or not sent, and told.
 
 use serde_json::Value;
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Gateway, Machine, Proxy, RedisServer, eventually};
 
 const COMMANDS: &str = "mqtt_outgoing_commands";
 const PROCESSING: &str = "{mqtt_outgoing_commands}:processing:gateway-1";
@@ -9,9 +9,16 @@ const RESULTS: &str = "command_results";
 const DEAD: &str = "mqtt_dead_letters";
 
 async fn start(broker: &Broker, redis: &RedisServer, commands: &str) -> Gateway {
-    let more =
-        format!("[queues]\ncommand_results = \"{RESULTS}\"\n[commands]\nwait_for_subscriber = \"1s\"\n{commands}");
-    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &more));
+    start_on(broker.port, redis.port, &format!("wait_for_subscriber = \"1s\"\n{commands}")).await
+}
+
+async fn start_on(broker: u16, redis: u16, commands: &str) -> Gateway {
+    let more = format!("[queues]\ncommand_results = \"{RESULTS}\"\n[commands]\n{commands}");
+    started(&Gateway::settings(broker, redis, &more)).await
+}
+
+async fn started(settings: &str) -> Gateway {
+    let mut gateway = Gateway::with(settings);
     gateway.run().await;
     gateway
 }
@@ -130,4 +137,62 @@ async fn a_rejected_message_id_may_come_again_mended() {
     emptied(&redis).await;
     redis.push(COMMANDS, &[command("M-1", "1", "")]).await;
     assert!(machine.next().await.1.contains("reboot"));
+}
+
+/// So many results have this status.
+async fn have_status(redis: &RedisServer, count: usize, status: &str) {
+    let status = format!("\"status\":\"{status}\"");
+    eventually(&format!("{count} times {status}"), async || {
+        let results = redis.list(RESULTS).await;
+        (results.iter().filter(|result| result.contains(&status)).count() >= count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn machines_that_are_away_hold_up_no_others() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = start_on(broker.port, redis.port, "in_flight = 10\nwait_for_subscriber = \"60s\"").await;
+    let mut here = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let to_one = (0..50).map(|seq| command("away", &format!("one-{seq}"), r#","expires_in":600"#));
+    let to_many = (0..125).map(|seq| command(&format!("away-{}", seq % 25), &seq.to_string(), r#","expires_in":600"#));
+    let mut commands: Vec<String> = to_one.chain(to_many).collect();
+    commands.push(command("M-1", "here", ""));
+    redis.push(COMMANDS, &commands).await;
+    assert!(here.next().await.1.contains("here"));
+    // And they are all there, in order, when their machines are.
+    let mut comes = Machine::connect(broker.port, "away", Some("machine/away/command")).await;
+    for expected in &commands[..50] {
+        assert_eq!(comes.next().await.1, *expected);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_machine_that_is_away_waits_no_longer_than_it_says() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = start_on(broker.port, redis.port, "wait_for_subscriber = \"3s\"").await;
+    let commands: Vec<String> = (0..30).map(|seq| command("away", &seq.to_string(), "")).collect();
+    redis.push(COMMANDS, &commands).await;
+    redis.list_of(DEAD, 30).await;
+    emptied(&redis).await;
+    have_status(&redis, 30, "no-subscriber").await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_brokers_window_is_not_sent_after_its_life() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let _gateway = start_on(proxy.port, redis.port, "in_flight = 1\nwait_for_subscriber = \"60s\"").await;
+    let commands: Vec<String> =
+        (0..30).map(|seq| command(&format!("M-{seq}"), &seq.to_string(), r#","expires_in":8"#)).collect();
+    redis.push(COMMANDS, &commands).await;
+    have_status(&redis, 30, "waiting").await;
+    proxy.hold_answers(true);
+    // One is sent, and nobody knows what became of it.
+    have_status(&redis, 29, "no-subscriber").await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    redis.push(COMMANDS, &[command("M-1", "last", r#","expires_in":600"#)]).await;
+    proxy.cut();
+    proxy.hold_answers(false);
+    assert!(machines.next().await.1.contains("last"), "nothing is sent late");
 }

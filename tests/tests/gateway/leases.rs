@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Gateway, Machine, Proxy, RedisServer, eventually};
 
 const COMMANDS: &str = "mqtt_outgoing_commands";
 const RESULTS: &str = "command_results";
@@ -13,6 +13,11 @@ fn command(seq: usize) -> String {
 
 fn processing(instance: &str) -> String {
     format!("{{mqtt_outgoing_commands}}:processing:{instance}")
+}
+
+/// To a machine of its own, with so many seconds to live.
+fn command_to(target: &str, id: &str, seconds: u32) -> String {
+    format!(r#"{{"target":"{target}","command":"reboot","payload":[],"message_id":"{id}","expires_in":{seconds}}}"#)
 }
 
 async fn instance(broker: u16, redis: u16, name: &str, client: &str) -> Gateway {
@@ -136,6 +141,87 @@ async fn one_that_lapsed_and_went_on_is_taken_over_when_it_dies() {
     redis.push(&processing("one"), &left).await;
     one.kill();
     arrive_in_order(&mut machines, &left).await;
+}
+
+#[tokio::test]
+async fn a_lapse_reorders_nothing() {
+    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = instance(broker.port, redis.port, "paused", "paused").await;
+    broker.stop();
+    gateway.says("mqtt-commands: ").await;
+    let commands: Vec<String> = (0..40).map(command).collect();
+    redis.push(COMMANDS, &commands[..20]).await;
+    redis.list_of(&processing("paused"), 20).await;
+    gateway.signal("STOP");
+    lapsed(&redis, "paused").await;
+    redis.push(COMMANDS, &commands[20..]).await;
+    gateway.signal("CONT");
+    says_that_it_lapsed(&gateway).await;
+    redis.list_of(&processing("paused"), 40).await;
+    let before = broker.port;
+    broker.restart().await;
+    let mut machines = Machine::connect(before, "machines", Some("machine/#")).await;
+    arrive_in_order(&mut machines, &commands).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_brokers_window_is_not_sent_after_a_lapse() {
+    let (broker, redis) = (Broker::with("max_inflight_messages 5").await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let paused = instance(proxy.port, redis.port, "paused", "paused").await;
+    proxy.hold_answers(true);
+    let commands: Vec<String> = (0..60).map(|seq| command_to(&format!("M-{seq}"), &seq.to_string(), 600)).collect();
+    redis.push(COMMANDS, &commands).await;
+    redis.list_of(&processing("paused"), 60).await;
+    // These are sent, and the broker takes no more before its answers arrived.
+    for _ in 0..5 {
+        machines.next().await;
+    }
+    paused.signal("STOP");
+    let _other = instance(broker.port, redis.port, "other", "other").await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..60 {
+        assert!(seen.insert(machines.next().await.1), "sent twice");
+    }
+    proxy.hold_answers(false);
+    paused.signal("CONT");
+    says_that_it_lapsed(&paused).await;
+    let last = command_to("M-0", "last", 600);
+    redis.push(COMMANDS, std::slice::from_ref(&last)).await;
+    assert_eq!(machines.next().await.1, last, "nothing was sent twice");
+}
+
+#[tokio::test]
+async fn what_another_sent_is_not_judged_by_the_one_that_lost_it() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let paused = instance(proxy.port, redis.port, "paused", "paused").await;
+    proxy.hold_answers(true);
+    // Its life is over when it wakes.
+    let [first, second] = ["first", "second"].map(|id| command_to("M-1", id, 8));
+    redis.push(COMMANDS, &[first.clone(), second.clone()]).await;
+    assert_eq!(machines.next().await.1, first);
+    paused.signal("STOP");
+    let mut other = instance(broker.port, redis.port, "other", "other").await;
+    assert_eq!(machines.next().await.1, first, "nobody knew that it was sent");
+    assert_eq!(machines.next().await.1, second);
+    eventually("nothing stands any more", async || redis.list(&processing("other")).await.is_empty().then_some(()))
+        .await;
+    other.kill();
+    // The answer to the first is there: it is the second one's turn.
+    proxy.hold_answers(false);
+    paused.signal("CONT");
+    says_that_it_lapsed(&paused).await;
+    let [third, fourth] = ["third", "fourth"].map(|id| command_to("M-1", id, 600));
+    redis.push(COMMANDS, std::slice::from_ref(&third)).await;
+    assert_eq!(machines.next().await.1, third);
+    assert_eq!(redis.list("mqtt_dead_letters").await, Vec::<String>::new());
+    redis.push(COMMANDS, &[second, fourth.clone()]).await;
+    assert_eq!(machines.next().await.1, fourth, "the second one is known to be sent");
+    let results = redis.list(RESULTS).await;
+    assert!(!results.iter().any(|result| result.contains("expired")), "{results:?}");
 }
 
 #[tokio::test]
