@@ -73,13 +73,33 @@ pub struct Value<'a> {
     raw: &'a RawValue,
 }
 
-/// An integer and how it was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An integer that is not negative, and how it was written. It may be larger than any type of Rust holds: what passes
+/// unchanged is the back end's to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integer {
-    /// Its value.
-    pub value: u64,
+    /// Its digits, without zeros before them.
+    pub digits: String,
     /// Whether it stood there as a string of digits.
     pub quoted: bool,
+}
+
+impl Integer {
+    /// Its value; none where it is larger than this type holds.
+    #[must_use]
+    pub fn value(&self) -> Option<u64> {
+        self.digits.parse().ok()
+    }
+
+    fn read(text: &str, least: u64, quoted: bool) -> Option<Self> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let digits = text.trim_start_matches('0');
+        let digits = if digits.is_empty() { "0" } else { digits };
+        let integer = Self { digits: digits.to_owned(), quoted };
+        // What is too large for the type is larger than any `least`.
+        integer.value().is_none_or(|value| value >= least).then_some(integer)
+    }
 }
 
 impl<'a> Value<'a> {
@@ -102,6 +122,14 @@ impl<'a> Value<'a> {
     /// The content, where it is a string.
     fn content(&self) -> Option<String> {
         serde_json::from_str(self.text()).ok()
+    }
+
+    /// Any string.
+    ///
+    /// # Errors
+    /// `reject`, for anything else.
+    pub fn any_string(&self) -> Result<String, Failure> {
+        self.content().ok_or_else(|| self.must_be("a string"))
     }
 
     /// A string of so many characters.
@@ -140,9 +168,8 @@ impl<'a> Value<'a> {
     ///
     /// # Errors
     /// `reject`, for anything else.
-    pub fn integer(&self, least: u64) -> Result<u64, Failure> {
-        digits(self.text())
-            .filter(|value| *value >= least)
+    pub fn integer(&self, least: u64) -> Result<Integer, Failure> {
+        Integer::read(self.text(), least, false)
             .ok_or_else(|| self.must_be(format_args!("an integer of at least {least}")))
     }
 
@@ -152,7 +179,7 @@ impl<'a> Value<'a> {
     /// `reject`, for anything else.
     pub fn any_integer(&self) -> Result<(), Failure> {
         let text = self.text();
-        match digits(text.strip_prefix('-').unwrap_or(text)) {
+        match Integer::read(text.strip_prefix('-').unwrap_or(text), 0, false) {
             Some(_) => Ok(()),
             None => Err(self.must_be("an integer")),
         }
@@ -164,13 +191,9 @@ impl<'a> Value<'a> {
     /// `reject`, for anything else.
     pub fn integer_or_digits(&self, least: u64) -> Result<Integer, Failure> {
         let content = self.content();
-        let quoted = content.is_some();
-        digits(content.as_deref().unwrap_or(self.text()))
-            .filter(|value| *value >= least)
-            .map(|value| Integer { value, quoted })
-            .ok_or_else(|| {
-                self.must_be(format_args!("an integer of at least {least}, or the same as a string of digits"))
-            })
+        Integer::read(content.as_deref().unwrap_or(self.text()), least, content.is_some()).ok_or_else(|| {
+            self.must_be(format_args!("an integer of at least {least}, or the same as a string of digits"))
+        })
     }
 
     /// A number that is not negative, or the same as a string. It is looked at as text: an amount never goes through a
@@ -192,12 +215,6 @@ impl<'a> Value<'a> {
     pub fn is_string(&self) -> bool {
         self.text().starts_with('"')
     }
-}
-
-fn digits(text: &str) -> Option<u64> {
-    // The largest integer that every back end keeps exactly: a signed one of 64 bits.
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|value| plain && i64::try_from(*value).is_ok())
 }
 
 fn shown(text: &str) -> String {
@@ -269,8 +286,9 @@ mod tests {
         rejected(value("a").integer(0), "a: was `12.30`, must be an integer of at least 0");
         rejected(value("a").string(1..=2), "a: was `12.30`, must be a string of 1 to 2 characters");
         rejected(value("n").number(0.0..=1.0), "n: was `null`, must be a number from 0 to 1");
-        assert_eq!(value("big").integer(1).ok(), Some(9_007_199_254_740_993));
-        assert_eq!(value("s").integer_or_digits(0).ok(), Some(Integer { value: 7, quoted: true }));
+        assert_eq!(value("big").integer(1).expect("an integer").value(), Some(9_007_199_254_740_993));
+        let seven = value("s").integer_or_digits(0).expect("an integer");
+        assert_eq!((seven.digits.as_str(), seven.value(), seven.quoted), ("7", Some(7), true));
         assert!(value("a").amount().is_ok());
     }
 
@@ -280,6 +298,23 @@ mod tests {
         for text in ["", "[]", "5", "{\"a\":1", "{\"a\":1} x"] {
             assert!(matches!(Object::parse(text.as_bytes()), Err(Failure::Reject(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn an_integer_may_be_larger_than_any_type() {
+        let text = r#"{"a":9223372036854775808,"b":-9223372036854775808,"c":"00340282366920938463463374607431768211456","d":"0"}"#;
+        let object = Object::parse(text.as_bytes()).expect("an object");
+        let value = |name| object.required(name).expect("there");
+        assert_eq!(value("a").integer(1).expect("an integer").value(), Some(9_223_372_036_854_775_808));
+        assert!(value("b").any_integer().is_ok());
+        let huge = value("c").integer_or_digits(u64::MAX).expect("an integer");
+        assert_eq!((huge.digits.as_str(), huge.value()), ("340282366920938463463374607431768211456", None));
+        assert_eq!(value("d").integer_or_digits(0).expect("an integer").digits, "0");
+        rejected(value("b").integer(0), "b: was `-9223372036854775808`, must be an integer of at least 0");
+        rejected(
+            value("a").integer(u64::MAX),
+            "a: was `9223372036854775808`, must be an integer of at least 18446744073709551615",
+        );
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //!
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
+pub mod cluster;
 pub mod eventually;
 pub mod gateway;
 pub mod machine;
 pub mod proxy;
 pub mod servers;
 
+pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use gateway::Gateway;
 pub use machine::Machine;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -125,6 +126,8 @@ pub struct RedisServer {
     folder: TempDir,
     /// Where it listens, the same after a restart.
     pub port: u16,
+    /// Where it listens for other nodes, where it is one of a cluster.
+    bus: Option<u16>,
     child: Option<Child>,
 }
 
@@ -134,9 +137,26 @@ impl RedisServer {
     /// # Panics
     /// Where it does not start.
     pub async fn start() -> Self {
-        let mut server = Self { folder: TempDir::new().expect("a folder"), port: free_port(), child: None };
+        Self::start_with(None).await
+    }
+
+    /// Starts a node of a cluster, which knows no other yet.
+    pub(crate) async fn start_in_a_cluster() -> Self {
+        Self::start_with(Some(free_port())).await
+    }
+
+    async fn start_with(bus: Option<u16>) -> Self {
+        let mut server = Self { folder: TempDir::new().expect("a folder"), port: free_port(), bus, child: None };
         server.restart().await;
         server
+    }
+
+    pub(crate) fn bus(&self) -> u16 {
+        self.bus.expect("a node of a cluster")
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Starts it again, on the same port, with what it kept.
@@ -146,7 +166,8 @@ impl RedisServer {
     pub async fn restart(&mut self) {
         let folder = self.folder.path().to_string_lossy().into_owned();
         let port = self.port.to_string();
-        let arguments = [
+        let bus = self.bus.map(|bus| bus.to_string()).unwrap_or_default();
+        let mut arguments = vec![
             "--port",
             &port,
             "--bind",
@@ -160,6 +181,11 @@ impl RedisServer {
             "--appendfsync",
             "always",
         ];
+        if self.bus.is_some() {
+            // A node that is away for two seconds is given up by the others.
+            let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
+            arguments.extend(cluster);
+        }
         self.child = Some(spawn("redis-server", "redis-server", &arguments, &self.folder.path().join("log")));
         listening(self.port, "redis-server listens").await;
     }
@@ -191,10 +217,15 @@ impl RedisServer {
     /// Where it does not do it.
     pub async fn command(&self, line: &str) {
         let mut connection = self.connect().await;
-        let mut words = line.split(' ');
-        let mut command = redis::cmd(words.next().expect("a word"));
-        command.arg(words.collect::<Vec<_>>());
-        command.exec_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+        command(line).exec_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+
+    /// What it answers to a command, in one line.
+    ///
+    /// # Errors
+    /// Where it refuses it.
+    pub async fn ask<T: FromRedisValue>(&self, line: &str) -> RedisResult<T> {
+        command(line).query_async(&mut self.connect().await).await
     }
 
     /// A connection.
@@ -214,8 +245,16 @@ impl RedisServer {
     /// # Panics
     /// Where Redis does not answer.
     pub async fn list(&self, key: &str) -> Vec<String> {
-        let mut connection = self.connect().await;
-        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await.expect("a list")
+        let connection = self.connect().await;
+        let list = async || redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection.clone()).await;
+        match list().await {
+            Ok(list) => list,
+            // Just restarted, it reads what it kept.
+            Err(error) if error.code() == Some("LOADING") => {
+                eventually("Redis has its data", async || list().await.ok()).await
+            }
+            Err(error) => panic!("{key}: {error}"),
+        }
     }
 
     /// A list, once it has so many entries.
@@ -235,6 +274,14 @@ impl RedisServer {
         let mut connection = self.connect().await;
         redis::cmd("RPUSH").arg(key).arg(entries).exec_async(&mut connection).await.expect("pushed");
     }
+}
+
+/// A command, from its words.
+pub(crate) fn command(line: &str) -> redis::Cmd {
+    let mut words = line.split(' ');
+    let mut command = redis::cmd(words.next().expect("a word"));
+    command.arg(words.collect::<Vec<_>>());
+    command
 }
 
 impl Drop for RedisServer {

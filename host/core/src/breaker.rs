@@ -20,6 +20,7 @@ pub struct Breaker {
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
+    since: Duration,
     next: Duration,
     delay: Duration,
 }
@@ -57,7 +58,7 @@ impl Breaker {
         }
         let opens = self.open.is_none() && self.several && self.faults >= FAULTS;
         if opens {
-            self.open = Some(Open { next: now + FIRST, delay: FIRST });
+            self.open = Some(Open { since: now, next: now + FIRST, delay: FIRST });
         }
         opens
     }
@@ -69,10 +70,10 @@ impl Breaker {
         closes
     }
 
-    /// Whether it is open.
+    /// How long it has been open; none: it is not.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
+    pub fn open_for(&self, now: Duration) -> Option<Duration> {
+        Some(now.saturating_sub(self.open?.since))
     }
 }
 
@@ -92,7 +93,9 @@ mod tests {
 
     #[test]
     fn opens_after_faults_of_several_machines_behind_one_another() {
-        assert!(opened().is_open());
+        let breaker = opened();
+        assert_eq!(breaker.open_for(NOW + FIRST), Some(FIRST));
+        assert_eq!(Breaker::default().open_for(NOW), None);
     }
 
     #[test]

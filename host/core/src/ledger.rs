@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::ticket::{Epoch, Ticket};
 
 struct Slot<A> {
-    acknowledgement: Option<A>,
+    acknowledgement: A,
     settled: bool,
 }
 
@@ -32,8 +32,8 @@ impl<A> Ledger<A> {
         self.epoch
     }
 
-    /// A publish arrived; `acknowledgement` is what will acknowledge it (none: QoS 0).
-    pub fn arrived(&mut self, acknowledgement: Option<A>) -> Ticket {
+    /// A publish arrived; `acknowledgement` is what will acknowledge it. One of QoS 0 has none, and no place here.
+    pub fn arrived(&mut self, acknowledgement: A) -> Ticket {
         let arrival = self.first + self.slots.len() as u64;
         self.slots.push_back(Slot { acknowledgement, settled: false });
         Ticket { epoch: self.epoch, arrival }
@@ -51,13 +51,9 @@ impl<A> Ledger<A> {
 
     /// The next acknowledgement that may go, oldest first; none while the oldest publish is not settled.
     pub fn next_due(&mut self) -> Option<A> {
-        while self.slots.front().is_some_and(|slot| slot.settled) {
-            self.first += 1;
-            if let Some(acknowledgement) = self.slots.pop_front().and_then(|slot| slot.acknowledgement) {
-                return Some(acknowledgement);
-            }
-        }
-        None
+        let slot = self.slots.pop_front_if(|slot| slot.settled)?;
+        self.first += 1;
+        Some(slot.acknowledgement)
     }
 
     /// Publishes that are not acknowledged yet.
@@ -107,7 +103,7 @@ mod tests {
                 match step {
                     Step::Arrive => {
                         let number = settled.len();
-                        all.push(ledger.arrived(Some(number)));
+                        all.push(ledger.arrived(number));
                         settled.push(false);
                     }
                     Step::Settle(index) if !all.is_empty() => {
@@ -133,17 +129,5 @@ mod tests {
                 prop_assert_eq!(ledger.open(), settled.len() - beginning);
             }
         }
-    }
-
-    #[test]
-    fn qos_0_holds_its_place_and_needs_no_acknowledgement() {
-        let mut ledger = Ledger::default();
-        let first = ledger.arrived(None);
-        let second = ledger.arrived(Some("second"));
-        ledger.settle(second);
-        assert_eq!(ledger.next_due(), None);
-        ledger.settle(first);
-        assert_eq!(ledger.next_due(), Some("second"));
-        assert_eq!(ledger.next_due(), None);
     }
 }

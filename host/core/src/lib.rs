@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O, reads a clock, draws randomness or knows a runtime; `now` and chance come in as
 //! arguments. So all of it can be tested with tables, properties and fuzzers.
 
+pub mod attempt;
 pub mod away;
 pub mod backoff;
 pub mod batch;
@@ -14,6 +15,7 @@ pub mod digest;
 pub mod dispatch;
 pub mod envelope;
 pub mod fault;
+pub mod flow;
 pub mod json;
 pub mod keys;
 pub mod lease;

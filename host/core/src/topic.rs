@@ -128,9 +128,18 @@ impl TopicPattern {
         rest.next().is_none().then_some(fields)
     }
 
+    /// Whether every topic of `other` begins with `$`, and no topic of this one does [MQTT-4.7.2-1].
+    fn leaves_out(&self, other: &Self) -> bool {
+        !matches!(self.levels.first(), Some(Level::Literal(_)))
+            && matches!(other.levels.first(), Some(Level::Literal(text)) if text.starts_with('$'))
+    }
+
     /// Whether some topic matches both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
+        if self.leaves_out(other) || other.leaves_out(self) {
+            return false;
+        }
         let (mut a, mut b) = (self.levels.iter(), other.levels.iter());
         loop {
             match (a.next(), b.next()) {
@@ -144,6 +153,9 @@ impl TopicPattern {
     /// Whether every topic that `other` matches is matched by this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
+        if self.leaves_out(other) {
+            return false;
+        }
         let (mut a, mut b) = (self.levels.iter(), other.levels.iter());
         loop {
             match (a.next(), b.next()) {
@@ -364,6 +376,11 @@ mod tests {
         assert!(p("machine/#").covers(&p("machine/{s}/error")));
         assert!(!p("machine/{s}/error").covers(&p("machine/#")));
         assert!(!p("machine/M-1/error").covers(&p("machine/{s}/error")));
+        for wild in ["{s}/x", "+/x", "#"] {
+            assert!(!p(wild).covers(&p("$SYS/x")) && !p(wild).overlaps(&p("$SYS/x")), "{wild}");
+            assert!(!p("$SYS/x").overlaps(&p(wild)), "{wild}");
+        }
+        assert!(p("$SYS/#").covers(&p("$SYS/x")) && p("$SYS/x").overlaps(&p("$SYS/+")));
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub(super) fn answer(status: StatusCode, error: &str) -> Response {
 async fn ready(State(shown): State<Shown>) -> Response {
     let reasons = shown.board.not_ready();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+    let ready = json!({ "ready": reasons.is_empty(), "reasons": reasons, "notices": shown.board.notices() });
+    (status, Json(ready)).into_response()
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {

@@ -8,11 +8,14 @@ use serde_json::json;
 use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
+use crate::gateway::preflight;
 use crate::registry::{self, load};
 use crate::sandbox::Sandbox;
 
 pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failure> {
     let resolved = config::load(file)?;
+    // Where a server is reached by TLS, what would be made for it needs this.
+    crate::tls::install().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
     let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, error.to_string(), ""))?;
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
     for wanted in registry::wanted(&resolved.settings) {
@@ -37,6 +40,10 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
                 errors.push(message);
             }
         }
+    }
+    for reason in preflight::check(&resolved.settings) {
+        let _ = writeln!(text, "wrong  {reason}");
+        errors.push(reason.to_string());
     }
     for warning in &resolved.warnings {
         let _ = writeln!(text, "note   {warning}");

@@ -29,7 +29,7 @@ pub(super) fn inspected(file: &Path) -> Result<Inspection, Failure> {
 
 pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
     let found = inspected(file)?;
-    let samples: Vec<&str> = found.samples.iter().map(|sample| sample.name.as_str()).collect();
+    let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
     let text = format!(
         "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
         found.manifest.name,
@@ -65,7 +65,7 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let generation = load::load(&sandbox, &wanted, &read, 1)
         .map_err(|refusal| wrong(&refusal, &format!("sluicegate plugin inspect {}", file.display())))?;
     let mut text = String::new();
-    let names: Vec<&str> = generation.samples().iter().map(|sample| sample.name.as_str()).collect();
+    let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
     for name in &names {
         let _ = writeln!(text, "ok  {name}");
     }

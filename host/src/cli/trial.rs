@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sluicegate_core::message::{Field, Message, Output as Made, SerialNo};
 use sluicegate_core::route::{Routes, SERIAL_NO};
-use sluicegate_core::settings::Settings;
+use sluicegate_core::settings::{OnFailure, Route, Settings};
 use tokio::runtime::Runtime;
 
 use super::config;
@@ -18,7 +18,7 @@ use super::output::{Code, Failure, Output};
 use crate::registry::{self, load};
 use crate::sandbox::{Generation, Pool, Sandbox};
 use crate::telemetry::clock;
-use crate::uplink::chain::{self, Watch};
+use crate::uplink::chain::{self, Reason, Watch};
 use sluicegate_core::dead_letter::text_or_base64;
 
 /// The longest message that is read from standard input.
@@ -163,7 +163,7 @@ impl Bench {
         let data = |envelopes: &[Value]| json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes });
         match made {
             chain::Made::Failed(failed) => {
-                let reason = format!("{}; it would be a dead letter", failed.reason);
+                let reason = format!("{}; {}", failed.reason, fate(&failed.reason, &prepared.route));
                 Ok(steps.end(false, &reason, data(&[])))
             }
             chain::Made::Jobs(jobs) if jobs.is_empty() => {
@@ -175,9 +175,9 @@ impl Bench {
                 for job in jobs {
                     let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(at, zone));
                     let envelope = String::from_utf8_lossy(&envelope).into_owned();
-                    let _ = writeln!(steps.text, "{:<9} {envelope}", prepared.route.queue);
+                    let _ = writeln!(steps.text, "{:<9} {}", prepared.route.queue, terminal(&envelope));
                     if let Some(key) = &job.idempotency_key {
-                        let _ = writeln!(steps.text, "key       {key}");
+                        let _ = writeln!(steps.text, "key       {}", terminal(key));
                     }
                     envelopes.push(json!({ "envelope": envelope, "idempotency_key": job.idempotency_key }));
                 }
@@ -196,7 +196,7 @@ struct Steps {
 impl Steps {
     fn end(mut self, taken: bool, reason: &str, mut data: Value) -> Trial {
         if !taken {
-            let _ = writeln!(self.text, "refused   {reason}");
+            let _ = writeln!(self.text, "refused   {}", terminal(reason));
             data["refused"] = reason.into();
         }
         Trial { taken, reason: reason.to_owned(), text: self.text, data }
@@ -210,9 +210,33 @@ impl Watch for Steps {
             Ok(outputs) => outputs.iter().map(show).collect::<Vec<_>>().join(", "),
             Err(reason) => format!("refuses: {reason}"),
         };
-        let _ = writeln!(self.text, "handler   {} {}: {shown}", generation.name(), generation.version());
+        let (name, version) = (generation.name(), generation.version());
+        let _ = writeln!(self.text, "handler   {name} {version}: {}", terminal(&shown));
         self.handlers.push(json!({ "plugin": generation.name(), "version": generation.version(), "answer": shown }));
     }
+}
+
+/// What would become of a message that failed so.
+fn fate(reason: &Reason, route: &Route) -> String {
+    if !reason.may_pass() {
+        return "it would be a dead letter".to_owned();
+    }
+    let end = match route.on_failure {
+        OnFailure::DeadLetter => "it would be a dead letter",
+        OnFailure::Drop => "it would be dropped",
+        OnFailure::Block => return "it would be tried again for ever, and its machine would wait".to_owned(),
+        OnFailure::PassThrough => "it would be pushed as it came",
+    };
+    format!("it would be tried {} times, then {end}", route.attempts)
+}
+
+/// Machines' and plugins' words, fit for a terminal: quotes stay, what could move its cursor does not.
+fn terminal(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_debug()) } else { shown.push(c) }
+    }
+    shown
 }
 
 fn show(output: &Made) -> String {

@@ -293,7 +293,7 @@ impl Sender {
             properties: properties.collect(),
             received_at,
             no_room: false,
-            qos_0: None,
+            place: None,
         };
         Some(Way::Message(Box::new(Prepared { work, lane, outcome })))
     }

@@ -21,6 +21,14 @@ const CLIENT_CHANNEL: usize = 20_000;
 const IN_FLIGHT: u16 = 2_000;
 const MAX_CLIENTS: usize = 10_000;
 
+/// Where it is to listen.
+///
+/// # Errors
+/// [`EmbeddedError::Address`], [`EmbeddedError::NotLoopback`]: the environment names no address, or one that others reach.
+pub fn listen() -> Result<SocketAddr, EmbeddedError> {
+    super::listen(SERVER, "SLUICEGATE_EMBEDDED_MQTT_LISTEN", 1883)
+}
+
 /// Starts the broker on `listen` (port 0: any free one) and answers where it listens. It runs in `tasks` until `stop`.
 ///
 /// # Errors

@@ -54,15 +54,16 @@ pub enum EmbeddedError {
     },
 }
 
-/// Where an embedded server listens: a variable of the environment, or `port` on the loopback address.
-///
-/// # Errors
-/// [`EmbeddedError::Address`], where the variable holds no address.
-pub fn listen(variable: &'static str, port: u16) -> Result<SocketAddr, EmbeddedError> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().map_err(|_| EmbeddedError::Address { variable, text }),
-        Err(_) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
-    }
+/// Where an embedded server is to listen: a variable of the environment, or `port` on the loopback address.
+fn listen(server: &'static str, variable: &'static str, port: u16) -> Result<SocketAddr, EmbeddedError> {
+    let address = match std::env::var_os(variable) {
+        Some(text) => {
+            let text = text.to_string_lossy().into_owned();
+            text.parse().map_err(|_| EmbeddedError::Address { variable, text })?
+        }
+        None => SocketAddr::from(([127, 0, 0, 1], port)),
+    };
+    loopback_only(server, address).map(|()| address)
 }
 
 /// Invariant: both servers bind only what passed here.

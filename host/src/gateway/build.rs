@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sluicegate_core::flow::Target;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::settings::{MqttUrl, RedisUrl, Settings};
 use sluicegate_core::spooled::Line;
@@ -32,9 +33,9 @@ use crate::spool::{Depth, Spool, Waiting, Watch};
 use crate::telemetry::board::{Board, SpoolStatus};
 use crate::telemetry::clock;
 use crate::uplink::ack::Acks;
-use crate::uplink::behind::{Lists, Target};
+use crate::uplink::behind::Lists;
 use crate::uplink::intake::{Intake, Lanes};
-use crate::uplink::lane::{Lane, Tools};
+use crate::uplink::lane::{Lane, TURNS, Tools};
 use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
@@ -49,6 +50,8 @@ const SINK_ROOM: usize = 4_096;
 const LANE_ROOM: usize = 1_024;
 /// How often the lengths of the queues are asked for.
 const MONITOR: Duration = Duration::from_secs(5);
+/// In which of those rounds Redis is asked what it does when it is full.
+const POLICY: u64 = 12;
 /// How often the spool and the plugins are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -79,11 +82,11 @@ impl Gateway {
         let servers = TaskTracker::new();
         let mut addresses = Embedded::default();
         if settings.mqtt.url == MqttUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_MQTT_LISTEN", 1883)?;
+            let listen = embedded::broker::listen()?;
             addresses.mqtt = Some(embedded::broker::start(listen, &servers, self.last.clone()).await?);
         }
         if settings.redis.url == RedisUrl::Embedded {
-            let listen = embedded::listen("SLUICEGATE_EMBEDDED_REDIS_LISTEN", 6379)?;
+            let listen = embedded::resp::listen()?;
             addresses.redis = Some(embedded::resp::start(listen, &servers, self.last.clone()).await?);
         }
         if !servers.is_empty() {
@@ -132,7 +135,10 @@ impl Gateway {
         let tally = self.board.tally().clone();
         let acks = Acks::new(settled.clone(), spool, tally.clone());
         let room = Room::new(usize::try_from(settings.mqtt.in_flight_bytes.0).unwrap_or(usize::MAX));
-        let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0);
+        // Above every number that was ever given: a record that is done may stand on the disk longer than one knows of it, and
+        // another with its number would be taken for it.
+        let started = u64::try_from(clock::now().as_microsecond()).unwrap_or(0);
+        let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0).max(started);
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
         let queues = &settings.queues;
@@ -169,7 +175,8 @@ impl Gateway {
             let (to_lane, work) = mpsc::channel(LANE_ROOM);
             let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
             let (resumed, numbers) = (consumer.resumed(), numbers.clone());
-            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers };
+            let turns = Arc::new(Semaphore::new(TURNS));
+            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers, turns };
             let lane = Lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());
@@ -287,7 +294,17 @@ impl Gateway {
         let looking = look(board.clone(), current, spool, max_bytes);
         self.spawn("the monitor", async move {
             let asking = async {
-                loop {
+                for round in 0_u64.. {
+                    if round.is_multiple_of(POLICY)
+                        && let Some((_, key)) = lists.first()
+                        && let Ok(policy) = pusher.eviction_policy(key).await
+                    {
+                        let evicts = policy.filter(|policy| policy.starts_with("allkeys-"));
+                        let text = evicts.map(|policy| {
+                            format!("Redis throws whole lists away when it is full (maxmemory-policy {policy}): set noeviction")
+                        });
+                        board.notice("Redis evicts lists", text.as_deref());
+                    }
                     for (name, key) in &lists {
                         // Whoever pushes and pops says when Redis is away; here it only means that nothing is known.
                         if let Ok(length) = pusher.length(key).await {

@@ -3,6 +3,7 @@
 //! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
 
 mod build;
+pub mod preflight;
 mod signals;
 
 use std::collections::HashMap;

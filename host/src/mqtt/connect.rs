@@ -101,6 +101,17 @@ pub(super) fn options(
     Ok(options)
 }
 
+/// Reads what a connection needs beside the settings: the files for TLS.
+///
+/// # Errors
+/// [`MqttError::TlsFile`], where one cannot be read.
+pub fn check(mqtt: &Mqtt) -> Result<(), MqttError> {
+    match mqtt.url {
+        MqttUrl::At { tls: true, .. } => tls_configuration(&mqtt.tls).map(drop),
+        MqttUrl::At { tls: false, .. } | MqttUrl::Embedded => Ok(()),
+    }
+}
+
 fn tls_configuration(tls: &Tls) -> Result<TlsConfiguration, MqttError> {
     let read = |key, path: &std::path::Path| {
         std::fs::read(path).map_err(|source| MqttError::TlsFile { key, path: path.display().to_string(), source })

@@ -4,14 +4,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, Outgoing};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, NoticeFailureReason, Outgoing};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
 use sluicegate_core::ticket::{Epoch, Ticket};
@@ -25,16 +24,14 @@ use crate::telemetry::board::{Board, Connection, ConnectionState};
 /// One publish, as the broker delivered it.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What settles it.
-    pub ticket: Ticket,
+    /// What settles it; none: it is of QoS 0, and nobody waits for its acknowledgement.
+    pub ticket: Option<Ticket>,
     /// Its topic.
     pub topic: String,
     /// Its payload.
     pub payload: Bytes,
     /// Its user properties [MQTT 5, 3.3.2.3.7].
     pub properties: Vec<(String, String)>,
-    /// 0: it is delivered at most once, and may be dropped where there is no room.
-    pub qos: u8,
 }
 
 /// Where publishes go.
@@ -61,17 +58,32 @@ pub enum Taken {
 
 /// Which deliveries the broker sends again, since it resumed the session after their connection broke.
 #[derive(Debug, Clone, Default)]
-pub struct Resumed(Arc<AtomicU64>);
+pub struct Resumed(Arc<Mutex<Session>>);
+
+/// The session that the broker has, by connections.
+#[derive(Debug, Default)]
+struct Session {
+    /// It began on this one: what came on an older one the broker does not have any more.
+    began: u64,
+    /// It was resumed last on this one.
+    resumed: u64,
+}
 
 impl Resumed {
-    fn set(&self, epoch: Epoch) {
-        self.0.store(epoch.0, Ordering::Relaxed);
+    fn connected(&self, epoch: Epoch, session_present: bool) {
+        let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if session_present {
+            session.resumed = epoch.0;
+        } else {
+            session.began = epoch.0;
+        }
     }
 
     /// Whether a delivery of this epoch, if it was not acknowledged, is sent again.
     #[must_use]
     pub fn since(&self, epoch: Epoch) -> bool {
-        epoch.0 < self.0.load(Ordering::Relaxed)
+        let session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        session.began <= epoch.0 && epoch.0 < session.resumed
     }
 }
 
@@ -125,6 +137,8 @@ pub struct Consumer {
     withheld: usize,
     /// When to subscribe again after the broker refused.
     subscribe_at: Option<Instant>,
+    /// It refused, and the log says so.
+    refused: bool,
     /// What SUBACKs are awaited for, in order.
     asked: VecDeque<Asked>,
     grants: Grants,
@@ -216,6 +230,7 @@ impl Consumer {
             resumed: Resumed::default(),
             withheld: 0,
             subscribe_at: None,
+            refused: false,
             asked: VecDeque::new(),
             grants: Grants { session_expiry: mqtt.session_expiry.as_secs(), max_packet: mqtt.max_packet_size.0 },
             dropped: HashMap::new(),
@@ -286,12 +301,14 @@ impl Consumer {
     /// There is room again: on a new connection the broker sends what was not taken on this one.
     fn connect_anew(&mut self) {
         tracing::info!("there is room again: connecting anew, so that the broker sends what was not taken");
-        self.events.clean();
         self.lost();
     }
 
     /// What was not acknowledged on this connection never will be: its tickets are of an older epoch from now on.
     fn lost(&mut self) {
+        // What was under way is not sent again by itself: an old SUBSCRIBE would get an answer that nobody awaits.
+        self.events.clean();
+        self.events.drain_pending_as_failed(NoticeFailureReason::SessionReset);
         self.connected = false;
         self.unwritten = 0;
         self.withheld = 0;
@@ -305,19 +322,16 @@ impl Consumer {
         if publish.topic.starts_with(b"$SYS/") {
             return self.on_drops(publish.topic, &publish.payload);
         }
-        let qos = publish.qos as u8;
-        if self.withheld > 0 && qos > 0 {
+        let ticket = self.client.prepare_ack(&publish).map(|acknowledgement| self.ledger.arrived(acknowledgement));
+        if self.withheld > 0 && ticket.is_some() {
             self.withheld += 1;
-            self.ledger.arrived(self.client.prepare_ack(&publish));
             return;
         }
-        let ticket = self.ledger.arrived(self.client.prepare_ack(&publish));
         let incoming = Incoming {
             ticket,
             topic: connect::topic_text(&publish.topic),
             payload: publish.payload,
             properties: connect::user_properties(publish.properties),
-            qos,
         };
         if intake.take(incoming).await == Taken::NoRoom {
             tracing::warn!("no room in memory nor in the spool: what comes is left to the broker, unacknowledged");
@@ -343,7 +357,7 @@ impl Consumer {
             "{} dropped {dropped} messages since this gateway looked first, of all its clients: raise its queue's bound",
             self.name
         );
-        if self.board.alarm(DROPS, Some(&text)) {
+        if self.board.notice(DROPS, Some(&text)) {
             tracing::error!(dropped, "{} drops messages: raise its queue's bound", self.name);
         }
     }
@@ -393,11 +407,18 @@ impl Consumer {
         });
         match refused {
             Some(reason) => {
-                tracing::error!(%reason, "cannot subscribe; check the broker's access rules");
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::error!(%reason, "cannot subscribe; check the broker's access rules; trying again");
+                }
                 self.board.set_connection(Connection::Mqtt, ConnectionState::Down { reason });
                 self.subscribe_at = Some(Instant::now() + SUBSCRIBE_AGAIN);
             }
-            None => self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None }),
+            None => {
+                if std::mem::take(&mut self.refused) {
+                    tracing::info!("subscribed after the broker had refused");
+                }
+                self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None });
+            }
         }
     }
 
@@ -429,7 +450,7 @@ impl Consumer {
             less.push(format!("has QoS {granted} at the most"));
         }
         let text = (!less.is_empty()).then(|| format!("{} {}", self.name, less.join("; ")));
-        if self.board.alarm(GRANTS, text.as_deref())
+        if self.board.notice(GRANTS, text.as_deref())
             && let Some(text) = text
         {
             tracing::warn!("the broker grants less than was asked: {text}");
@@ -441,9 +462,7 @@ impl Consumer {
         self.retry.connected();
         let epoch = self.ledger.reconnected();
         tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.name);
-        if connack.session_present {
-            self.resumed.set(epoch);
-        }
+        self.resumed.connected(epoch, connack.session_present);
         self.on_grants(connack);
         self.subscribe();
         self.watch_drops();
@@ -511,5 +530,24 @@ async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_broker_still_has_comes_again() {
+        let resumed = Resumed::default();
+        resumed.connected(Epoch(1), false);
+        assert!(!resumed.since(Epoch(1)));
+        resumed.connected(Epoch(2), true);
+        assert!(resumed.since(Epoch(1)) && !resumed.since(Epoch(2)));
+        // The session is lost: what came before is in this process alone, whatever is resumed later.
+        resumed.connected(Epoch(3), false);
+        resumed.connected(Epoch(4), true);
+        assert!(!resumed.since(Epoch(1)) && !resumed.since(Epoch(2)));
+        assert!(resumed.since(Epoch(3)) && !resumed.since(Epoch(4)));
     }
 }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use redis::Script;
-use redis::aio::MultiplexedConnection;
 use sha2::{Digest as _, Sha256};
 use sluicegate_core::keys::Keys;
 
 use super::connect::RedisFault;
+use super::script::Script;
+use super::wire::Wire;
 
 /// What a claim says once the command was sent.
 pub(super) const SENT: &str = "!sent";
@@ -80,20 +80,14 @@ impl Claims {
     ///
     /// # Errors
     /// [`RedisFault::Unavailable`]: some may be claimed; claimed again they are this instance's.
-    pub(super) async fn claim(
-        &self,
-        connection: &mut MultiplexedConnection,
-        ids: &[&str],
-    ) -> Result<Vec<bool>, RedisFault> {
+    pub(super) async fn claim(&self, wire: &mut Wire, ids: &[&str]) -> Result<Vec<bool>, RedisFault> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut call = self.script.arg(&self.instance);
-        call.arg(u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX)).arg(&self.leases);
-        for id in ids {
-            call.key(sent_key(&self.sent, id));
-        }
-        let free: Vec<i64> = call.invoke_async(connection).await?;
+        let keys: Vec<String> = ids.iter().map(|id| sent_key(&self.sent, id)).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let life = u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX).to_string();
+        let free: Vec<i64> = self.script.run(wire, &keys, &[&self.instance, &life, &self.leases]).await?;
         Ok(free.into_iter().map(|free| free == 1).collect())
     }
 }

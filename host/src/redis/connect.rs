@@ -4,18 +4,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Redis, RedisUrl};
 
-use crate::telemetry::board::{Board, Connection, ConnectionState};
+use super::cluster::Nodes;
+use super::wire::Wire;
+use crate::telemetry::board::Board;
 use crate::telemetry::clock;
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long Redis may take to answer a push; a longer silence is an outage, and whether the push happened is unknown.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// On a cluster's connection for blocking pops, which asks its nodes other things by itself (are you there, where are the slots) and
+/// must not wait for ever. It is longer than a pop may last, so it ends none.
+const BLOCKING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why Redis did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +28,7 @@ pub enum RedisFault {
     #[error("cannot make a Redis client: {0}; check redis.url")]
     Client(String),
     /// No answer or no connection: what was asked may have been done.
-    #[error("{0}")]
+    #[error("{_0}{hint}", hint = hint(_0))]
     Unavailable(String),
     /// An answer that says no: nothing was done. It is never the fault of what was to be pushed.
     #[error("Redis refuses `{key}`: {answer}{}", hint(answer))]
@@ -48,14 +52,20 @@ pub enum RedisFault {
 }
 
 impl RedisFault {
-    /// What an error of one command means.
+    /// What an error of one command means. Servers' answers have a code; without one there was no answer.
     pub(super) fn answered(key: &str, error: &redis::RedisError) -> Self {
         match error.code() {
             Some("NOSCRIPT") => Self::NoScript,
             // The library's own text leaves out the word that people look for.
             Some(code) => Self::refused(key, format!("{code} {}", error.detail().unwrap_or_default())),
-            None => Self::refused(key, error.to_string()),
+            None => Self::Unavailable(error.to_string()),
         }
+    }
+
+    /// Whether another server may say yes: the one that this connection leads to is a replica now, say, after a failover by name.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        let words = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING"];
+        matches!(self, Self::Refused { answer, .. } if words.iter().any(|word| answer.starts_with(word)))
     }
 
     pub(super) fn refused(key: &str, answer: String) -> Self {
@@ -72,7 +82,11 @@ fn hint(answer: &str) -> &'static str {
         ("NOAUTH", "; it wants a password: set it in redis.url"),
         ("NOPERM", "; its user may not do that: see its ACL"),
         ("WRONGTYPE", "; the key is no list: rename or delete it"),
-        ("MOVED", "; it is a cluster, and the key lies on another node"),
+        ("MOVED", "; it is a node of a cluster: set redis.cluster = true"),
+        ("cluster support disabled", "; it is no cluster: set redis.cluster = false"),
+        ("CLUSTERDOWN", "; slots of the cluster have no node: see CLUSTER INFO"),
+        ("TRYAGAIN", "; its slot is on the way to another node"),
+        ("ASK ", "; its slot is on the way to another node"),
         ("LOADING", "; it still reads its data"),
     ];
     known.iter().find(|(word, _)| answer.contains(word)).map_or("", |(_, hint)| hint)
@@ -80,15 +94,24 @@ fn hint(answer: &str) -> &'static str {
 
 impl From<redis::RedisError> for RedisFault {
     fn from(error: redis::RedisError) -> Self {
-        Self::Unavailable(error.to_string())
+        match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => Self::Unavailable(format!("{code} {detail}")),
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
-/// Makes connections to one Redis.
+/// Makes connections to one Redis, or to one cluster.
 #[derive(Clone)]
 pub struct Connector {
-    client: Client,
+    servers: Servers,
     scripts: bool,
+}
+
+#[derive(Clone)]
+enum Servers {
+    One(Arc<Client>),
+    Cluster(Arc<Nodes>),
 }
 
 impl Connector {
@@ -123,8 +146,13 @@ impl Connector {
         };
         let info = address.into_connection_info().map_err(wrong)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let client = Client::open(info.set_redis_settings(server).set_tcp_settings(tcp)).map_err(wrong)?;
-        Ok(Self { client, scripts: settings.url != RedisUrl::Embedded })
+        let info = info.set_redis_settings(server).set_tcp_settings(tcp);
+        let servers = if settings.cluster {
+            Servers::Cluster(Arc::new(Nodes::new(info, &settings.cluster_nodes)))
+        } else {
+            Servers::One(Arc::new(Client::open(info).map_err(wrong)?))
+        };
+        Ok(Self { servers, scripts: settings.url != RedisUrl::Embedded })
     }
 
     /// Whether the server runs scripts. The one in this process does not: it has one user, so nothing there is to be one step.
@@ -134,20 +162,26 @@ impl Connector {
     }
 
     /// One connection, whose commands time out.
-    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisFault> {
-        self.connect_with(Some(RESPONSE_TIMEOUT)).await
+    pub(super) async fn connect(&self) -> Result<Wire, RedisFault> {
+        match &self.servers {
+            Servers::One(client) => connect(client, Some(RESPONSE_TIMEOUT)).await,
+            Servers::Cluster(nodes) => Ok(Wire::Cluster(nodes.connect(RESPONSE_TIMEOUT).await?)),
+        }
     }
 
     /// One connection for blocking pops: the library's time-out would leave a pop alive in the server.
-    pub(super) async fn connect_for_blocking(&self) -> Result<MultiplexedConnection, RedisFault> {
-        self.connect_with(None).await
+    pub(super) async fn connect_for_blocking(&self) -> Result<Wire, RedisFault> {
+        match &self.servers {
+            Servers::One(client) => connect(client, None).await,
+            Servers::Cluster(nodes) => Ok(Wire::Cluster(nodes.connect(BLOCKING_TIMEOUT).await?)),
+        }
     }
+}
 
-    async fn connect_with(&self, response: Option<Duration>) -> Result<MultiplexedConnection, RedisFault> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(response);
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
-    }
+async fn connect(client: &Client, response: Option<Duration>) -> Result<Wire, RedisFault> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(response);
+    Ok(Wire::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
 }
 
 /// Tells the log and the board, once when it begins and once when it ends, that Redis is away; and how long to wait.
@@ -170,7 +204,7 @@ impl Link {
     pub fn up(&mut self) {
         if !self.up {
             tracing::info!(connection = self.purpose, "Connected to Redis");
-            self.board.set_connection(Connection::Redis, ConnectionState::Connected { detail: None });
+            self.board.set_redis(self.purpose, None);
         }
         self.up = true;
         self.said = false;
@@ -183,7 +217,7 @@ impl Link {
             tracing::warn!(connection = self.purpose, reason = %fault, "Redis does not take or give; trying again");
         }
         self.up = false;
-        self.board.set_connection(Connection::Redis, ConnectionState::Down { reason: fault.to_string() });
+        self.board.set_redis(self.purpose, Some(fault.to_string()));
         self.backoff.next(clock::chance())
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use sluicegate_core::spooled::Entry;
 
 use super::cap::Cap;
 use super::connect::{Connector, RedisFault};
+use super::script::Script;
+use super::wire::Wire;
 
 /// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
 /// so the push comes before the memory of it. KEYS: the list, then the keys; ARGV: how many values, the values, then for each key
@@ -71,8 +72,8 @@ pub struct Appended {
 /// Pushes on a connection of its own.
 pub struct JobPusher {
     connector: Connector,
-    connection: Option<MultiplexedConnection>,
-    script: redis::Script,
+    connection: Option<Wire>,
+    script: Script,
     dead_letters: Arc<str>,
     letters: Cap,
     replicas: u32,
@@ -83,8 +84,7 @@ impl JobPusher {
     /// counts.
     #[must_use]
     pub fn new(connector: Connector, dead_letters: Arc<str>, dead_letters_max: u64, replicas: u32) -> Self {
-        let script = redis::Script::new(ONCE);
-        let letters = Cap::new(dead_letters_max);
+        let (script, letters) = (Script::new(ONCE), Cap::new(dead_letters_max));
         Self { connector, connection: None, script, dead_letters, letters, replicas }
     }
 
@@ -110,23 +110,38 @@ impl JobPusher {
     pub async fn push(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
         self.connect().await?;
         let result = self.try_push(jobs).await;
-        if result.is_err() {
-            // What is still under way on it belongs to nobody.
+        let of_the_server = |answer: &Answer| answer.as_ref().is_err_and(RedisFault::is_of_the_server);
+        if result.as_ref().map_or(true, |answers| answers.iter().any(|one| is_away(one) || of_the_server(one))) {
+            // What is still under way on it belongs to nobody; and by its name another server may be found.
             self.connection = None;
         }
         result
     }
 
     async fn try_push(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
-        let mut answers = self.execute(jobs).await?;
+        let mut answers = self.execute(jobs, false).await?;
         for (jobs, answer) in jobs.iter().zip(&mut answers) {
             if matches!(answer, Err(RedisFault::NoScript)) {
-                self.load().await?;
-                *answer = self.execute(std::slice::from_ref(jobs)).await?.pop().unwrap_or(Err(RedisFault::NoScript));
+                let again = self.execute(std::slice::from_ref(jobs), true).await?.pop();
+                *answer = again.unwrap_or(Err(RedisFault::NoScript));
             }
         }
-        if answers.iter().any(Result::is_ok) {
-            self.wait_for_replicas().await?;
+        // Where a node is away the connections to all are looked at, and may be made anew; WAIT knows what was written on its own
+        // connection alone, so what was pushed on an older one is not known to have reached a replica.
+        if answers.iter().all(is_away) || (self.replicas > 0 && answers.iter().any(is_away)) {
+            for answer in &answers {
+                if let Err(fault) = answer {
+                    return Err(fault.clone());
+                }
+            }
+        }
+        let mut written = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(jobs, _)| &jobs.list);
+        if self.connection.as_ref().is_some_and(Wire::is_cluster) {
+            for list in written {
+                self.wait_for_replicas(list).await?;
+            }
+        } else if let Some(list) = written.next() {
+            self.wait_for_replicas(list).await?;
         }
         Ok(answers)
     }
@@ -148,21 +163,11 @@ impl JobPusher {
         })
     }
 
-    async fn load(&mut self) -> Result<(), RedisFault> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        self.script.load_async(connection).await?;
-        Ok(())
-    }
-
-    async fn execute(&mut self, jobs: &[Jobs<'_>]) -> Result<Vec<Answer>, RedisFault> {
+    /// `whole`: the script is told too.
+    async fn execute(&mut self, jobs: &[Jobs<'_>], whole: bool) -> Result<Vec<Answer>, RedisFault> {
         let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
-        for jobs in jobs {
-            let script = self.connector.has_scripts().then(|| self.script.get_hash());
-            pipeline.add_command(command(jobs, script));
-        }
-        let values: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
+        let script = || self.connector.has_scripts().then(|| self.script.call(whole));
+        let values = connection.each(jobs.iter().map(|jobs| command(jobs, script))).await?;
         let mut answers = Vec::with_capacity(jobs.len());
         let mut letters = None;
         for (jobs, value) in jobs.iter().zip(values) {
@@ -195,14 +200,15 @@ impl JobPusher {
         Ok(answers)
     }
 
-    /// Until enough replicas have what was pushed. It is pushed already, so it is waited for and not repeated.
-    async fn wait_for_replicas(&mut self) -> Result<(), RedisFault> {
+    /// Until enough replicas of the server that has the list have what was pushed. It is pushed already, so it is waited for and not
+    /// repeated.
+    async fn wait_for_replicas(&mut self, list: &str) -> Result<(), RedisFault> {
         let mut said = false;
         while self.replicas > 0 {
             let Some(connection) = &mut self.connection else { break };
             let mut wait = redis::cmd("WAIT");
             wait.arg(self.replicas).arg(u64::try_from(WAIT_REPLICAS.as_millis()).unwrap_or(1_000));
-            let confirmed: u32 = wait.query_async(connection).await?;
+            let confirmed: u32 = connection.at(list, wait).await?;
             if confirmed >= self.replicas {
                 break;
             }
@@ -219,10 +225,15 @@ fn length(value: Value) -> u64 {
     if let Value::Int(length) = value { u64::try_from(length).unwrap_or(0) } else { 0 }
 }
 
+/// Whether the server of a list did not answer, or is not the list's any more.
+fn is_away(answer: &Answer) -> bool {
+    matches!(answer, Err(RedisFault::Unavailable(_)))
+}
+
 /// One command for one list.
-fn command(jobs: &Jobs<'_>, script: Option<&str>) -> Cmd {
+fn command(jobs: &Jobs<'_>, script: impl FnOnce() -> Option<Cmd>) -> Cmd {
     let keyed = jobs.entries.iter().any(|entry| entry.once.is_some());
-    let Some(script) = script.filter(|_| keyed) else {
+    let Some(mut command) = keyed.then(script).flatten() else {
         let mut command = redis::cmd("RPUSH");
         command.arg(&*jobs.list);
         for entry in &jobs.entries {
@@ -231,8 +242,7 @@ fn command(jobs: &Jobs<'_>, script: Option<&str>) -> Cmd {
         return command;
     };
     let keys: Vec<&str> = jobs.entries.iter().filter_map(|entry| entry.once.as_ref()).map(|once| &*once.key).collect();
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(script).arg(keys.len() + 1).arg(&*jobs.list).arg(keys);
+    command.arg(keys.len() + 1).arg(&*jobs.list).arg(keys);
     command.arg(jobs.entries.len());
     for entry in &jobs.entries {
         command.arg(entry.value.as_ref());

@@ -1,11 +1,11 @@
 //! Leases: who may send the commands of a processing list. Every step is one script whose keys lie in one cluster slot.
 
-use redis::Script;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::lease::{Answer, LIFE};
 
 use super::connect::{Connector, RedisFault};
 use super::line::Line;
+use super::script::Script;
 
 /// Takes the lease, whoever had it: of two processes with one name the newer wins. DEL comes first: what comes after a write that needs
 /// no memory is done when memory is used up. KEYS: lease, starts, instances; ARGV: life in ms, name.
@@ -86,21 +86,18 @@ impl Leases {
             return Ok(Answer::Held);
         }
         let (lease, starts) = self.keys_of(&self.instance);
-        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
-        let (instances, name) = (&self.keys.instances, &self.instance);
+        let keys = [lease.as_str(), &starts, &self.keys.instances];
+        let (life, name) = (u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string(), &self.instance);
         if let Some(number) = self.number {
-            let mut call = self.renew.key(&lease);
-            call.key(starts).key(instances).arg(number).arg(life).arg(name);
-            let answer = call.invoke_async::<i64>(self.line.get().await?).await;
+            let answer =
+                self.renew.run::<i64>(self.line.get().await?, &keys, &[&number.to_string(), &life, name]).await;
             return Ok(match self.line.heard(&lease, answer)? {
                 1 => Answer::Held,
                 2 => Answer::Lapsed,
                 _ => Answer::Superseded,
             });
         }
-        let mut call = self.start.key(&lease);
-        call.key(starts).key(instances).arg(life).arg(name);
-        let number = call.invoke_async(self.line.get().await?).await;
+        let number = self.start.run(self.line.get().await?, &keys, &[&life, name]).await;
         self.number = Some(self.line.heard(&lease, number)?);
         Ok(Answer::Held)
     }
@@ -112,7 +109,7 @@ impl Leases {
     pub async fn release(&mut self) -> Result<(), RedisFault> {
         let Some(number) = self.number else { return Ok(()) };
         let (lease, _) = self.keys_of(&self.instance);
-        let released = self.release.key(&lease).arg(number).invoke_async::<i64>(self.line.get().await?).await;
+        let released = self.release.run::<i64>(self.line.get().await?, &[&lease], &[number]).await;
         self.line.heard(&lease, released).map(|_| ())
     }
 
@@ -130,9 +127,9 @@ impl Leases {
         let instances = redis::cmd("SMEMBERS").arg(list).query_async::<Vec<String>>(self.line.get().await?).await;
         for instance in self.line.heard(list, instances)?.into_iter().filter(|instance| *instance != self.instance) {
             let (lease, _) = self.keys_of(&instance);
-            let mut call = self.take_over.key(&lease);
-            call.key(format!("{}{instance}", self.keys.processings)).key(&self.keys.outgoing).key(&self.keys.instances);
-            let moved = call.arg(&instance).invoke_async::<i64>(self.line.get().await?).await;
+            let processing = format!("{}{instance}", self.keys.processings);
+            let keys = [lease.as_str(), &processing, &self.keys.outgoing, &self.keys.instances];
+            let moved = self.take_over.run::<i64>(self.line.get().await?, &keys, &[&instance]).await;
             if let Some(moved) = usize::try_from(self.line.heard(&lease, moved)?).ok().filter(|moved| *moved > 0) {
                 taken.push((instance, moved));
             }

@@ -1,15 +1,15 @@
 //! The list of dead letters, for whoever looks at it: page by page, from the oldest.
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisResult};
 
 use super::connect::{Connector, RedisFault};
+use super::wire::Wire;
 
 /// Reads and edits the list on a connection of its own.
 pub struct Letters {
     connector: Connector,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
     list: String,
     commands: String,
 }

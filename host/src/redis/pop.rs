@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 
 use super::claim::Claims;
 use super::connect::{Connector, RedisFault};
+use super::wire::Wire;
 
 /// How long one blocking move may wait in the server.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const MOST: usize = 256;
 /// Pops on a connection of its own: a blocking pop holds up whatever shares its connection.
 pub struct Popper {
     connector: Connector,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
     outgoing: String,
     processing: String,
     claims: Claims,

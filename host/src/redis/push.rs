@@ -1,13 +1,13 @@
 //! What became of commands: many in one round trip; and the lengths of lists.
 
 use bytes::Bytes;
-use redis::Script;
 use sluicegate_core::keys::Keys;
 
 use super::cap::Cap;
 use super::claim::{Claims, SENT};
 use super::connect::{Connector, RedisFault};
 use super::line::Line;
+use super::script::Script;
 
 /// The newest so many results of commands are kept: a list that nobody reads must not fill Redis.
 const MAX_RESULTS: i64 = 100_000;
@@ -100,18 +100,21 @@ impl Pusher {
         }
         let list = &self.keys.processing;
         let answer = if self.line.has_scripts() {
-            let mut call = self.script.key(list);
-            call.key(&self.keys.settled).arg(format!("{} {}", self.steps.0, self.steps.1)).arg(REMEMBERED);
-            call.arg(SENT).arg(claims.life()).arg(claims.instance()).arg(done.len());
-            for one in done {
-                call.arg(one.raw.as_ref());
-            }
-            for (id, sent) in done.iter().filter_map(|one| one.id.as_ref()) {
-                if let Some(key) = claims.key(id) {
-                    call.key(key).arg(u8::from(*sent));
-                }
-            }
-            call.invoke_async::<i64>(self.line.get().await?).await.map(|_| ())
+            let ids: Vec<(String, bool)> = done
+                .iter()
+                .filter_map(|one| one.id.as_ref())
+                .filter_map(|(id, sent)| Some((claims.key(id)?, *sent)))
+                .collect();
+            let mut keys = vec![list.as_str(), &self.keys.settled];
+            keys.extend(ids.iter().map(|(key, _)| key.as_str()));
+            let step = format!("{} {}", self.steps.0, self.steps.1);
+            let numbers = [REMEMBERED, claims.life()].map(|number| number.to_string());
+            let count = done.len().to_string();
+            let mut arguments =
+                [&*step, &*numbers[0], SENT, &*numbers[1], claims.instance(), &*count].map(str::as_bytes).to_vec();
+            arguments.extend(done.iter().map(|one| one.raw.as_ref()));
+            arguments.extend(ids.iter().map(|(_, sent)| if *sent { b"1".as_slice() } else { b"0" }));
+            self.script.run::<i64>(self.line.get().await?, &keys, &arguments).await.map(|_| ())
         } else {
             let mut pipeline = redis::pipe();
             for one in done {
@@ -131,5 +134,17 @@ impl Pusher {
     pub async fn length(&mut self, key: &str) -> Result<u64, RedisFault> {
         let answer = redis::cmd("LLEN").arg(key).query_async::<u64>(self.line.get().await?).await;
         self.line.heard(key, answer)
+    }
+    /// What the server that has a list does when it is full (`maxmemory-policy`); none: it does not say.
+    ///
+    /// # Errors
+    /// [`RedisFault`], where there is no answer or it is a refusal.
+    pub async fn eviction_policy(&mut self, key: &str) -> Result<Option<String>, RedisFault> {
+        let mut info = redis::cmd("INFO");
+        info.arg("memory");
+        let memory = self.line.get().await?.at::<String>(key, info).await;
+        let memory = self.line.heard(key, memory)?;
+        let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        Ok(policy.map(|policy| policy.trim().to_owned()))
     }
 }

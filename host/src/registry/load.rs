@@ -100,7 +100,7 @@ pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Res
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Engine(error.to_string()) })?;
+        .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Host(error.to_string()) })?;
     runtime.block_on(rehearse(&generation))?;
     Ok(generation)
 }

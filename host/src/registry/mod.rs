@@ -61,12 +61,23 @@ pub fn wanted(settings: &Settings) -> Vec<Wanted> {
 struct Watched {
     wanted: Wanted,
     live: Option<Digest>,
-    /// Not tried again until the file changes.
-    refused: Option<Digest>,
+    /// The build that was refused last.
+    refused: Option<Tried>,
     /// The last reason for which the file could not be read, so that it is said once.
     unreadable: Option<String>,
     number: u64,
 }
+
+/// A build that was refused: not tried again until the file changes, or where it may do better later, a few times.
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    digest: Digest,
+    tries: u32,
+    most: u32,
+}
+
+/// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
+const TRIES: u32 = 5;
 
 /// Watches the plugins' files.
 pub struct Registry {
@@ -125,7 +136,7 @@ impl Registry {
             watched.refused = None;
             return;
         }
-        if refused == Some(file.digest) {
+        if refused.is_some_and(|refused| refused.digest == file.digest && refused.tries >= refused.most) {
             return;
         }
         let (sandbox, wanted, number) = (self.sandbox.clone(), watched.wanted.clone(), watched.number + 1);
@@ -142,7 +153,7 @@ impl Registry {
             }
             Ok(Err(refusal)) => self.refused(index, Some(digest), &refusal),
             Err(_) => {
-                let reason = crate::sandbox::Problem::Engine("the engine panicked; see the log".to_owned());
+                let reason = crate::sandbox::Problem::Host("the engine panicked; see the log".to_owned());
                 self.refused(index, Some(digest), &Refusal { step: Step::Compiled, problem: reason });
             }
         }
@@ -166,7 +177,9 @@ impl Registry {
 
     fn refused(&mut self, index: usize, digest: Option<Digest>, refusal: &Refusal) {
         let watched = &mut self.plugins[index];
-        watched.refused = digest;
+        let before = watched.refused.filter(|before| Some(before.digest) == digest).map_or(0, |before| before.tries);
+        let most = if refusal.problem.may_pass() { TRIES } else { 1 };
+        watched.refused = digest.map(|digest| Tried { digest, tries: before + 1, most });
         let name = &watched.wanted.name;
         let remaining = if watched.live.is_some() { "the live build goes on" } else { "the plugin is missing" };
         tracing::error!(

@@ -2,23 +2,36 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use sluicegate_core::breaker::{Breaker, Verdict};
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::Limits;
 use sluicegate_samples::Sample;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::bindings::handler::sluicegate::plugin::host;
 use super::bindings::handler::{TopicHandler, TopicHandlerPre};
 use super::bindings::validator::{CommandValidator, CommandValidatorPre};
 use super::engine::Sandbox;
+use super::guest_log::GuestLog;
 use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
+
+/// Bytes that all instances of one build may hold; where one alone may have more, two of them.
+const MAX_BYTES: u64 = 256 << 20;
+/// Instances of one build, however small they are: other builds need places of the engine too.
+const MAX_PLACES: usize = 64;
+
+/// How many instances of a build there may be.
+fn places(limits: Limits) -> usize {
+    usize::try_from(MAX_BYTES / limits.memory.0.max(1)).unwrap_or(usize::MAX).clamp(2, MAX_PLACES)
+}
 
 /// A build, ready to be instantiated.
 pub struct Generation {
@@ -32,6 +45,9 @@ pub struct Generation {
     pub(super) sandbox: Sandbox,
     pub(super) linked: Linked,
     pub(super) metrics: PluginMetrics,
+    /// Of its instances, over all lanes: together they hold no more than [`MAX_BYTES`].
+    pub(super) places: Arc<Semaphore>,
+    pub(super) log: Arc<GuestLog>,
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -73,6 +89,8 @@ impl Sandbox {
             sandbox: self.clone(),
             linked,
             metrics: PluginMetrics::new(name),
+            places: Arc::new(Semaphore::new(places(limits))),
+            log: Arc::new(GuestLog::new(name)),
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
         })
@@ -120,6 +138,14 @@ impl Generation {
         self.inspection.world
     }
 
+    /// A place for an instance; who finds none free waits.
+    ///
+    /// # Cancel safety
+    /// Dropped, none was taken.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+        self.places.clone().acquire_owned().await.expect("invariant: the places of a build are never closed")
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,10 +156,10 @@ impl Generation {
         if self.troubled.load(Ordering::Relaxed) { self.breaker().ask(clock::uptime()) } else { Verdict::Go }
     }
 
-    /// A call gave no answer; `topic` is the message's.
-    pub fn faulted(&self, topic: &str) {
+    /// A call gave no answer; `machine` is the message's.
+    pub fn faulted(&self, machine: &str) {
         self.troubled.store(true, Ordering::Relaxed);
-        if self.breaker().failed(topic, clock::uptime()) {
+        if self.breaker().failed(machine, clock::uptime()) {
             tracing::error!(
                 plugin = self.name,
                 generation = self.number,
@@ -152,7 +178,13 @@ impl Generation {
     /// Whether it fails at everything.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.troubled.load(Ordering::Relaxed) && self.breaker().is_open()
+        self.broken_for().is_some()
+    }
+
+    /// For how long it has failed at everything; none: it does not.
+    #[must_use]
+    pub fn broken_for(&self) -> Option<Duration> {
+        if self.troubled.load(Ordering::Relaxed) { self.breaker().open_for(clock::uptime()) } else { None }
     }
 
     /// What it promises.

@@ -106,8 +106,9 @@ struct Surface<'a> {
 impl<'a> Surface<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Problem> {
         let wrong = |error: wasmparser::BinaryReaderError| {
-            // The parser's message may go on with a dump of bytes.
-            Problem::NotComponent(error.message().lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
+            // The parser's message may go on with a dump of bytes, and may quote the file.
+            let message = error.message().lines().next().unwrap_or_default().trim_end_matches(':');
+            Problem::NotComponent(message.escape_debug().to_string())
         };
         let mut surface = Self::default();
         let mut depth = 0_usize;
@@ -118,10 +119,11 @@ impl<'a> Surface<'a> {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
+                        // Strangers' words from here on: escaped before they reach a log or a terminal.
                         let import = import.map_err(wrong)?;
                         // A type is a name for a shape, nothing that could be called.
                         if !matches!(import.ty, ComponentTypeRef::Type(_)) {
-                            surface.imports.push(import.name.name.to_owned());
+                            surface.imports.push(import.name.name.escape_debug().to_string());
                         }
                     }
                 }
@@ -129,7 +131,7 @@ impl<'a> Surface<'a> {
                     for export in section {
                         let export = export.map_err(wrong)?;
                         if export.kind == ComponentExternalKind::Func {
-                            surface.exports.push(export.name.name.to_owned());
+                            surface.exports.push(export.name.name.escape_debug().to_string());
                         }
                     }
                 }

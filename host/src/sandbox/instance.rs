@@ -11,11 +11,13 @@ use futures_util::FutureExt as _;
 use indexmap::IndexMap;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, Field, GuestCommand, Job, Message, Output, Publication};
-use sluicegate_core::settings::{ByteSize, Limits};
+use sluicegate_core::settings::Limits;
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
+use super::guest_log::GuestLog;
 use super::limits::Allowance;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
@@ -34,7 +36,7 @@ const BUSY: Duration = Duration::from_millis(5);
 pub(super) struct State {
     allowance: Allowance,
     settings: Arc<IndexMap<String, String>>,
-    plugin: Arc<str>,
+    log: Arc<GuestLog>,
     deadline: Instant,
     lines: u32,
     host_calls: u32,
@@ -58,15 +60,7 @@ impl host::Host for State {
         if self.lines > MAX_LINES {
             return Ok(());
         }
-        let plugin = &*self.plugin;
-        // The guest's words are escaped: a newline or an ANSI sequence would forge other lines.
-        let text = cut(&message).escape_debug().to_string();
-        match level {
-            host::Level::Debug => tracing::debug!(target: "sluicegate::plugin", plugin, "{text}"),
-            host::Level::Info => tracing::info!(target: "sluicegate::plugin", plugin, "{text}"),
-            host::Level::Warn => tracing::warn!(target: "sluicegate::plugin", plugin, "{text}"),
-            host::Level::Error => tracing::error!(target: "sluicegate::plugin", plugin, "{text}"),
-        }
+        self.log.line(level, cut(&message));
         Ok(())
     }
 
@@ -92,6 +86,8 @@ pub(super) struct Instance {
     store: Store<State>,
     bindings: Bindings,
     limits: Limits,
+    /// Goes back with it.
+    _place: OwnedSemaphorePermit,
     /// Calls that it answered.
     pub(super) calls: u32,
 }
@@ -100,22 +96,31 @@ impl Instance {
     /// Starts a copy. The deadline over the first call begins here: `start` functions are guest code too.
     ///
     /// Where the engine has no room for another one, this waits for it: busy is no failure.
-    pub(super) async fn start(generation: &Generation, settings: Arc<IndexMap<String, String>>) -> Result<Self, Fault> {
+    pub(super) async fn start(
+        generation: &Generation,
+        settings: Arc<IndexMap<String, String>>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Self, Fault> {
         loop {
             match Self::try_start(generation, settings.clone()).await {
-                Ok(instance) => return Ok(instance),
+                Ok((store, bindings)) => {
+                    return Ok(Self { store, bindings, limits: generation.limits, _place: place, calls: 0 });
+                }
                 Err(NotStarted::Fault(fault)) => return Err(fault),
                 Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
             }
         }
     }
 
-    async fn try_start(generation: &Generation, settings: Arc<IndexMap<String, String>>) -> Result<Self, NotStarted> {
+    async fn try_start(
+        generation: &Generation,
+        settings: Arc<IndexMap<String, String>>,
+    ) -> Result<(Store<State>, Bindings), NotStarted> {
         let limits = generation.limits;
         let state = State {
             allowance: Allowance::new(limits.memory.0),
             settings,
-            plugin: generation.name().into(),
+            log: generation.log.clone(),
             deadline: Instant::now() + limits.call_timeout,
             lines: 0,
             host_calls: 0,
@@ -136,7 +141,7 @@ impl Instance {
             }
         });
         match started.catch_unwind().await {
-            Ok(Ok(bindings)) => Ok(Self { store, bindings, limits, calls: 0 }),
+            Ok(Ok(bindings)) => Ok((store, bindings)),
             Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Err(NotStarted::Busy),
             Ok(Err(error)) => Err(NotStarted::Fault(match fault(&error, &store, limits) {
                 Fault::Trap(text) | Fault::Garbage(text) => Fault::Instantiate(text),
@@ -153,8 +158,6 @@ impl Instance {
         if self.calls > 0 {
             // A refusal that the guest survived is not what the next trap is about.
             state.allowance.refused = false;
-        }
-        if self.calls > 0 {
             state.deadline = Instant::now() + self.limits.call_timeout;
         }
         self.calls += 1;
@@ -264,7 +267,8 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits) -> Fault
     let text = one_line(error);
     match trap {
         Some(Trap::Interrupt) => Fault::TimedOut(limits.call_timeout),
-        _ if store.data().allowance.refused => Fault::OutOfMemory(ByteSize(limits.memory.0)),
+        _ if store.data().allowance.refused => Fault::OutOfMemory(limits.memory),
+        // The engine's type for it is private; a test with an endless answer pins the words.
         _ if text.contains("hostcall fuel") || text.contains("fuel allocated for hostcalls") => {
             Fault::OutputTooLarge(limits.output)
         }

@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod generation;
+mod guest_log;
 pub mod inspect;
 mod instance;
 mod limits;

@@ -1,32 +1,27 @@
-//! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call.
+//! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call. How many there may be
+//! of a build is counted over all lanes (`Generation::places`); who finds no place waits: busy is no failure.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
-use tokio::sync::Semaphore;
 
 use super::generation::Generation;
 use super::instance::Instance;
 
 /// Calls that an instance serves before it is made anew: what it gathered in its memory goes with it.
 const MAX_CALLS: u32 = 10_000;
-/// Instances of one build at once in a lane. Who finds none free waits: busy is no failure.
-const MAX_INSTANCES: usize = 16;
-
-/// Of these, how many are kept while they are idle: they hold places of the engine, which other plugins may need. More than
+/// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
 /// one is only used at once where guests take longer than a tick.
 const MAX_IDLE: usize = 2;
 
 struct Warm {
     idle: Vec<Instance>,
     generation: Arc<Generation>,
-    permits: Rc<Semaphore>,
 }
 
 /// The warm instances of one lane. One lane owns it: no lock.
@@ -79,12 +74,10 @@ impl Pool {
         generation: &Arc<Generation>,
         work: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let permits = self.permits(generation);
-        let _permit = permits.acquire().await;
-        let began = Instant::now();
+        let mut began = Instant::now();
         let called = async {
             // Taken out for the call: dropped or failed, it does not come back.
-            let mut instance = self.take(generation).await?;
+            let mut instance = self.take(generation, &mut began).await?;
             let answer = work(&mut instance).await?;
             self.put(generation, instance);
             Ok(answer)
@@ -106,21 +99,17 @@ impl Pool {
         });
     }
 
-    fn permits(&self, generation: &Arc<Generation>) -> Rc<Semaphore> {
-        let mut all = self.warm.borrow_mut();
-        let warm = all.entry(generation.id).or_insert_with(|| Warm {
-            idle: Vec::new(),
-            generation: generation.clone(),
-            permits: Rc::new(Semaphore::new(MAX_INSTANCES)),
-        });
-        warm.permits.clone()
-    }
-
-    async fn take(&self, generation: &Arc<Generation>) -> Result<Instance, Fault> {
-        let idle = self.warm.borrow_mut().get_mut(&generation.id).and_then(|warm| warm.idle.pop());
+    /// `began` becomes when a place was had: waiting for it is no part of the call.
+    async fn take(&self, generation: &Arc<Generation>, began: &mut Instant) -> Result<Instance, Fault> {
+        let none = || Warm { idle: Vec::new(), generation: generation.clone() };
+        let idle = self.warm.borrow_mut().entry(generation.id).or_insert_with(none).idle.pop();
         match idle {
             Some(instance) => Ok(instance),
-            None => Instance::start(generation, generation.settings.clone()).await,
+            None => {
+                let place = generation.place().await;
+                *began = Instant::now();
+                Instance::start(generation, generation.settings.clone(), place).await
+            }
         }
     }
 
@@ -134,6 +123,8 @@ impl Pool {
         } else if let Some(warm) = all.get_mut(&generation.id)
             && instance.calls < MAX_CALLS
             && warm.idle.len() < MAX_IDLE
+            // The last place goes round: kept idle in a quiet lane, it would be lost to the others.
+            && generation.places.available_permits() > 0
         {
             warm.idle.push(instance);
         }

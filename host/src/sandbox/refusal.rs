@@ -1,6 +1,7 @@
 //! Why a build does not go live.
 
 use std::fmt;
+use std::time::Duration;
 
 use sluicegate_core::fault::Fault;
 
@@ -48,6 +49,17 @@ impl Refusal {
 }
 
 impl Problem {
+    /// Whether the same file may do better later: it was the machine that was busy, or the engine that failed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Slow { .. }
+                | Self::Host(_)
+                | Self::SampleFault { fault: Fault::TimedOut(_) | Fault::Instantiate(_), .. }
+        )
+    }
+
     /// Whether there is no file at all.
     #[must_use]
     pub fn is_absence(&self) -> bool {
@@ -130,6 +142,17 @@ pub enum Problem {
         /// What happened.
         fault: Fault,
     },
+    /// Its samples took too long.
+    #[error("its {samples} samples took longer than {limit:?} together; leave some out")]
+    Slow {
+        /// How many.
+        samples: usize,
+        /// How long all of them may take.
+        limit: Duration,
+    },
+    /// The gateway could not try it.
+    #[error("it could not be tried: {0}")]
+    Host(String),
     /// The settings want another world.
     #[error("it is a {found}, but the settings name it as a {wanted}")]
     Role {

@@ -1,31 +1,47 @@
 //! A build's own samples must give what they promise before it goes live.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicegate_core::json;
 use sluicegate_core::message::{Failure, Field, GuestCommand, Message, Output};
 use sluicegate_samples::{Answer, Input, Sample, SampleJob, SamplePublication};
+use tokio::time::timeout;
 
 use super::generation::Generation;
 use super::instance::Instance;
 use super::refusal::{Problem, Refusal, Step};
+
+/// How long all samples together may take.
+const MAX_TIME: Duration = Duration::from_secs(30);
 
 /// Runs every sample of the file, each on a fresh instance with the sample's own settings.
 ///
 /// # Errors
 /// [`Refusal`] at `rehearsed`, with the first sample that gave something else.
 pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
-    for sample in generation.samples() {
-        run(generation, sample).await.map_err(|problem| Refusal::new(Step::Rehearsed, problem))?;
+    let refused = |problem| Refusal::new(Step::Rehearsed, problem);
+    let samples = generation.samples();
+    // Each may take as long as a call may; all together hold up every other reload.
+    let all = async {
+        for sample in samples {
+            run(generation, sample).await?;
+        }
+        Ok(samples.len())
+    };
+    match timeout(MAX_TIME, all).await {
+        Ok(ran) => ran.map_err(refused),
+        Err(_) => Err(refused(Problem::Slow { samples: samples.len(), limit: MAX_TIME })),
     }
-    Ok(generation.samples().len())
 }
 
 async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
     let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
-    let faulty = |fault| Problem::SampleFault { sample: sample.name.clone(), fault };
-    let differs = |reason: String| Problem::Sample { sample: sample.name.clone(), reason };
-    let mut instance = Instance::start(generation, settings).await.map_err(faulty)?;
+    let name = || sample.name.escape_debug().to_string();
+    let faulty = |fault| Problem::SampleFault { sample: name(), fault };
+    let differs = |reason: String| Problem::Sample { sample: name(), reason: reason.escape_debug().to_string() };
+    let place = generation.place().await;
+    let mut instance = Instance::start(generation, settings, place).await.map_err(faulty)?;
     let answer = match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {

@@ -1,5 +1,6 @@
 //! The settings' edge: which file, the environment, other files. What they mean is the core's.
 
+use std::env::VarError;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -30,11 +31,16 @@ pub fn load(file: Option<&Path>) -> Result<Resolved, SettingsErrors> {
         let place = name.clone().map(|file| Place { file, line: 1, column: 1 });
         SettingsErrors(vec![SettingsError {
             place,
+            from: Vec::new(),
             key: String::new(),
             message: format!("cannot read the settings file: {reason}"),
         }])
     })?;
-    let variable = |name: &str| std::env::var(name).ok();
+    let variable = |name: &str| match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err("it is not UTF-8".to_owned()),
+    };
     let from_file = |path: &str| read_text(&base.join(path));
     let outside = Outside {
         sources: Sources { variable: &variable, file: &from_file },
@@ -46,7 +52,7 @@ pub fn load(file: Option<&Path>) -> Result<Resolved, SettingsErrors> {
 
 fn read_text(path: &Path) -> Result<String, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    // A FIFO would wait for ever; a secret may be a character device or a symlink to a file.
+    // Everything else is taken: a secret may be a symlink to a file, and `--config <(…)` of a shell is a pipe.
     if metadata.is_dir() {
         return Err("it is a folder".to_owned());
     }

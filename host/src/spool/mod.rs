@@ -19,7 +19,7 @@ mod store;
 mod tests;
 mod writer;
 
-pub use store::{Depth, Recovered, Waiting, look};
+pub use store::{Depth, Recovered, Waiting, look, usable};
 pub use writer::{Spool, Watch, Writer};
 
 /// Why the spool does not take or give a record.

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Access;
 use sluicegate_core::settings::ByteSize;
 use sluicegate_core::spooled::{Body, Line, Record};
 
@@ -84,6 +85,8 @@ pub struct Depth {
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    /// Open all the time: to sync names must not take a file descriptor that there may not be.
+    names: File,
     _lock: File,
     max_size: u64,
     segment_size: u64,
@@ -106,6 +109,7 @@ impl Store {
         let lock = lock(folder)?;
         let mut store = Self {
             folder: folder.to_owned(),
+            names: File::open(folder).map_err(unusable)?,
             _lock: lock,
             max_size: max_size.0,
             segment_size: (max_size.0 / 8).clamp(LEAST_SEGMENT, SEGMENT),
@@ -410,12 +414,16 @@ impl Store {
             // Out of file descriptors, for one: it passes.
             _ => SpoolError::Unusable { folder: self.folder.clone(), source },
         })?;
-        // The name of the file has to outlive a power cut as well.
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|source| self.disk("sync", source))?;
         self.next += 1;
         self.segments.insert(number, segment);
+        self.sync_names()?;
         self.active = Some(number);
         Ok(())
+    }
+
+    /// The name of a file has to outlive a power cut as well as what stands in it.
+    fn sync_names(&self) -> Result<(), SpoolError> {
+        self.names.sync_all().map_err(|source| self.disk("sync", source))
     }
 
     /// When the spool is nearly full, what still waits in files that are mostly done is copied together.
@@ -461,6 +469,8 @@ impl Store {
         let begin = written.map_err(|source| self.disk("write", source))?;
         self.next += 1;
         self.segments.insert(number, copy);
+        // Before the files that it was copied from go.
+        self.sync_names()?;
         for ((line, slot), place) in moving.into_iter().zip(places) {
             let slots = self.lines.entry(line).or_default();
             if let Ok(index) = slots.binary_search_by_key(&slot.number, |other| other.number) {
@@ -505,6 +515,23 @@ fn lock(folder: &Path) -> Result<File, SpoolError> {
         Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
+}
+
+/// Whether a gateway could use this folder, as far as can be told without touching it: one may be using it now.
+///
+/// # Errors
+/// [`SpoolError::Unusable`], where it could not be made or written.
+pub fn usable(folder: &Path) -> Result<(), SpoolError> {
+    let unusable = |source: io::Error| SpoolError::Unusable { folder: folder.to_owned(), source };
+    // What is not there would be made in the nearest folder above it that is.
+    let missing = |path: &&Path| fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let there = folder.ancestors().find(|path| !missing(path)).filter(|path| !path.as_os_str().is_empty());
+    let there = there.unwrap_or(Path::new("."));
+    if !fs::metadata(there).map_err(unusable)?.is_dir() {
+        return Err(unusable(io::ErrorKind::NotADirectory.into()));
+    }
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(there, all).map_err(|error| unusable(error.into()))
 }
 
 /// What waits in the folder of a gateway that does not run; nothing is changed.

@@ -243,7 +243,7 @@ async fn many_at_once_are_answered_after_their_sync_and_found_again() {
     for result in futures_util::future::join_all(appends).await {
         result.expect("appended");
     }
-    assert_eq!(spool.read(&machine("1"), None, 1_000, usize::MAX).await.len(), 500);
+    assert_eq!(spool.read(&machine("1"), None, 1_000, usize::MAX).await.expect("open").len(), 500);
     spool.done(machine("1"), (0..100).collect()).await;
     drop(spool);
     writer.join().await.expect("an orderly end");

@@ -110,14 +110,21 @@ impl Spool {
     }
 
     /// The next records of a line, oldest first, behind a number: at most so many, and so many bytes, but one at least.
-    /// None: nothing waits there, or the spool is closed.
-    pub async fn read(&self, line: &Line, behind: Option<u64>, records: usize, bytes: usize) -> Vec<Record> {
+    /// None: nothing waits there.
+    ///
+    /// # Errors
+    /// [`SpoolError::Closed`]: what waits there is not known.
+    pub async fn read(
+        &self,
+        line: &Line,
+        behind: Option<u64>,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Vec<Record>, SpoolError> {
         let (answer, answered) = oneshot::channel();
         let request = Request::Read { line: line.clone(), behind, records, bytes, answer };
-        if self.requests.send(request).await.is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
+        self.requests.send(request).await.map_err(|_| SpoolError::Closed)?;
+        answered.await.map_err(|_| SpoolError::Closed)
     }
 
     /// These are done and never come back.

@@ -113,6 +113,8 @@ pub struct RouteStatus {
 #[derive(Debug)]
 struct State {
     connections: Vec<ConnectionStatus>,
+    /// Why connections to Redis do not stand, by what they are for.
+    redis_down: IndexMap<&'static str, String>,
     plugins: IndexMap<String, PluginStatus>,
     routes: Vec<RouteStatus>,
     queues: IndexMap<String, u64>,
@@ -142,6 +144,8 @@ struct Alarm {
     /// What is wrong, and what the gateway does about it.
     text: String,
     since: Timestamp,
+    /// While it stands the gateway is not ready.
+    blocks: bool,
 }
 
 /// `/api/status`
@@ -195,6 +199,7 @@ impl Board {
         let tally = Arc::new(Tally::new(routes.iter().map(|route| route.name.clone())));
         let state = State {
             connections,
+            redis_down: IndexMap::new(),
             plugins,
             routes,
             queues: IndexMap::new(),
@@ -211,8 +216,17 @@ impl Board {
         &self.tally
     }
 
-    /// Raises an alarm, or with no text takes it back. True: it was not raised before.
+    /// Raises an alarm, or with no text takes it back: while it stands the gateway is not ready. True: it was not raised before.
     pub fn alarm(&self, name: &str, text: Option<&str>) -> bool {
+        self.set_alarm(name, text, true)
+    }
+
+    /// The same for what a person has to look at although all that comes is taken.
+    pub fn notice(&self, name: &str, text: Option<&str>) -> bool {
+        self.set_alarm(name, text, false)
+    }
+
+    fn set_alarm(&self, name: &str, text: Option<&str>, blocks: bool) -> bool {
         let mut state = self.state();
         let Some(text) = text else {
             if state.alarms.shift_remove(name).is_some() {
@@ -221,7 +235,8 @@ impl Board {
             return false;
         };
         let since = state.alarms.get(name).map(|alarm| alarm.since);
-        state.alarms.insert(name.to_owned(), Alarm { text: text.to_owned(), since: since.unwrap_or_else(clock::now) });
+        let alarm = Alarm { text: text.to_owned(), since: since.unwrap_or_else(clock::now), blocks };
+        state.alarms.insert(name.to_owned(), alarm);
         metrics::alarm(name, true);
         since.is_none()
     }
@@ -240,15 +255,20 @@ impl Board {
 
     /// A connection was made or lost.
     pub fn set_connection(&self, connection: Connection, state: ConnectionState) {
-        let up = matches!(state, ConnectionState::Connected { .. });
-        metrics::connected(connection.name(), up);
-        let mut all = self.state();
-        if let Some(status) = all.connections.iter_mut().find(|status| status.name == connection.name()) {
-            if std::mem::discriminant(&status.state) != std::mem::discriminant(&state) {
-                status.since = clock::now();
-            }
-            status.state = state;
+        self.state().set_connection(connection, state);
+    }
+
+    /// A connection to Redis stands, or why not; there are several, and they are shown as one: it stands where all do.
+    pub fn set_redis(&self, purpose: &'static str, down: Option<String>) {
+        let mut state = self.state();
+        match down {
+            Some(reason) => drop(state.redis_down.insert(purpose, reason)),
+            None => drop(state.redis_down.shift_remove(purpose)),
         }
+        let reason = state.redis_down.values().next().cloned();
+        let shown =
+            reason.map_or(ConnectionState::Connected { detail: None }, |reason| ConnectionState::Down { reason });
+        state.set_connection(Connection::Redis, shown);
     }
 
     /// A build went live.
@@ -280,6 +300,12 @@ impl Board {
         reasons(&self.state())
     }
 
+    /// What a person has to look at although the gateway is ready, one sentence each.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        self.state().alarms.values().filter(|alarm| !alarm.blocks).map(|alarm| alarm.text.clone()).collect()
+    }
+
     /// Everything.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -306,6 +332,19 @@ impl Board {
     }
 }
 
+impl State {
+    fn set_connection(&mut self, connection: Connection, state: ConnectionState) {
+        let up = matches!(state, ConnectionState::Connected { .. });
+        metrics::connected(connection.name(), up);
+        if let Some(status) = self.connections.iter_mut().find(|status| status.name == connection.name()) {
+            if std::mem::discriminant(&status.state) != std::mem::discriminant(&state) {
+                status.since = clock::now();
+            }
+            status.state = state;
+        }
+    }
+}
+
 fn reasons(state: &State) -> Vec<String> {
     let mut reasons = Vec::new();
     if state.stopping {
@@ -318,7 +357,7 @@ fn reasons(state: &State) -> Vec<String> {
             ConnectionState::Down { reason } => reasons.push(format!("{name}: {reason}; trying again")),
         }
     }
-    reasons.extend(state.alarms.values().map(|alarm| alarm.text.clone()));
+    reasons.extend(state.alarms.values().filter(|alarm| alarm.blocks).map(|alarm| alarm.text.clone()));
     for (name, plugin) in state.plugins.iter().filter(|(_, plugin)| plugin.live.is_none()) {
         reasons.push(match &plugin.last_refusal {
             Some(refused) => format!("plugin {name} is missing: {} ({})", refused.reason, refused.step),

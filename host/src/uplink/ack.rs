@@ -17,6 +17,8 @@ use crate::telemetry::tally::Tally;
 pub enum Origin {
     /// A publish: it is acknowledged.
     Publish(Ticket),
+    /// A publish of QoS 0: nobody is told, and it may be dropped. It never takes the room of what must not be lost.
+    Fleeting,
     /// It was parked: it leaves the spool.
     Parked {
         /// Where it stands.
@@ -50,11 +52,12 @@ pub struct Open {
 }
 
 impl Open {
-    /// A publish that just arrived. `route` is its place in the tally.
+    /// A publish that just arrived; without a ticket it is of QoS 0. `route` is its place in the tally.
     #[must_use]
-    pub fn publish(ticket: Ticket, route: usize, tally: Arc<Tally>, share: Share) -> Self {
+    pub fn publish(ticket: Option<Ticket>, route: usize, tally: Arc<Tally>, share: Share) -> Self {
         tally.received(route);
-        Self { origin: Some(Origin::Publish(ticket)), route, tally, _share: share }
+        let origin = ticket.map_or(Origin::Fleeting, Origin::Publish);
+        Self { origin: Some(origin), route, tally, _share: share }
     }
 
     /// A message that was taken out of the spool; it stays there until its outcome is durable.
@@ -86,10 +89,17 @@ impl Open {
         }
     }
 
+    /// Whether it may be dropped.
+    #[must_use]
+    pub fn is_fleeting(&self) -> bool {
+        matches!(self.origin, Some(Origin::Fleeting))
+    }
+
     /// It is left to where it came from: the broker sends it again, or it stays parked, or a dead letter.
     pub fn give_back(mut self) {
         match self.origin.take() {
             Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
+            Some(Origin::Fleeting) => self.tally.settled(self.route, Outcome::Dropped),
             _ => self.tally.returned(self.route),
         }
     }
@@ -108,6 +118,7 @@ impl Drop for Open {
                 );
             }
             Some(Origin::Parked { .. }) => self.tally.spooled(self.route),
+            Some(Origin::Fleeting) => self.tally.settled(self.route, Outcome::Dropped),
             Some(Origin::Replayed(_)) => self.tally.returned(self.route),
             None => {}
         }
@@ -156,7 +167,7 @@ impl Acks {
                 },
                 // Whoever asked may be gone; then the letter stays, and is replayed again at the most.
                 Some(Origin::Replayed(told)) => drop(told.send(replayed)),
-                None => {}
+                Some(Origin::Fleeting) | None => {}
             }
         }
         self.settled.settle(tickets);

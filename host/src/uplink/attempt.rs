@@ -124,14 +124,16 @@ impl Subject<'_> {
         }
     }
 
-    /// Whether a plugin of its chain fails at everything.
-    pub(super) fn broken(&self) -> bool {
-        self.live.chains[self.route].iter().any(|generation| generation.is_broken())
+    /// For how long a plugin of its chain has failed at everything; none: none does.
+    pub(super) fn broken_for(&self) -> Option<Duration> {
+        self.live.chains[self.route].iter().filter_map(|generation| generation.broken_for()).max()
     }
 
     fn once(&self, key: &str) -> Option<Once> {
         let (prefix, for_) = self.live.once(self.route)?;
-        Some(Once { key: format!("{prefix}{}:{key}", self.serial_no.as_str()).into(), for_ })
+        let serial_no = self.serial_no.as_str();
+        // Both may hold colons, and one machine's key must never be another's: so the length of the first stands before it.
+        Some(Once { key: format!("{prefix}{}:{serial_no}:{key}", serial_no.len()).into(), for_ })
     }
 
     fn pushed(&self, entries: Vec<Entry>) -> Verdicted {
@@ -163,7 +165,8 @@ impl Subject<'_> {
             tracing::debug!(plugin = failed.plugin, serial_no = %self.serial_no, route, reason, "a message goes to the dead letters");
         } else {
             let kind = failed.reason.kind();
-            tracing::warn!(plugin = failed.plugin, serial_no = %self.serial_no, route, attempts, "a message goes to the dead letters: {kind}");
+            // Once a message would be a flood: the counter tells how many, the letters which.
+            tracing::debug!(plugin = failed.plugin, serial_no = %self.serial_no, route, attempts, "a message goes to the dead letters: {kind}");
         }
         metrics::rejected(route, failed.reason.kind());
         let letter = Letter {

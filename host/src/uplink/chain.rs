@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::json;
 use sluicegate_core::message::{Failure, Job, Message, Output};
+use sluicegate_core::route::SERIAL_NO;
 
 use crate::sandbox::{Generation, Pool};
 
@@ -143,7 +144,7 @@ async fn handle(
         Err(fault) => Err(Reason::Fault(fault)),
     };
     match &answer {
-        Err(Reason::Fault(_)) => generation.faulted(&message.topic),
+        Err(Reason::Fault(_)) => generation.faulted(machine(message)),
         _ => generation.answered(),
     }
     watch.handler(generation, answer.as_deref().map_err(ToString::to_string));
@@ -154,6 +155,12 @@ async fn handle(
             Output::Publish(publication) => Err(Reason::NotGranted(publication.topic)),
         })
         .collect()
+}
+
+/// Whose poison it may be; the topic, where the route names no machine.
+fn machine(message: &Message) -> &str {
+    let named = message.captures.iter().find(|field| field.name == SERIAL_NO);
+    named.map_or(message.topic.as_str(), |field| field.value.as_str())
 }
 
 fn unfit(job: &Job) -> Option<Reason> {

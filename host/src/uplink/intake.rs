@@ -56,16 +56,16 @@ impl consume::Intake for Intake {
         let place = self.acks.tally.place(found.as_ref().map(|(route, _)| live.routes.get(*route).route.name.as_str()));
         let open =
             Open::publish(incoming.ticket, place, self.acks.tally.clone(), self.room.share(incoming.payload.len()));
-        let permit = match incoming.qos {
-            0 => match self.qos_0.clone().try_acquire_owned() {
+        let permit = if open.is_fleeting() {
+            match self.qos_0.clone().try_acquire_owned() {
                 Ok(permit) if self.room.fits() == Fits::Memory => Some(permit),
-                // QoS 0 is delivered at most once: it never takes the room of what must not be lost.
                 _ => {
                     self.acks.settle([(open, Outcome::Dropped)]).await;
                     return Taken::Yes;
                 }
-            },
-            _ => None,
+            }
+        } else {
+            None
         };
         let fits = self.room.fits();
         if fits == Fits::Nowhere {
@@ -83,7 +83,7 @@ impl consume::Intake for Intake {
             properties: incoming.properties.into_iter().map(|(name, value)| Field { name, value }).collect(),
             received_at: clock::now(),
             no_room: fits == Fits::Disk,
-            qos_0: permit,
+            place: permit,
         };
         // A lane takes from its channel at once; where it is gone, the gateway is on its way out and says why.
         let _ = self.lanes.0[lane].send(work).await;

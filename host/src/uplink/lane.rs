@@ -19,7 +19,7 @@ use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::order::Lanes;
 use sluicegate_core::park::{Parking, Then};
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::ack::{Acks, Open};
 use super::room::Room;
@@ -54,7 +54,7 @@ pub struct Work {
     /// It is to be parked as it came: memory is used up.
     pub no_room: bool,
     /// Of QoS 0: its place among those.
-    pub qos_0: Option<OwnedSemaphorePermit>,
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// What is to be done with a message.
@@ -98,7 +98,12 @@ pub struct Tools {
     pub resumed: Resumed,
     /// The last number that was given.
     pub numbers: Arc<AtomicU64>,
+    /// Parked messages of this lane that may be in memory at once: all of them were taken from memory once.
+    pub turns: Arc<Semaphore>,
 }
+
+/// What [`Tools::turns`] holds: turns are for order, and more at once than guests that run make nothing faster.
+pub const TURNS: usize = 16;
 
 /// A running lane.
 pub struct Lane {
@@ -231,7 +236,8 @@ impl Machines {
 
     fn on_work(&mut self, mut work: Work) {
         work.number = self.tools.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.snapshot != work.live.number {
+        // A replayed letter may have waited longer than a reload took: an older snapshot says nothing of what is warm.
+        if self.snapshot < work.live.number {
             self.snapshot = work.live.number;
             self.tools.pool.retain(|generation| work.live.serves(generation));
         }
@@ -280,8 +286,7 @@ impl Machines {
 
     /// The connection that it came in on is gone, and the broker sends it again on the next one.
     fn stale(&self, work: &Work) -> bool {
-        let ticket = work.open.ticket();
-        work.qos_0.is_none() && ticket.is_some_and(|ticket| self.tools.resumed.since(ticket.epoch))
+        work.open.ticket().is_some_and(|ticket| self.tools.resumed.since(ticket.epoch))
     }
 
     fn on_ended(&mut self, machine: Option<Arc<str>>, ended: Ended) {
@@ -294,10 +299,10 @@ impl Machines {
                 }
             }
             Ended::Read(line, None) => self.follow(&machine, line.clone(), |parking| parking.nothing_there(&line)),
-            Ended::Read(line, Some(record)) => {
-                if self.parking.may_take(&line, record.number) {
+            Ended::Read(line, Some(first)) => {
+                if self.parking.may_take(&line, first.0.number) {
                     let tried = self.parking.attempts(&line);
-                    return self.start(machine, work::turn(self.tools.clone(), line, record, tried));
+                    return self.start(machine, work::turn(self.tools.clone(), line, first, tried));
                 }
             }
             Ended::Taken(line, number) => self.follow(&machine, line.clone(), |parking| parking.taken(&line, number)),
@@ -328,6 +333,9 @@ impl Machines {
     }
 
     fn park(&mut self, work: Work, line: Line, attempts: u32) {
+        if work.open.is_fleeting() {
+            return work.open.give_back();
+        }
         self.parking.writing(line.clone(), work.number);
         let parked = Parked {
             topic: work.topic,

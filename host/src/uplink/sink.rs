@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::batch::{Batching, MAX_BYTES, MAX_MESSAGES};
+use sluicegate_core::flow::{Next, Target};
 use sluicegate_core::spooled::{Body, Entry, Job, Record};
 use sluicegate_core::ticket::Outcome;
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::ack::{Acks, Open};
-use super::behind::{Lists, Target};
+use super::behind::Lists;
 use crate::redis::connect::{Link, RedisFault};
 use crate::redis::jobs::{Answer, JobPusher, Jobs};
 use crate::telemetry::{clock, metrics};
@@ -56,8 +57,16 @@ struct UnderWay {
     /// Who is to be told; empty: they stand in the spool, and were told.
     messages: Vec<Open>,
     latest: Vec<Option<Arc<str>>>,
-    /// Where it is to be put on the disk.
+    /// When it is to be put on the disk.
     slow: Option<Instant>,
+    /// The list whose length is looked at first, and how many entries it may have.
+    look: Option<(Target, u64)>,
+}
+
+impl UnderWay {
+    fn of_the_spool(records: Vec<Record>) -> Self {
+        Self { records: records.into(), messages: Vec::new(), latest: Vec::new(), slow: None, look: None }
+    }
 }
 
 type Answers = Result<Vec<(Arc<str>, Answer)>, RedisFault>;
@@ -78,8 +87,6 @@ pub struct Sink {
     /// The number of the last record.
     number: u64,
     batching: Batching,
-    /// Whether the last push came from the spool: they take turns.
-    drained: bool,
 }
 
 enum Event {
@@ -105,7 +112,6 @@ impl Sink {
             under_way: None,
             number,
             batching: Batching::default(),
-            drained: false,
         }
     }
 
@@ -122,9 +128,10 @@ impl Sink {
         let mut open = true;
         while open || pushing.is_some() || !self.ready.is_empty() || !self.stuck.is_empty() {
             if let Some(pusher) = idle.take() {
-                match self.next(open).await {
-                    Some(limit) => pushing = self.push(pusher, limit),
-                    None => idle = Some(pusher),
+                if self.next(open).await {
+                    pushing = self.push(pusher);
+                } else {
+                    idle = Some(pusher);
                 }
             }
             let slow = self.under_way.as_ref().and_then(|under_way| under_way.slow);
@@ -197,52 +204,62 @@ impl Sink {
         self.spool(behind).await;
     }
 
-    /// What is to be pushed next, made `under_way`: what is ready, and by turns what stands in the spool. Gives back the list
-    /// whose length is to be looked at first. While the gateway ends the spool is left alone: the next start goes on.
-    async fn next(&mut self, open: bool) -> Option<Option<Target>> {
-        if !self.ready.is_empty() && (self.drained || self.lists.due(Instant::now()).is_none() || !open) {
-            let mut size = 0;
-            let count = self.ready.iter().take(MAX_MESSAGES).take_while(|waiting| {
-                let before = size;
-                size += record_bytes(&waiting.record);
-                before == 0 || size <= MAX_BYTES
-            });
-            let count = count.count();
-            let (mut records, mut messages, mut latest) = (Vec::new(), Vec::new(), Vec::new());
-            for waiting in self.ready.drain(..count) {
-                records.push(waiting.record);
-                messages.push(waiting.open);
-                latest.push(waiting.latest);
+    /// What is to be pushed next, made `under_way`: what is ready, and by turns what stands in the spool. False: nothing for now.
+    /// While the gateway ends the spool is left alone: the next start goes on.
+    async fn next(&mut self, open: bool) -> bool {
+        loop {
+            match self.lists.next(!self.ready.is_empty(), open) {
+                Next::Nothing => return false,
+                Next::Ready => {
+                    self.under_way = Some(self.take_ready());
+                    return true;
+                }
+                Next::Drain(target, behind, most) => {
+                    let records = match self.acks.spool.read(&target.line(), behind, most, MAX_BYTES).await {
+                        Ok(records) => records,
+                        // The disk failed, and the gateway ends: what stands there is not known to be empty.
+                        Err(_) => return false,
+                    };
+                    if records.is_empty() && self.lists.empty(&target) {
+                        continue;
+                    }
+                    let numbers: Vec<u64> = records.iter().map(|record| record.number).collect();
+                    self.lists.draining(&target, &numbers);
+                    let look = self.lists.bound(&target).map(|most| (target, most));
+                    self.under_way = Some(UnderWay { look, ..UnderWay::of_the_spool(records) });
+                    return true;
+                }
             }
-            self.batching.pushed(count);
-            self.drained = false;
-            let slow = Some(Instant::now() + PATIENCE);
-            self.under_way = Some(UnderWay { records: records.into(), messages, latest, slow });
-            return Some(None);
         }
-        while open && let Some((target, drained, most)) = self.lists.due(Instant::now()) {
-            let records = self.acks.spool.read(&target.line(), drained, most, MAX_BYTES).await;
-            if records.is_empty() {
-                self.lists.caught_up(&target);
-                continue;
-            }
-            self.drained = true;
-            let numbers: Vec<u64> = records.iter().map(|record| record.number).collect();
-            self.lists.leaving(&target, &numbers);
-            let limit = self.lists.is_limited(&target).then_some(target);
-            self.under_way =
-                Some(UnderWay { records: records.into(), messages: Vec::new(), latest: Vec::new(), slow: None });
-            return Some(limit);
-        }
-        None
     }
 
-    fn push(&self, mut pusher: JobPusher, limit: Option<Target>) -> Option<Pushing> {
-        let records = self.under_way.as_ref()?.records.clone();
-        metrics::batch(records.len());
-        let most = limit.map(|target| (self.lists.most(&target), target.key));
+    /// A batch of what is ready.
+    fn take_ready(&mut self) -> UnderWay {
+        let mut size = 0;
+        let count = self.ready.iter().take(MAX_MESSAGES).take_while(|waiting| {
+            let before = size;
+            size += record_bytes(&waiting.record);
+            before == 0 || size <= MAX_BYTES
+        });
+        let count = count.count();
+        let (mut records, mut messages, mut latest) = (Vec::new(), Vec::new(), Vec::new());
+        for waiting in self.ready.drain(..count) {
+            records.push(waiting.record);
+            messages.push(waiting.open);
+            latest.push(waiting.latest);
+        }
+        self.batching.pushed(count);
+        UnderWay { records: records.into(), messages, latest, slow: Some(Instant::now() + PATIENCE), look: None }
+    }
+
+    fn push(&self, mut pusher: JobPusher) -> Option<Pushing> {
+        let under_way = self.under_way.as_ref()?;
+        let (records, look) = (under_way.records.clone(), under_way.look.clone());
+        if !records.is_empty() {
+            metrics::batch(records.len());
+        }
         Some(Box::pin(async move {
-            let answers = push(&mut pusher, &records, most).await;
+            let answers = push(&mut pusher, &records, look).await;
             (pusher, answers)
         }))
     }
@@ -263,7 +280,7 @@ impl Sink {
     }
 
     async fn on_pushed(&mut self, answers: Answers) {
-        let Some(UnderWay { records, messages, latest, .. }) = self.under_way.take() else { return };
+        let Some(UnderWay { records, messages, latest, look, .. }) = self.under_way.take() else { return };
         let mut by_list: Vec<(Target, Vec<usize>)> = Vec::new();
         for (index, record) in records.iter().enumerate() {
             let target = Target::of(&record.line);
@@ -279,6 +296,14 @@ impl Sink {
             }
             Err(fault) => self.link.down(fault),
         };
+        if let Some((target, _)) = look {
+            match answers.as_ref().map(|answers| answers.iter().find(|(key, _)| *key == target.key)) {
+                Ok(Some((_, Err(fault)))) if records.is_empty() => self.lists.refused(&target, fault),
+                Ok(Some((_, Err(_)))) => {}
+                Ok(_) => self.lists.short(&target),
+                Err(_) => self.lists.unanswered(&target, delay),
+            }
+        }
         let mut messages: Vec<Option<Open>> = messages.into_iter().map(Some).collect();
         let (mut settled, mut refused) = (Vec::new(), Vec::new());
         for (target, indices) in by_list {
@@ -294,9 +319,9 @@ impl Sink {
                         if Target::of(&record.line).key != target.key {
                             continue;
                         }
-                        let outcome = outcome(record, &mut new);
+                        let new = new.by_ref().take(entries(record).len()).filter(|new| **new).count();
                         if indices.binary_search(&index).is_ok() {
-                            outcomes.push((index, outcome));
+                            outcomes.push((index, outcome(record, new)));
                         }
                     }
                     self.lists.took(&target, records[indices[indices.len() - 1]].number, appended.length);
@@ -343,7 +368,10 @@ impl Sink {
     }
 
     /// Puts messages on the disk, behind those that wait for it already; what there is no room for waits on.
-    async fn spool(&mut self, mut messages: Vec<Waiting>) {
+    async fn spool(&mut self, messages: Vec<Waiting>) {
+        let (fleeting, mut messages): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|waiting| waiting.open.is_fleeting());
+        fleeting.into_iter().for_each(|waiting| waiting.open.give_back());
         if messages.is_empty() && self.stuck.is_empty() {
             return;
         }
@@ -392,14 +420,14 @@ impl Sink {
     /// When to look again by itself.
     fn due(&self, lists: bool) -> Option<Instant> {
         let stuck = (!self.stuck.is_empty()).then_some(self.stuck_until);
-        let list = if lists { self.lists.next_due() } else { None };
+        let list = if lists { self.lists.due() } else { None };
         stuck.into_iter().chain(list).min()
     }
 }
 
 /// One round trip. Where a list has a limit, its length is looked at first.
-async fn push(pusher: &mut JobPusher, records: &[Record], limit: Option<(u64, Arc<str>)>) -> Answers {
-    if let Some((most, key)) = limit {
+async fn push(pusher: &mut JobPusher, records: &[Record], look: Option<(Target, u64)>) -> Answers {
+    if let Some((Target { key, .. }, most)) = look {
         let length = match pusher.length(&key).await {
             Ok(length) => length,
             Err(fault @ RedisFault::Refused { .. }) => return Ok(vec![(key, Err(fault))]),
@@ -434,16 +462,15 @@ fn record_bytes(record: &Record) -> usize {
     entries(record).iter().map(|entry| entry.value.len()).sum()
 }
 
-/// What a pushed record is, and its route. Takes the record's own answers.
-fn outcome<'a>(record: &Record, new: &mut impl Iterator<Item = &'a bool>) -> (Outcome, Option<Arc<str>>) {
+/// What a pushed record is, and its route; so many of its entries were new to the list.
+fn outcome(record: &Record, new: usize) -> (Outcome, Option<Arc<str>>) {
     let Body::Job(job) = &record.body else { return (Outcome::Dropped, None) };
-    let appended = new.take(job.entries.len()).filter(|new| **new).count();
     let route = job.route.clone();
     if job.dead {
         return (Outcome::Dead, route);
     }
-    metrics::jobs(appended, job.entries.len() - appended);
-    (if appended == 0 { Outcome::Suppressed } else { Outcome::Pushed }, route)
+    metrics::jobs(new, job.entries.len() - new);
+    (if new == 0 { Outcome::Suppressed } else { Outcome::Pushed }, route)
 }
 
 async fn finished(pushing: &mut Option<Pushing>) -> (JobPusher, Answers) {

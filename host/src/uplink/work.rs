@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use sluicegate_core::backoff::Backoff;
+use jiff::Timestamp;
+use sluicegate_core::attempt::{Attempts, Next, gives_up};
 use sluicegate_core::message::SerialNo;
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::ack::Open;
 use super::attempt::{Attempted, Subject, Verdicted};
@@ -17,20 +18,14 @@ use super::letter::Letter;
 use super::sink::Item;
 use crate::telemetry::clock;
 
-/// How long a message is tried while its acknowledgement waits. MQTT 5 wants acknowledgements in the order of arrival
-/// [MQTT-4.6.0-2], so all others wait with it.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long messages wait for a plugin that fails at everything; then they are what their route's `on_failure` says.
-const REPAIR: SignedDuration = SignedDuration::from_hours(24);
-
 /// How a lane's task ended.
 pub(super) enum Ended {
     /// The message is in the sink's hands, or given back.
     Done,
     /// It needs more time than its acknowledgement can wait; it was tried so often.
     Park(Box<Work>, u32),
-    /// The first parked message of a line; none: nothing stands there.
-    Read(Line, Option<Record>),
+    /// The first parked message of a line, and its place in memory; none: nothing stands there.
+    Read(Line, Option<(Record, OwnedSemaphorePermit)>),
     /// The parked message is in the sink's hands.
     Taken(Line, u64),
     /// It failed, and stays.
@@ -67,24 +62,20 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
         received_at: work.received_at,
         number: work.number,
     };
-    let most = work.live.routes.get(*route).route.attempts;
-    let began = Instant::now();
-    let mut backoff = Backoff::for_messages();
+    let mut attempts = Attempts::new(work.live.routes.get(*route).route.attempts, clock::uptime());
     let mut attempt = 1;
     loop {
-        match subject.attempt(&tools.pool, attempt).await {
-            Attempted::Done(verdict) => return First::Done(verdict),
-            Attempted::Wait(_) => return First::Park(attempt - 1),
-            // Where the plugin fails at everything, the message is not what is wrong.
-            Attempted::Failed(_) if subject.broken() => return First::Park(attempt),
-            Attempted::Failed(failed) if attempt >= most => {
-                return subject.give_up(&failed, attempt).map_or(First::Park(attempt), First::Done);
-            }
-            Attempted::Failed(_) => {
-                let delay = backoff.next(clock::chance());
-                if began.elapsed() + delay > PATIENCE {
-                    return First::Park(attempt);
-                }
+        // An attempt that takes longer is begun anew from the spool, where it may take its time.
+        let attempted = timeout(attempts.rest(clock::uptime()), subject.attempt(&tools.pool, attempt));
+        let failed = match attempted.await {
+            Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
+            Ok(Attempted::Done(verdict)) => return First::Done(verdict),
+            Ok(Attempted::Failed(failed)) => failed,
+        };
+        match attempts.failed(attempt, subject.broken_for().is_some(), clock::uptime(), clock::chance()) {
+            Next::Park => return First::Park(attempt),
+            Next::GiveUp => return subject.give_up(&failed, attempt).map_or(First::Park(attempt), First::Done),
+            Next::Again(delay) => {
                 tokio::time::sleep(delay).await;
                 attempt += 1;
             }
@@ -92,14 +83,23 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     }
 }
 
-/// The first parked message of a line.
+/// The first parked message of a line, once there is room for it.
 pub(super) async fn read(tools: Rc<Tools>, line: Line, behind: Option<u64>) -> Ended {
-    let record = tools.acks.spool.read(&line, behind, 1, usize::MAX).await.pop();
-    Ended::Read(line, record)
+    let place = tools.turns.clone().acquire_owned().await.expect("invariant: the places of turns are never closed");
+    match tools.acks.spool.read(&line, behind, 1, usize::MAX).await {
+        Ok(mut records) => Ended::Read(line, records.pop().map(|record| (record, place))),
+        // The disk failed, and the gateway ends: the line is not known to be empty.
+        Err(_) => Ended::Done,
+    }
 }
 
-/// One attempt of a parked message. `tried` is how often it was tried since it was parked.
-pub(super) async fn turn(tools: Rc<Tools>, line: Line, record: Record, tried: u32) -> Ended {
+/// One attempt of a parked message. `tried` is how often it was tried since it was parked; its place bounds what is in memory.
+pub(super) async fn turn(
+    tools: Rc<Tools>,
+    line: Line,
+    (record, _place): (Record, OwnedSemaphorePermit),
+    tried: u32,
+) -> Ended {
     let (Line::Machine { route, serial_no }, Body::Parked(parked)) = (&line, &record.body) else {
         return Ended::Taken(line, record.number);
     };
@@ -143,15 +143,17 @@ pub(super) async fn turn(tools: Rc<Tools>, line: Line, record: Record, tried: u3
         number: record.number,
     };
     let before = parked.attempts.saturating_add(tried);
-    let late = clock::now().duration_since(received_at) > REPAIR;
     let opened = open(&line);
     let verdict = match subject.attempt(&tools.pool, before.saturating_add(1)).await {
         Attempted::Done(verdict) => Some(verdict),
-        Attempted::Wait(_) if late => subject.give_up(&Failed::unrepaired(&live.chains[place]), before),
+        Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
+            subject.give_up(&Failed::unrepaired(&live.chains[place]), before)
+        }
         Attempted::Wait(delay) => return Ended::Waits(line, delay),
-        Attempted::Failed(_) if before + 1 < prepared.route.attempts => None,
-        Attempted::Failed(_) if subject.broken() && !late => None,
-        Attempted::Failed(failed) => subject.give_up(&failed, before + 1),
+        Attempted::Failed(failed) if gives_up(before + 1, prepared.route.attempts, subject.broken_for()) => {
+            subject.give_up(&failed, before + 1)
+        }
+        Attempted::Failed(_) => None,
     };
     match verdict {
         Some(verdict) => {

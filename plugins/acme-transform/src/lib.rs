@@ -17,7 +17,7 @@ fn handle(message: Message) -> Result<Vec<Output>, Failure> {
     if let Some(ui) = object.optional("ui")? {
         let ui = Object::parse(ui.text().as_bytes()).map_err(|_| ui.must_be("an object"))?;
         if let Some(page) = ui.optional("page")? {
-            fields.push(format!(r#""current_page":{}"#, page.integer_or_digits(0)?.value));
+            fields.push(format!(r#""current_page":{}"#, page.integer_or_digits(0)?.digits));
         }
     }
     if let Some(firmware) = object.optional("fw")? {

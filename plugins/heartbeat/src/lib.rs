@@ -1,5 +1,7 @@
 //! Heartbeats: `temperature` within a range, `current_page` an integer; everything else passes.
 
+use std::ops::RangeInclusive;
+
 use sluicegate_sdk::{Failure, Message, Object, Output, handler, job, setting_or};
 
 handler!(handle);
@@ -7,16 +9,28 @@ handler!(handle);
 fn handle(message: Message) -> Result<Vec<Output>, Failure> {
     let object = Object::parse(&message.payload)?;
     if let Some(temperature) = object.optional("temperature")? {
-        temperature.number(setting_or("min_temperature", -60.0)?..=setting_or("max_temperature", 120.0)?)?;
+        temperature.number(range()?)?;
     }
     if let Some(page) = object.optional("current_page")? {
         // Real firmware sends it as a string of digits; the back end gets an integer.
         let integer = page.integer_or_digits(0)?;
         if integer.quoted {
-            return job(object.with(&page, &integer.value.to_string())).unkeyed();
+            return job(object.with(&page, &integer.digits)).unkeyed();
         }
     }
     job(message.payload).unkeyed()
+}
+
+/// Which temperatures pass. A range that nothing lies in is the operator's mistake, so the message is to be tried again.
+fn range() -> Result<RangeInclusive<f64>, Failure> {
+    let (least, most) = (setting_or("min_temperature", -60.0)?, setting_or("max_temperature", 120.0)?);
+    if f64::is_finite(least) && f64::is_finite(most) && least <= most {
+        return Ok(least..=most);
+    }
+    Err(Failure::Retry(format!(
+        "the plugin's settings min_temperature and max_temperature are {least} and {most}; they must be two numbers, the \
+         first not above the second"
+    )))
 }
 
 #[cfg(test)]
@@ -48,6 +62,8 @@ mod tests {
         );
         assert!(reason(r#"{"current_page":1.5}"#).starts_with("current_page: was `1.5`"));
         assert!(reason(r#"{"current_page":""}"#).starts_with("current_page"));
+        let large = r#"{"current_page":9223372036854775808}"#;
+        assert_eq!(one_job(handle(message(large))).0, large);
         assert!(reason("[]").starts_with("payload"));
     }
 
@@ -56,10 +72,17 @@ mod tests {
         with_settings(&[("max_temperature", "8")], || {
             assert!(rejection(handle(message(r#"{"temperature":9}"#))).contains("from -60 to 8"));
         });
-        with_settings(&[("max_temperature", "warm")], || {
-            assert!(
-                matches!(handle(message(r#"{"temperature":9}"#)), Err(Failure::Retry(reason)) if reason.contains("max_temperature"))
-            );
-        });
+        for (name, value) in [
+            ("max_temperature", "warm"),
+            ("min_temperature", "NaN"),
+            ("max_temperature", "inf"),
+            ("min_temperature", "-inf"),
+            ("min_temperature", "120.5"),
+        ] {
+            with_settings(&[(name, value)], || {
+                let answer = handle(message(r#"{"temperature":9}"#));
+                assert!(matches!(&answer, Err(Failure::Retry(reason)) if reason.contains(name)), "{value}: {answer:?}");
+            });
+        }
     }
 }

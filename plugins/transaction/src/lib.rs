@@ -1,4 +1,7 @@
 //! Transactions: what was sold where for how much; the transaction's id makes it the same as another.
+//!
+//! A `quantity` that is not there means 1. Nothing is added for it: the payload passes byte for byte, and the back end reads
+//! it that way.
 
 use sluicegate_sdk::{Failure, Message, Object, Output, capture, handler, job, reject, setting};
 
@@ -77,6 +80,8 @@ mod tests {
             reason(r#""amount":"-1","slot_no":5"#),
             "amount: was `\"-1\"`, must be a number of at least 0, or the same as a string"
         );
+        let without = r#"{"transaction_id":"T1","slot_no":18446744073709551616,"amount":1}"#;
+        assert_eq!(one_job(handle(message(without))).0, without, "no quantity is added, and a large integer is one");
         assert!(reason(r#""amount":1,"slot_no":5,"quantity":0"#).starts_with("quantity"));
         assert!(reason(r#""amount":1,"slot_no":5,"status":[]"#).starts_with("status"));
         assert!(reason(r#""amount":1,"slot_no":5,"amount":2"#).starts_with("amount: stands there twice"));

@@ -1,7 +1,9 @@
 //! The command line: what it prints, and how it ends.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -9,8 +11,13 @@ use sluicegate_tests::gateway::{binary, root};
 use tempfile::TempDir;
 
 fn sluicegate(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    sluicegate_with(&[], arguments, input)
+}
+
+fn sluicegate_with(environment: &[(&str, &[u8])], arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
     let mut child = Command::new(binary())
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, OsStr::from_bytes(value))))
         .current_dir(root().join("config"))
         .env_remove("RUST_LOG")
         .stdin(Stdio::piped())
@@ -56,6 +63,49 @@ fn check_says_what_is_wrong_with_place_and_ends_with_1() {
     let (code, out, _) = sluicegate(&["check", "--config", &name], "");
     assert_eq!(code, Some(1));
     assert!(out.contains("wrong  plugin a: not found: ") && out.contains("no such file"), "{out}");
+}
+
+#[test]
+fn check_refuses_what_run_would_and_changes_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("s.toml");
+    let name = file.to_string_lossy().into_owned();
+    let check = |settings: &str, environment: &[(&str, &[u8])]| {
+        fs::write(&file, settings).expect("written");
+        sluicegate_with(environment, &["check", "--config", &name], "")
+    };
+    let (code, out, _) = check("[spool]\npath = \"a/b/spool\"\n", &[]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(!folder.path().join("a").exists());
+
+    let (code, out, _) = check("[mqtt]\nurl = \"mqtts://localhost\"\nca_file = \"none.pem\"\n", &[]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("none.pem: No such file or directory") && out.contains("; check mqtt.ca_file\n"), "{out}");
+
+    fs::write(folder.path().join("file"), "").expect("written");
+    for path in ["file", "file/spool"] {
+        let (code, out, _) = check(&format!("[spool]\npath = \"{path}\"\n"), &[]);
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains("wrong  cannot use the spool's folder ") && out.contains("check spool.path"), "{out}");
+    }
+
+    let both = "[mqtt]\nurl = \"embedded\"\n[redis]\nurl = \"embedded\"\n";
+    assert_eq!(check(both, &[]).0, Some(0));
+    let everywhere: [(&str, &[u8]); 2] =
+        [("SLUICEGATE_EMBEDDED_MQTT_LISTEN", b"0.0.0.0:1883"), ("SLUICEGATE_EMBEDDED_REDIS_LISTEN", b"0.0.0.0:6379")];
+    let (code, out, _) = check(both, &everywhere);
+    assert_eq!(code, Some(1), "{out}");
+    for server in ["MQTT broker", "Redis"] {
+        assert!(out.contains(&format!("wrong  the embedded {server} would listen on `0.0.0.0:")), "{out}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_a_mistake_and_not_taken_for_unset() {
+    let (code, _, err) =
+        sluicegate_with(&[("MQTT_BROKER_HOST", b"\xff")], &["check", "--config", "sluicegate.toml"], "");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("mqtt.url: cannot read the environment's MQTT_BROKER_HOST: it is not UTF-8"), "{err}");
 }
 
 #[test]
@@ -115,6 +165,7 @@ fn config_show_and_schema_print_what_they_say() {
     let (code, out, _) = sluicegate(&["config", "show", "--config", "sluicegate.toml"], "");
     assert_eq!(code, Some(0));
     assert!(out.contains("receive_maximum = 2000  # sluicegate.toml:"), "{out}");
+    assert!(out.contains("type = \"heartbeat\"  # default: the route's name"), "{out}");
     let (code, out, _) = sluicegate(&["config", "schema"], "");
     assert_eq!(
         (code, out),

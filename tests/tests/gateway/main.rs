@@ -1,6 +1,7 @@
 //! Sluicegate from outside: a file per promise.
 
 mod broker;
+mod cluster;
 mod command_line;
 mod commands;
 mod dead_letters;

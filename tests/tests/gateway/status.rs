@@ -41,7 +41,6 @@ async fn log_status_and_metrics_say_what_is_so_and_no_payload_is_logged() {
 #[tokio::test]
 async fn the_environment_alone_is_enough() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let admin = sluicegate_tests::servers::free_port();
     let (mqtt, cache) = (broker.port.to_string(), redis.port.to_string());
     let mut gateway = Gateway::without_settings(&[
         ("MQTT_BROKER_HOST", "127.0.0.1"),
@@ -50,9 +49,17 @@ async fn the_environment_alone_is_enough() {
         ("MQTT_REDIS_HOST", "127.0.0.1"),
         ("MQTT_REDIS_PORT", &cache),
     ]);
-    let _ = admin;
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;
     redis.list_of("mqtt_incoming_jobs", 1).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_lists_is_a_notice() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    redis.command("CONFIG SET maxmemory-policy allkeys-lru").await;
+    let gateway = Gateway::start(broker.port, redis.port).await;
+    gateway.says("maxmemory-policy allkeys-lru").await;
+    assert_eq!(gateway.get("/readyz").await.expect("JSON")["ready"], true);
 }

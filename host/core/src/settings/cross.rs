@@ -1,29 +1,55 @@
 //! What no key can be wrong about alone: lists that must not be one, a flow that feeds itself, a plugin in two roles.
 
-use super::error::SettingsError;
 use super::resolved::Settings;
 
+/// A mistake between two keys.
+pub(super) struct Mistake {
+    pub(super) key: String,
+    /// The other one: it tells where the mistake is, where the file does not hold the first.
+    pub(super) with: String,
+    pub(super) message: String,
+}
+
 /// Every mistake between keys.
-pub(super) fn check(settings: &Settings) -> Vec<SettingsError> {
-    let mut errors = Vec::new();
-    let mut wrong = |key: String, message: String| errors.push(SettingsError { place: None, key, message });
+pub(super) fn check(settings: &Settings) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut wrong = |key: String, with: &str, message: String| {
+        mistakes.push(Mistake { key, with: with.to_owned(), message });
+    };
     let queues = &settings.queues;
-    if let Some(results) = &queues.command_results
-        && [&queues.incoming, &queues.outgoing, &queues.dead_letters].contains(&results)
-    {
-        wrong("queues.command_results".to_owned(), "must be a list of its own".to_owned());
+    let lists = [
+        ("queues.incoming", Some(&queues.incoming)),
+        ("queues.outgoing", Some(&queues.outgoing)),
+        ("queues.dead_letters", Some(&queues.dead_letters)),
+        ("queues.command_results", queues.command_results.as_ref()),
+    ];
+    for (index, (key, list)) in lists.into_iter().enumerate() {
+        if let Some((with, _)) = lists[..index].iter().find(|(_, other)| list.is_some() && *other == list) {
+            wrong(key.to_owned(), with, format!("is the same list as {with}; it must be one of its own"));
+        }
     }
     for (index, route) in settings.routes.iter().enumerate() {
         let at = |key: &str| format!("routes[{index}].{key}");
-        if route.queue == queues.outgoing {
-            wrong(at("queue"), "is queues.outgoing: its jobs would be taken for commands".to_owned());
+        // Where `queues.incoming` is one of these lists, that is said above.
+        let own = route.queue != queues.incoming;
+        if own && route.queue == queues.outgoing {
+            wrong(
+                at("queue"),
+                "queues.outgoing",
+                "is queues.outgoing: its jobs would be taken for commands".to_owned(),
+            );
         }
-        if route.queue == queues.dead_letters {
-            wrong(at("queue"), "is queues.dead_letters, of which only the newest entries are kept".to_owned());
+        if own && route.queue == queues.dead_letters {
+            wrong(
+                at("queue"),
+                "queues.dead_letters",
+                "is queues.dead_letters, of which only the newest entries are kept".to_owned(),
+            );
         }
         if route.dedupe.is_some() && route.queue.contains(['{', '}']) {
             wrong(
                 at("queue"),
+                &at("dedupe"),
                 "must hold no braces where `dedupe` is set: they are what a Redis cluster places keys by".to_owned(),
             );
         }
@@ -32,14 +58,14 @@ pub(super) fn check(settings: &Settings) -> Vec<SettingsError> {
                 "takes topics of commands.topic (`{}`): commands would come back as jobs",
                 settings.commands.topic
             );
-            wrong(at("topic"), message);
+            wrong(at("topic"), "commands.topic", message);
         }
         if let Some(validator) = settings.commands.validator.as_ref().filter(|name| route.handlers.contains(name)) {
             let message = format!(
                 "`{validator}` is commands.validator, and a plugin has one world: it cannot handle messages too"
             );
-            wrong(at("handlers"), message);
+            wrong(at("handlers"), "commands.validator", message);
         }
     }
-    errors
+    mistakes
 }

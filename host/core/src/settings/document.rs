@@ -38,7 +38,7 @@ pub fn document() -> String {
             row(&mut page, key);
         }
         if section == "plugins.*" {
-            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans.\n");
+            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
         }
     }
     page

@@ -18,22 +18,20 @@ pub struct Effective {
 }
 
 impl Effective {
+    /// `hidden`: stars in place of the value; of `redis.url` in place of its password alone.
     pub(super) fn new(
         key: &str,
         texts: &[String],
         list: bool,
         kind: Type,
-        secret: bool,
+        hidden: bool,
         place: Option<&Place>,
         from: &[String],
     ) -> Self {
-        let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
-        // `${file:…}` is for secrets: what came from there is one, wherever it stands.
-        let from_file = from.iter().any(|part| part.starts_with("file "));
-        let value = if secret || (from_file && kind != Type::RedisUrl) {
+        let value = if hidden && kind != Type::RedisUrl {
             "\"***\"".to_owned()
         } else if list {
-            format!("[{}]", texts.iter().map(quoted).collect::<Vec<_>>().join(", "))
+            format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
         } else {
             let text = texts.first().cloned().unwrap_or_default();
             match kind {
@@ -48,6 +46,30 @@ impl Effective {
         }
         Self { key: key.to_owned(), value, source }
     }
+
+    /// A key that is left out, and whose value another key gives.
+    pub(super) fn derived(key: &str, text: &str, why: &str) -> Self {
+        Self { key: key.to_owned(), value: quoted(text), source: format!("default: {why}") }
+    }
+
+    /// Its section and its name there.
+    fn split(&self) -> (&str, &str) {
+        let dot = if self.key.ends_with('"') { self.key.find(".\"") } else { self.key.rfind('.') };
+        dot.map_or(("", &self.key), |dot| (&self.key[..dot], &self.key[dot + 1..]))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A key as TOML writes it: in quotes where it holds more than letters, digits, `_` and `-`.
+pub(super) fn bare_or_quoted(name: &str) -> String {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        return name.to_owned();
+    }
+    // JSON's escapes are TOML's, but for one character that JSON leaves alone.
+    serde_json::Value::from(name).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// The effective settings as a TOML text, each key with its source behind it.
@@ -55,7 +77,7 @@ impl Effective {
 pub fn to_toml(all: &[Effective]) -> String {
     let mut sections: Vec<(&str, Vec<&Effective>)> = Vec::new();
     for one in all {
-        let section = one.key.rsplit_once('.').map_or("", |(section, _)| section);
+        let (section, _) = one.split();
         match sections.iter_mut().find(|(name, _)| *name == section) {
             Some((_, keys)) => keys.push(one),
             None => sections.push((section, vec![one])),
@@ -73,10 +95,7 @@ pub fn to_toml(all: &[Effective]) -> String {
         out.push_str(&header);
         out.push('\n');
         for one in keys {
-            let name = one.key.rsplit_once('.').map_or(one.key.as_str(), |(_, name)| name);
-            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-            let name = if plain { name.to_owned() } else { toml::Value::String(name.to_owned()).to_string() };
-            out.push_str(&format!("{name} = {}  # {}\n", one.value, one.source));
+            out.push_str(&format!("{} = {}  # {}\n", one.split().1, one.value, one.source));
         }
     }
     out

@@ -5,8 +5,10 @@ use std::fmt;
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsError {
-    /// The file, and the line and column in it, counted from 1; none where the mistake is in the environment.
+    /// The file, and the line and column in it, counted from 1; none where no file says it.
     pub place: Option<Place>,
+    /// Variables of the environment and files that gave a part of the value: `environment MQTT_BROKER_PORT`.
+    pub from: Vec<String>,
     /// The key, such as `mqtt.receive_maximum` or `routes[2].topic`; empty where it is the whole file.
     pub key: String,
     /// What is wrong, and what is allowed.
@@ -29,8 +31,10 @@ impl fmt::Display for SettingsError {
         if let Some(Place { file, line, column }) = &self.place {
             write!(f, "{file}:{line}:{column}: ")?;
         }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        match (self.key.as_str(), self.from.as_slice()) {
+            ("", _) => {}
+            (key, []) => write!(f, "{key}: ")?,
+            (key, from) => write!(f, "{key} ({}): ", from.join(", "))?,
         }
         f.write_str(&self.message)
     }

@@ -3,8 +3,8 @@
 
 /// Where values come from.
 pub struct Sources<'a> {
-    /// A variable of the environment.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// A variable of the environment, where it is set; the error says why it cannot be read.
+    pub variable: &'a dyn Fn(&str) -> Result<Option<String>, String>,
     /// A file's content; the error says why it cannot be read.
     pub file: &'a dyn Fn(&str) -> Result<String, String>,
 }
@@ -60,8 +60,9 @@ fn resolve(inner: &str, sources: &Sources<'_>, out: &mut String, from: &mut Vec<
             "`${{{inner}}}` names no variable; write `${{NAME}}`, `${{NAME:-default}}` or `${{file:PATH}}`"
         ));
     }
+    let value = (sources.variable)(name).map_err(|reason| format!("cannot read the environment's {name}: {reason}"))?;
     // As in a shell, `:-` takes an empty variable for one that is not set.
-    match ((sources.variable)(name).filter(|value| default.is_none() || !value.is_empty()), default) {
+    match (value.filter(|value| default.is_none() || !value.is_empty()), default) {
         (Some(value), _) => {
             out.push_str(&value);
             from.push(format!("environment {name}"));
@@ -80,10 +81,11 @@ mod tests {
 
     fn run(text: &str) -> Result<Interpolated, String> {
         let variable = |name: &str| match name {
-            "A" => Some("1".to_owned()),
-            "EMPTY" => Some(String::new()),
-            "TRICK" => Some("${A}".to_owned()),
-            _ => None,
+            "A" => Ok(Some("1".to_owned())),
+            "EMPTY" => Ok(Some(String::new())),
+            "TRICK" => Ok(Some("${A}".to_owned())),
+            "LATIN" => Err("it is not UTF-8".to_owned()),
+            _ => Ok(None),
         };
         let file = |path: &str| if path == "p" { Ok("secret\n".to_owned()) } else { Err("no such file".to_owned()) };
         interpolate(text, &Sources { variable: &variable, file: &file })
@@ -107,6 +109,7 @@ mod tests {
     #[test]
     fn says_what_is_missing() {
         assert_eq!(run("${NONE}"), Err("the environment has no NONE; set it, or write `${NONE:-default}`".to_owned()));
+        assert_eq!(run("${LATIN:-d}"), Err("cannot read the environment's LATIN: it is not UTF-8".to_owned()));
         assert!(run("${file:q}").expect_err("refused").contains("cannot read q: no such file"));
         assert!(run("${A").expect_err("refused").contains("has no `}`"));
         assert!(run("${}").expect_err("refused").contains("names no variable"));

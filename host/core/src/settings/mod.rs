@@ -20,6 +20,8 @@ mod units;
 mod urls;
 mod written;
 
+use std::collections::HashMap;
+
 pub use effective::{Effective, to_toml};
 pub use error::{Place, SettingsError, SettingsErrors};
 pub use resolve::Outside;
@@ -31,6 +33,9 @@ pub use units::{ByteSize, UtcOffset, parse_duration, show_duration};
 
 /// The built-in settings: what applies where no file is given.
 pub const BUILT_IN: &str = include_str!("../../../../config/sluicegate.toml");
+
+/// What the built-in settings are called where a file's name would stand.
+const BUILT_IN_NAME: &str = "built-in settings";
 
 /// Settings, and what is worth saying of them.
 #[derive(Debug, Clone)]
@@ -50,7 +55,7 @@ pub struct Resolved {
 /// # Errors
 /// [`SettingsErrors`] holds every mistake that was found.
 pub fn read(file: Option<(&str, &str)>, outside: &Outside<'_>) -> Result<Resolved, SettingsErrors> {
-    let built_in = written::Reader::new("built-in settings", BUILT_IN).read();
+    let built_in = written::Reader::new(BUILT_IN_NAME, BUILT_IN).read();
     let mut reader = file.map(|(name, text)| written::Reader::new(name, text));
     let written = reader.as_mut().map(written::Reader::read).unwrap_or_default();
     let mut resolver = resolve::Resolver {
@@ -59,6 +64,7 @@ pub fn read(file: Option<(&str, &str)>, outside: &Outside<'_>) -> Result<Resolve
         warnings: Vec::new(),
         without_effect: Vec::new(),
         effective: Vec::new(),
+        origins: HashMap::new(),
     };
     let settings = resolver.resolve(&written, &built_in);
     match settings {

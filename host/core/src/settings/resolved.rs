@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{ByteSize, UtcOffset};
+use super::{ByteSize, UtcOffset, table, units};
 use crate::topic::{TopicPattern, TopicTemplate};
 
 /// All of them.
@@ -142,6 +142,10 @@ impl std::fmt::Debug for RedisUrl {
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
+    /// Whether that is a node of a cluster.
+    pub cluster: bool,
+    /// Hosts and ports of more of its nodes.
+    pub cluster_nodes: Vec<(String, u16)>,
     /// What the back end's own client puts before every key.
     pub key_prefix: String,
     /// Replicas that must have a push before it counts.
@@ -200,7 +204,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { call_timeout: Duration::from_millis(100), memory: ByteSize(32 << 20), output: ByteSize(1 << 20) }
+        let default = |name: &str| {
+            let key = table::of("plugins.*.limits").find(|key| key.name == name);
+            key.and_then(|key| key.default).expect("every limit has a default in the table of keys")
+        };
+        let size = |name| units::parse_size(default(name)).expect("the default is a size");
+        Self {
+            call_timeout: units::parse_duration(default("call_timeout")).expect("the default is a duration"),
+            memory: size("memory"),
+            output: size("output"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 
 fn read_with(text: Option<&str>, environment: &[(&str, &str)]) -> Result<Resolved, SettingsErrors> {
     let environment: HashMap<&str, &str> = environment.iter().copied().collect();
-    let variable = |name: &str| environment.get(name).map(|value| (*value).to_owned());
+    let variable = |name: &str| Ok(environment.get(name).map(|value| (*value).to_owned()));
     let file = |path: &str| if path == "secret" { Ok("s3cret\n".to_owned()) } else { Err("no such file".to_owned()) };
     let outside = Outside {
         sources: Sources { variable: &variable, file: &file },
@@ -119,11 +119,27 @@ fn a_mistake_is_told_with_place_key_and_what_is_allowed() {
     );
     wrong(
         "[queues]\noutgoing = \"mqtt_incoming_jobs\"\n",
-        &["s.toml:2:12: queues: incoming, outgoing and dead_letters must be three different lists"],
+        &["s.toml:2:12: queues.outgoing: is the same list as queues.incoming; it must be one of its own"],
     );
     wrong(
         "[redis]\nkey_prefix = \"{x}\"\n",
         &["s.toml:2:14: redis.key_prefix: must hold no braces: they are what a Redis cluster places keys by"],
+    );
+    wrong(
+        "[redis]\nurl = \"redis://h/1\"\ncluster = true\n",
+        &["s.toml:3:11: redis.cluster: a cluster has database 0 alone; take the number off redis.url"],
+    );
+    wrong(
+        "[redis]\ncluster_nodes = [\"a:7001\"]\n",
+        &["s.toml:2:17: redis.cluster_nodes: needs `redis.cluster = true` beside it"],
+    );
+    wrong(
+        "[redis]\ncluster = true\ncluster_nodes = [\"a:7001\", \"b:x\"]\n",
+        &["s.toml:3:17: redis.cluster_nodes: `b:x`: the port must be a number from 1 to 65535"],
+    );
+    wrong(
+        "[redis]\nurl = \"embedded\"\ncluster = true\n",
+        &["s.toml:3:11: redis.cluster: `embedded` is no cluster; name a node of one in redis.url, or take this out"],
     );
     wrong(
         "[commands]\ntopic = \"machine/+/command\"\n",
@@ -136,6 +152,69 @@ fn a_mistake_is_told_with_place_key_and_what_is_allowed() {
         &["s.toml:2:8: mqtt.name: the environment has no NONE; set it, or write `${NONE:-default}`"],
     );
     wrong("mqtt = 5", &["s.toml:1:8: mqtt: must be a section, `[mqtt]`"]);
+}
+
+#[test]
+fn a_mistake_from_outside_names_where_it_came_from() {
+    let said = |text: Option<&str>, environment: &[(&str, &str)]| {
+        read_with(text, environment).expect_err("refused").0.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        said(None, &[("MQTT_BROKER_PORT", "abc")]),
+        ["mqtt.url (environment MQTT_BROKER_PORT): the port must be a number from 1 to 65535"]
+    );
+    assert_eq!(
+        said(None, &[("MQTT_BROKER_HOST", "::1")]),
+        ["mqtt.url (environment MQTT_BROKER_HOST): an IPv6 address stands in brackets, `[::1]:1883`"]
+    );
+    assert_eq!(
+        said(Some("[mqtt]\nreceive_maximum = \"${MANY}\"\n"), &[("MANY", "many")]),
+        ["s.toml:2:19: mqtt.receive_maximum (environment MANY): expected an integer from 1 to 65535, found `many`"]
+    );
+}
+
+#[test]
+fn a_mistake_never_shows_a_secret() {
+    wrong("[mqtt]\nusername = \"g\"\npassword = 12345\n", &["s.toml:3:12: mqtt.password: expected a text, found ***"]);
+    wrong(
+        "[mqtt]\nreceive_maximum = \"${file:secret}\"\n",
+        &["s.toml:2:19: mqtt.receive_maximum (file secret): expected an integer from 1 to 65535, found ***"],
+    );
+    for text in [
+        "[gateway]\ninstance = \"${file:secret} \"\n",
+        "[mqtt]\nurl = \"${file:secret}\"\n",
+        "[redis]\nurl = \"redis://${file:secret}\"\n[mqtt]\nname = \"\"\n",
+        "[redis]\nurl = \"redis://app:s3cret\"\n",
+        "[commands]\nvalidator = \"${file:secret}\"\n",
+        "[commands]\ntopic = \"${file:secret}#/{target}\"\n",
+    ] {
+        let errors = read_with(Some(text), &[]).expect_err("refused");
+        assert!(!errors.to_string().contains("s3cret"), "{errors}");
+    }
+}
+
+#[test]
+fn one_mistake_makes_no_second_one() {
+    let route = "[[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = [\"heartbeat\"]\n";
+    wrong(
+        &format!("[plugins.heartbeat]\npath = \"a\"\n[plugins.heartbeat.limits]\ncall_timeout = \"fast\"\n{route}"),
+        &[
+            "s.toml:4:16: plugins.heartbeat.limits.call_timeout: expected a duration such as \"10s\" (units ms, s, m, h, d), from 1ms to 1m, found `fast`",
+        ],
+    );
+    wrong(
+        &format!("{route}[plugins]\nheartbeat = 5\n"),
+        &["s.toml:6:13: plugins.heartbeat: must be a section, `[plugins.heartbeat]`"],
+    );
+    wrong(
+        &format!("[plugins.heartbeat]\npath = 2026-04-14\n{route}"),
+        &["s.toml:2:8: plugins.heartbeat.path: expected a text, found datetime"],
+    );
+    wrong(
+        "[plugins.a]\npath = \"a\"\n[[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = [\"a\", 5]\n",
+        &["s.toml:6:18: routes[0].handlers: expected a list of texts, found integer as number 2 of the list"],
+    );
+    wrong(&format!("routes = 5\n{PLUGIN}"), &["s.toml:1:10: routes: must be a list of sections, `[[routes]]`"]);
 }
 
 #[test]
@@ -167,11 +246,14 @@ fn routes_are_checked_against_plugins_and_each_other() {
              [[routes]]\nname = \"r\"\ntopic = \"m/{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
         ),
         &[
-            "s.toml:7:1: routes[1].name: `r` is the name of another route; names are unique",
-            "s.toml:7:1: routes[1].topic: `m/{serial_no}/x` can never match: route `r` stands before it and takes every topic of it; put it before",
+            "s.toml:8:8: routes[1].name: `r` is the name of another route; names are unique",
+            "s.toml:9:9: routes[1].topic: `m/{serial_no}/x` can never match: route `r` stands before it and takes every topic of it; put it before",
         ],
     );
-    wrong(PLUGIN, &["routes: there is none; write at least one `[[routes]]` with name, topic and handlers"]);
+    wrong(
+        PLUGIN,
+        &["s.toml:1:2: routes: there is none; write at least one `[[routes]]` with name, topic and handlers"],
+    );
     wrong(
         "[plugins.a]\n[[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = []\n",
         &["s.toml:1:10: plugins.a.path: is missing; it names the component file"],
@@ -182,6 +264,56 @@ fn routes_are_checked_against_plugins_and_each_other() {
             "s.toml:7:14: routes[0].on_failure: expected one of \"dead-letter\", \"drop\", \"block\", \"pass-through\", found `panic`",
         ],
     );
+}
+
+#[test]
+fn a_shared_subscription_is_refused() {
+    for prefix in ["$share/gateways", "$queue"] {
+        wrong(
+            &format!("{PLUGIN}[[routes]]\nname = \"r\"\ntopic = \"{prefix}/m/{{serial_no}}\"\nhandlers = [\"a\"]\n"),
+            &[
+                "s.toml:5:9: routes[0].topic: must not be a shared subscription: it would spread a machine's messages over \
+                 gateways, out of order; leave out what stands before the topic itself",
+            ],
+        );
+    }
+}
+
+#[test]
+fn files_for_tls_without_tls_are_warned_of() {
+    let with = |url: &str| {
+        let text = format!("[mqtt]\nurl = \"{url}\"\nusername = \"g\"\npassword = \"p\"\nca_file = \"ca.pem\"\n");
+        read_with(Some(&text), &[]).expect("good").warnings
+    };
+    assert!(with("mqtt://h")[0].starts_with("mqtt.ca_file: has no effect: mqtt.url is not `mqtts://…`"));
+    assert_eq!(with("mqtts://h"), Vec::<String>::new());
+    wrong(
+        "[mqtt]\nclient_key_file = \"k\"\n",
+        &["s.toml:2:19: mqtt.client_key_file: needs `mqtt.client_cert_file` beside it"],
+    );
+}
+
+#[test]
+fn the_limits_defaults_are_the_tables() {
+    let settings = read_with(None, &[]).expect("good").settings;
+    assert_eq!(settings.plugins["heartbeat"].limits, Limits::default());
+}
+
+#[test]
+fn what_is_left_out_and_another_key_gives_is_shown() {
+    let shown = to_toml(&read_with(None, &[]).expect("good").effective);
+    assert!(
+        shown.contains("validator = \"command-validation\"  # default: there is a plugin of this name\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("type = \"heartbeat\"  # default: the route's name\n"), "{shown}");
+    assert!(shown.contains("queue = \"mqtt_incoming_jobs\"  # default: queues.incoming\n"), "{shown}");
+    let text = "[plugins.a]\npath = \"a\"\n[plugins.a.settings]\n\"a.b\" = 1\n\"\\\"x\\n\\u007f.\" = \"y\"\nplain = true\n\
+                [[routes]]\nname = \"r\"\ntopic = \"{serial_no}\"\nhandlers = [\"a\"]\n";
+    let resolved = read_with(Some(text), &[]).expect("good");
+    let shown = to_toml(&resolved.effective);
+    assert!(shown.contains("\n\"a.b\" = \"1\"  # s.toml:4\n"), "{shown}");
+    assert_eq!(read_with(Some(&shown), &[]).expect("good").settings, resolved.settings, "{shown}");
 }
 
 #[test]
@@ -232,16 +364,23 @@ fn what_no_key_can_be_wrong_about_alone_is_refused() {
         errors.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     let handlers = "handlers = [\"heartbeat\"]";
-    for (commands, route, expected) in [
-        ("", format!("{handlers}\nqueue = \"mqtt_outgoing_commands\""), "taken for commands"),
-        ("", format!("{handlers}\nqueue = \"mqtt_dead_letters\""), "only the newest"),
-        ("", format!("{handlers}\nqueue = \"a{{b}}\"\ndedupe = \"1h\""), "no braces"),
-        ("topic = \"machine/{target}/heartbeat\"", handlers.to_owned(), "come back as jobs"),
-        ("", "handlers = [\"command-validation\"]".to_owned(), "one world"),
+    for (commands, route, place, expected) in [
+        ("", format!("{handlers}\nqueue = \"mqtt_outgoing_commands\""), "s.toml:11:9", "taken for commands"),
+        ("", format!("{handlers}\nqueue = \"mqtt_dead_letters\""), "s.toml:11:9", "only the newest"),
+        ("", format!("{handlers}\nqueue = \"a{{b}}\"\ndedupe = \"1h\""), "s.toml:11:9", "no braces"),
+        ("topic = \"machine/{target}/heartbeat\"", handlers.to_owned(), "s.toml:9:9", "come back as jobs"),
+        ("", "handlers = [\"command-validation\"]".to_owned(), "s.toml:10:12", "one world"),
     ] {
         let said = with(commands, &route);
-        assert!(said.contains(expected), "{said}");
+        assert!(said.contains(expected) && said.starts_with(&format!("{place}: routes[0].")), "{said}");
     }
+    // The route is a built-in one, so what the file holds of the two tells the place.
+    wrong(
+        "[commands]\ntopic = \"machine/{target}/heartbeat\"\n",
+        &[
+            "s.toml:2:9: routes[0].topic: takes topics of commands.topic (`machine/{target}/heartbeat`): commands would come back as jobs",
+        ],
+    );
 }
 
 #[test]
@@ -250,6 +389,10 @@ fn a_secret_from_a_file_is_never_shown() {
                 [[routes]]\nname = \"r\"\ntopic = \"machine/{serial_no}/x\"\nhandlers = [\"heartbeat\"]\n";
     let shown = super::to_toml(&read_with(Some(text), &[]).expect("good").effective);
     assert!(shown.contains("api_key = \"***\""), "{shown}");
+    let shown = super::to_toml(
+        &read_with(Some(&text.replace("${file:secret}", "${KEY}")), &[("KEY", "hidden")]).expect("good").effective,
+    );
+    assert!(shown.contains("api_key = \"***\"  # s.toml:4, environment KEY\n"), "{shown}");
     let errors = read_with(Some("[mqtt]\nurl = \"tcp://me:hidden@host\"\n"), &[]).expect_err("a mistake");
     assert!(!errors.0.iter().any(|error| error.to_string().contains("hidden")), "{errors:?}");
 }

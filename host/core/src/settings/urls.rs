@@ -2,6 +2,9 @@
 
 use super::resolved::{MqttUrl, RedisUrl, Secret};
 
+/// Redis's own port.
+pub(super) const REDIS: u16 = 6379;
+
 /// Reads `mqtt.url`.
 ///
 /// # Errors
@@ -39,7 +42,7 @@ pub(super) fn redis(text: &str) -> Result<RedisUrl, String> {
     let (place, db) = rest.split_once('/').unwrap_or((rest, ""));
     let db = if db.is_empty() { Some(0) } else { db.parse().ok().filter(|db| *db >= 0) };
     let db = db.ok_or("the database behind the last `/` must be a number")?;
-    let (host, port) = address(place, 6379)?;
+    let (host, port) = address(place, REDIS)?;
     let (mut username, mut password) = (None, None);
     if let Some(user) = user {
         let (name, secret) = user.split_once(':').unwrap_or((user, ""));
@@ -61,12 +64,24 @@ pub(super) fn masked(text: &str) -> String {
     }
 }
 
-fn address(text: &str, default: u16) -> Result<(String, u16), String> {
+const BRACKETS: &str = "an IPv6 address stands in brackets, `[::1]:1883`";
+
+/// Reads a host with a port, or without one.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(super) fn address(text: &str, default: u16) -> Result<(String, u16), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or("an IPv6 address stands in brackets, `[::1]:1883`")?;
-            (host, after.strip_prefix(':'))
+            let (host, after) = rest.split_once(']').ok_or(BRACKETS)?;
+            match after.strip_prefix(':') {
+                None if !after.is_empty() => {
+                    return Err("behind an address in brackets stands `:port` or nothing".to_owned());
+                }
+                port => (host, port),
+            }
         }
+        None if text.matches(':').count() > 1 => return Err(BRACKETS.to_owned()),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#".contains(c)) {
@@ -76,7 +91,8 @@ fn address(text: &str, default: u16) -> Result<(String, u16), String> {
         None => default,
         Some(port) => match port.parse() {
             Ok(port) if port != 0 => port,
-            _ => return Err(format!("the port is `{port}`; it must be a number from 1 to 65535")),
+            // What stands there is not shown: where the `@` is forgotten, it is a password.
+            _ => return Err("the port must be a number from 1 to 65535".to_owned()),
         },
     };
     Ok((host.to_owned(), port))
@@ -110,8 +126,20 @@ mod tests {
         assert_eq!(mqtt("mqtts://emqx:8884/"), at(true, "emqx", 8884));
         assert_eq!(mqtt("mqtt://[::1]:1"), at(false, "::1", 1));
         assert_eq!(mqtt("embedded"), Ok(MqttUrl::Embedded));
-        for bad in ["tcp://x", "emqx:1883", "mqtt://", "mqtt://x:0", "mqtt://x:70000", "mqtt://a b", "mqtt://u:p@x"] {
+        for bad in [
+            "tcp://x",
+            "emqx:1883",
+            "mqtt://",
+            "mqtt://x:0",
+            "mqtt://x:70000",
+            "mqtt://a b",
+            "mqtt://u:p@x",
+            "mqtt://[::1]1884",
+        ] {
             assert!(mqtt(bad).is_err(), "{bad}");
+        }
+        for bad in ["mqtt://::1:1883", "mqtt://[::1"] {
+            assert!(mqtt(bad).expect_err("refused").contains("stands in brackets"), "{bad}");
         }
     }
 
@@ -125,6 +153,7 @@ mod tests {
         assert_eq!(masked("redis://h:1/2"), "redis://h:1/2");
         assert!(redis("redis://:top@h:x").expect_err("refused").contains("port"));
         assert!(!redis("redis://:top@h:x").expect_err("refused").contains("top"));
+        assert!(!redis("redis://app:top").expect_err("refused").contains("top"));
         for bad in ["http://x", "redis://h/x", "redis://h/-1", "redis://:%zz@h"] {
             assert!(redis(bad).is_err(), "{bad}");
         }

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::effective::bare_or_quoted;
 use super::error::{Place, SettingsError};
 use super::table::{self, Key};
 
@@ -21,6 +22,8 @@ pub(super) enum Value {
     /// A number or a boolean.
     Bare(String),
     List(Vec<String>),
+    /// It stands there, and what is wrong with it is said already.
+    Broken,
 }
 
 /// The entries of one section, by key.
@@ -30,6 +33,8 @@ pub(super) type Section = IndexMap<&'static str, Entry>;
 #[derive(Debug, Default)]
 pub(super) struct Plugin {
     pub(super) place: Option<Place>,
+    /// It is no section, and that is said already.
+    pub(super) broken: bool,
     pub(super) own: Section,
     pub(super) limits: Section,
     pub(super) grants: Section,
@@ -50,6 +55,8 @@ pub(super) struct Written {
     pub(super) sections: IndexMap<&'static str, Section>,
     pub(super) plugins: Option<IndexMap<String, Plugin>>,
     pub(super) routes: Option<Vec<Route>>,
+    /// Where the first of the two stands.
+    pub(super) own: Option<Place>,
 }
 
 /// The sections that are tables of keys.
@@ -80,6 +87,9 @@ impl<'a> Reader<'a> {
         }
         for (name, value) in root.get_ref() {
             let (at, name) = (name.span().start, name.get_ref().as_ref());
+            if matches!(name, "plugins" | "routes") && written.own.is_none() {
+                written.own = Some(self.place(at));
+            }
             match name {
                 "plugins" => written.plugins = self.table(value, "plugins").map(|table| self.plugins(table)),
                 "routes" => written.routes = self.routes(value),
@@ -109,7 +119,7 @@ impl<'a> Reader<'a> {
 
     fn wrong(&mut self, at: usize, key: &str, message: String) {
         let place = Some(self.place(at));
-        self.errors.push(SettingsError { place, key: key.to_owned(), message });
+        self.errors.push(SettingsError { place, from: Vec::new(), key: key.to_owned(), message });
     }
 
     fn unknown(&mut self, at: usize, path: &str, what: &str, name: &str, known: impl Iterator<Item = &'static str>) {
@@ -141,9 +151,8 @@ impl<'a> Reader<'a> {
             let full = format!("{path}.{text}");
             match table::of(section).find(|key| key.name == text) {
                 Some(key) => {
-                    if let Some(entry) = self.entry(key, value, &full) {
-                        entries.insert(key.name, entry);
-                    }
+                    let entry = self.entry(key, value, &full);
+                    entries.insert(key.name, entry);
                 }
                 None if but.contains(&text) => {}
                 None => {
@@ -155,16 +164,22 @@ impl<'a> Reader<'a> {
         entries
     }
 
-    fn entry(&mut self, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) -> Option<Entry> {
+    fn entry(&mut self, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) -> Entry {
         let at = value.span().start;
         let place = Some(self.place(at));
-        match scalar(value.get_ref()) {
-            Some(value) => Some(Entry { value, place }),
-            None => {
-                self.wrong(at, path, format!("expected {}, found {}", key.kind, value.get_ref().type_str()));
-                None
-            }
-        }
+        let value = scalar(value.get_ref()).unwrap_or_else(|| {
+            let items = value.get_ref().as_array().into_iter().flat_map(|items| items.iter().enumerate());
+            let other = items.into_iter().find(|(_, item)| !item.get_ref().is_str());
+            let (at, found) = match other {
+                Some((index, item)) => {
+                    (item.span().start, format!("{} as number {} of the list", item.get_ref().type_str(), index + 1))
+                }
+                None => (at, value.get_ref().type_str().to_owned()),
+            };
+            self.wrong(at, path, format!("expected {}, found {found}", key.kind));
+            Value::Broken
+        });
+        Entry { value, place }
     }
 
     fn plugins(&mut self, table: &Table<'_>) -> IndexMap<String, Plugin> {
@@ -179,7 +194,10 @@ impl<'a> Reader<'a> {
             if !fits {
                 self.wrong(at, &path, "a plugin's name is 1 to 64 lower case letters, digits and hyphens".to_owned());
             }
-            let Some(table) = self.table(value, &path) else { continue };
+            let Some(table) = self.table(value, &path) else {
+                plugins.insert(name.to_owned(), Plugin { broken: true, ..Plugin::default() });
+                continue;
+            };
             let mut plugin = Plugin {
                 place: Some(self.place(at)),
                 own: self.section_but(table, "plugins.*", &path, &["settings", "limits", "grants"]),
@@ -200,7 +218,7 @@ impl<'a> Reader<'a> {
                         }
                         _ => self.wrong(
                             value.span().start,
-                            &format!("{path}.settings.{}", name.get_ref()),
+                            &format!("{path}.settings.{}", bare_or_quoted(name.get_ref())),
                             "expected a text, a number or a boolean: a plugin reads its settings as text".to_owned(),
                         ),
                     }

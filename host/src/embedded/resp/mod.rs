@@ -29,6 +29,14 @@ const MAX_UNREAD: usize = 256 << 20;
 /// How long to wait after the operating system refused a connection: usually it has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where it is to listen.
+///
+/// # Errors
+/// [`EmbeddedError::Address`], [`EmbeddedError::NotLoopback`]: the environment names no address, or one that others reach.
+pub fn listen() -> Result<SocketAddr, EmbeddedError> {
+    super::listen(SERVER, "SLUICEGATE_EMBEDDED_REDIS_LISTEN", 6379)
+}
+
 /// Starts the server on `listen` (port 0: any free one) and answers where it listens. It runs in `tasks` until `stop`.
 ///
 /// # Errors

@@ -1,0 +1,97 @@
+//! `[plugins.NAME]`: where they are, what they read, how much they may use.
+
+use indexmap::IndexMap;
+
+use super::Resolver;
+use super::value::{Found, Hide};
+use crate::settings::Effective;
+use crate::settings::effective::bare_or_quoted;
+use crate::settings::resolved::{Grants, Limits, Plugin};
+use crate::settings::table::Type;
+use crate::settings::written::{self, Section, Value, suggest};
+use crate::topic::TopicPattern;
+
+impl Resolver<'_> {
+    pub(super) fn plugins<'w>(
+        &mut self,
+        written: impl Iterator<Item = (&'w String, &'w written::Plugin)>,
+        own: bool,
+    ) -> IndexMap<String, Plugin> {
+        let mut plugins = IndexMap::new();
+        for (name, written) in written {
+            if written.broken {
+                continue;
+            }
+            let section = format!("plugins.{name}");
+            let path = if own {
+                self.word(&written.own, "plugins.*", "path", &section, 4_096).map(|path| self.outside.base.join(path))
+            } else {
+                let path = (self.outside.built_in_plugin)(name);
+                let shown = path.display().to_string();
+                self.effective.push(Effective::new(
+                    &format!("{section}.path"),
+                    &[shown],
+                    false,
+                    Type::Text,
+                    false,
+                    None,
+                    &[],
+                ));
+                Some(path)
+            };
+            if path.is_none() && !written.own.contains_key("path") {
+                self.wrong(
+                    written.place.clone(),
+                    &format!("{section}.path"),
+                    "is missing; it names the component file",
+                );
+            }
+            let limits = format!("{section}.limits");
+            let call_timeout = self.duration(&written.limits, "plugins.*.limits", "call_timeout", &limits);
+            let memory = self.size(&written.limits, "plugins.*.limits", "memory", &limits);
+            let output = self.size(&written.limits, "plugins.*.limits", "output", &limits);
+            let grants = self.grants(&written.grants, &format!("{section}.grants"));
+            let mut settings = IndexMap::new();
+            for (key, entry) in &written.settings {
+                let path = format!("{section}.settings.{}", bare_or_quoted(key));
+                let text = match &entry.value {
+                    Value::Bare(text) => Value::Text(text.clone()),
+                    other => other.clone(),
+                };
+                if let Some(found) = self.interpolated(&text, entry.place.clone(), path, Type::Text, Hide::FromOutside)
+                {
+                    settings.insert(key.clone(), found.texts.into_iter().next().unwrap_or_default());
+                }
+            }
+            let (Some(call_timeout), Some(memory), Some(output)) = (call_timeout, memory, output) else { continue };
+            let limits = Limits { call_timeout, memory, output };
+            plugins.insert(name.clone(), Plugin { path: path.unwrap_or_default(), settings, limits, grants });
+        }
+        plugins
+    }
+
+    pub(super) fn grants(&mut self, entries: &Section, path: &str) -> Grants {
+        let state = self.find(entries, "plugins.*.grants", "state", path);
+        let state = state.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok())).unwrap_or_default();
+        let publish = self.find(entries, "plugins.*.grants", "publish", path);
+        let http = self.find(entries, "plugins.*.grants", "http", path);
+        for topic in publish.iter().flat_map(|found| &found.texts) {
+            if let (Err(error), Some(found)) = (TopicPattern::parse(topic), &publish) {
+                self.misread(found, format!("`{topic}`: {error}"));
+            }
+        }
+        let texts = |found: Option<Found>| found.map(|found| found.texts).unwrap_or_default();
+        Grants { state, publish: texts(publish), http: texts(http) }
+    }
+
+    /// Whether a plugin that is named in `found` has a section.
+    pub(super) fn known(&mut self, name: &str, plugins: &[&str], found: &Found) {
+        if !plugins.contains(&name) && !self.errors.iter().any(|error| error.key == "plugins") {
+            let hint = match suggest(name, plugins.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("write a section `[plugins.{name}]` with its path"),
+            };
+            self.misread(found, format!("there is no plugin `{name}`; {hint}"));
+        }
+    }
+}
