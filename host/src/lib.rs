@@ -16,5 +16,6 @@ pub mod sandbox;
 pub mod settings;
 pub mod spool;
 pub mod telemetry;
+pub mod thread;
 pub mod tls;
 pub mod uplink;

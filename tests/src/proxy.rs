@@ -31,7 +31,28 @@ struct Weather {
     cut: u64,
     /// Those with a lower number stand, and nothing passes.
     held: u64,
+    /// What is sent to the server does not pass.
+    requests_held: bool,
+    /// What the server sends does not pass.
+    answers_held: bool,
     delay: Duration,
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Request,
+    Answer,
+}
+
+impl Weather {
+    fn passes(&self, number: u64, way: Way) -> bool {
+        let held = match way {
+            Way::Request => self.requests_held,
+            Way::Answer => self.answers_held,
+        };
+        self.held <= number && !held
+    }
 }
 
 impl Proxy {
@@ -42,7 +63,15 @@ impl Proxy {
     pub async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let weather = watch::Sender::new(Weather { target, next: 0, cut: 0, held: 0, delay: Duration::ZERO });
+        let weather = watch::Sender::new(Weather {
+            target,
+            next: 0,
+            cut: 0,
+            held: 0,
+            requests_held: false,
+            answers_held: false,
+            delay: Duration::ZERO,
+        });
         let changing = weather.clone();
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
@@ -86,6 +115,16 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.held = weather.next);
     }
 
+    /// Holds back what is sent to the server from now on, or lets it pass.
+    pub fn hold_requests(&self, hold: bool) {
+        self.weather.send_modify(|weather| weather.requests_held = hold);
+    }
+
+    /// Holds back what the server sends from now on, or lets it pass.
+    pub fn hold_answers(&self, hold: bool) {
+        self.weather.send_modify(|weather| weather.answers_held = hold);
+    }
+
     /// What was held comes through.
     pub fn release(&self) {
         self.weather.send_modify(|weather| weather.held = 0);
@@ -105,26 +144,29 @@ async fn pass(near: TcpStream, number: u64, weather: watch::Receiver<Weather>) {
         let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
         // Where one way has failed the other is of no use; where one has ended, the other goes on.
         let _ = tokio::try_join!(
-            one_way(near_in, far_out, number, weather.clone()),
-            one_way(far_in, near_out, number, weather.clone())
+            one_way(near_in, far_out, Way::Request, number, weather.clone()),
+            one_way(far_in, near_out, Way::Answer, number, weather.clone())
         );
     };
     tokio::select! {
-        () = passing => {}
+        // What was held when it is cut does not pass.
+        biased;
         _ = cut.wait_for(|weather| weather.cut > number) => {}
+        () = passing => {}
     }
 }
 
 async fn one_way(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
+    way: Way,
     number: u64,
     mut weather: watch::Receiver<Weather>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let count = from.read(&mut chunk).await?;
-        let delay = match weather.wait_for(|weather| weather.held <= number).await {
+        let delay = match weather.wait_for(|weather| weather.passes(number, way)).await {
             Ok(weather) => weather.delay,
             Err(_) => return Ok(()),
         };

@@ -9,18 +9,19 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("telemetry", &[]),
+    ("thread", &[]),
     ("tls", &[]),
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
-    ("spool", &["telemetry"]),
+    ("spool", &["telemetry", "thread"]),
     ("embedded", &["telemetry"]),
     ("settings", &[]),
     ("live", &["sandbox", "telemetry"]),
-    ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry"]),
-    ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry"]),
+    ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry", "thread"]),
+    ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
     ("admin", &["dead_letters", "telemetry"]),

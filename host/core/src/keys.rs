@@ -21,6 +21,8 @@ pub struct Keys {
     pub processings: String,
     /// Commands that were sent: what stands before their `message_id`.
     pub sent: String,
+    /// The last step in which this instance took commands off its processing list.
+    pub settled: String,
     /// What became of commands, where it is wanted.
     pub results: Option<String>,
     /// The list of dead letters.
@@ -40,6 +42,7 @@ impl Keys {
             instances: format!("{{{outgoing}}}:instances"),
             processings: format!("{{{outgoing}}}:processing:"),
             sent: format!("{{{outgoing}}}:sent:"),
+            settled: format!("{{{outgoing}}}:settled:{instance}"),
             results: queues.command_results.as_ref().map(|name| format!("{prefix}{name}")),
             dead_letters: format!("{prefix}{}", queues.dead_letters),
             outgoing,

@@ -26,6 +26,17 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenure(pub u64);
 
+/// How a tenure stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in force: what was taken in it may be sent, and judged.
+    InForce,
+    /// The lease may have run out in Redis: its answer says whether this tenure goes on.
+    Unsure,
+    /// It is never in force again: what was taken in it is another's, or is to be taken anew.
+    Over,
+}
+
 /// What a process believes. `now` is the time since any fixed moment, on a clock that never jumps.
 #[derive(Debug, Default)]
 pub struct Lease {
@@ -58,6 +69,18 @@ impl Lease {
     #[must_use]
     pub fn tenure(&self, now: Duration) -> Option<Tenure> {
         (!self.superseded && now < self.valid_until).then_some(Tenure(self.tenure))
+    }
+
+    /// How a tenure that this process had stands.
+    #[must_use]
+    pub fn standing(&self, tenure: Tenure, now: Duration) -> Standing {
+        if self.superseded || tenure.0 != self.tenure {
+            Standing::Over
+        } else if now < self.valid_until {
+            Standing::InForce
+        } else {
+            Standing::Unsure
+        }
     }
 
     /// Whether a newer process of the same name has it: this one is to stop, and never asks again.
@@ -201,9 +224,8 @@ mod tests {
                     }
                     Step::Publish(index) => {
                         if let Some(process) = processes.get_mut(index)
-                            && let Some(tenure) = process.lease.tenure(now)
                             && let Some((command, taken)) = process.held.pop()
-                            && taken == tenure
+                            && process.lease.standing(taken, now) == Standing::InForce
                         {
                             let stands = redis.processing[process.name].contains(&command);
                             let newest = process.start == redis.starts[process.name];
@@ -227,13 +249,17 @@ mod tests {
         assert_eq!(lease.tenure(at(0)), None);
         assert!(lease.answered(Answer::Held, at(1)));
         assert_eq!(lease.tenure(at(10)), Some(Tenure(1)));
+        assert_eq!(lease.standing(Tenure(1), at(10)), Standing::InForce);
         assert_eq!(lease.tenure(at(11)), None);
+        assert_eq!(lease.standing(Tenure(1), at(11)), Standing::Unsure);
         assert!(!lease.answered(Answer::Held, at(9)));
         assert_eq!(lease.tenure(at(18)), Some(Tenure(1)));
         assert!(lease.answered(Answer::Lapsed, at(30)));
         assert_eq!(lease.tenure(at(31)), Some(Tenure(2)));
+        assert_eq!(lease.standing(Tenure(1), at(31)), Standing::Over);
         assert!(!lease.answered(Answer::Superseded, at(32)));
         assert_eq!(lease.tenure(at(33)), None);
+        assert_eq!(lease.standing(Tenure(2), at(33)), Standing::Over);
         assert!(lease.is_superseded());
     }
 }

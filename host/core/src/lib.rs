@@ -5,12 +5,14 @@
 //! arguments. So all of it can be tested with tables, properties and fuzzers.
 
 pub mod attempt;
+pub mod away;
 pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod command;
 pub mod dead_letter;
 pub mod digest;
+pub mod dispatch;
 pub mod envelope;
 pub mod fault;
 pub mod flow;

@@ -40,6 +40,11 @@ impl<K: Eq + Hash, T> Lanes<K, T> {
         next
     }
 
+    /// What waits behind the item that is under way for this key, the next one first.
+    pub fn waiting_mut(&mut self, key: &K) -> impl Iterator<Item = &mut T> {
+        self.busy.get_mut(key).into_iter().flatten()
+    }
+
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -47,8 +47,9 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         }
     }
     for reason in preflight::check(&resolved.settings) {
+        let reason = with_causes(&reason);
         let _ = writeln!(text, "wrong  {reason}");
-        errors.push(reason.to_string());
+        errors.push(reason);
     }
     for warning in &resolved.warnings {
         let _ = writeln!(text, "note   {warning}");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sluicegate_core::lease::{Answer, Lease, RENEW, Tenure};
+use sluicegate_core::lease::{Answer, Lease, RENEW, Standing, Tenure};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -25,26 +25,56 @@ pub struct Held {
 }
 
 impl Held {
-    /// The tenure in force; none: nothing may be taken or sent.
-    #[must_use]
-    pub fn tenure(&self) -> Option<Tenure> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner).tenure(clock::uptime())
+    fn look<T>(&self, look: impl FnOnce(&Lease, Duration) -> T) -> T {
+        look(&self.lease.lock().unwrap_or_else(PoisonError::into_inner), clock::uptime())
     }
 
-    /// Waits until there is one.
-    ///
-    /// # Cancel safety
-    /// Dropped, nothing happened.
-    pub async fn held(&self) -> Tenure {
+    /// Waits for an answer of Redis after which there is something.
+    async fn until<T>(&self, look: impl Fn(&Lease, Duration) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(tenure) = self.tenure() {
-                return tenure;
+            if let Some(found) = self.look(&look) {
+                return found;
             }
             changed.await;
         }
+    }
+
+    /// How a tenure stands: what was taken in it may be sent and judged only while that is in force.
+    #[must_use]
+    pub fn standing(&self, tenure: Tenure) -> Standing {
+        self.look(|lease, now| lease.standing(tenure, now))
+    }
+
+    /// Waits until there is a tenure in force.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn held(&self) -> Tenure {
+        self.until(Lease::tenure).await
+    }
+
+    /// Waits until a tenure is over.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn over(&self, tenure: Tenure) {
+        self.until(|lease, now| (lease.standing(tenure, now) == Standing::Over).then_some(())).await;
+    }
+
+    /// Waits until a tenure is in force (true), or over.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn decided(&self, tenure: Tenure) -> bool {
+        self.until(|lease, now| match lease.standing(tenure, now) {
+            Standing::InForce => Some(true),
+            Standing::Over => Some(false),
+            Standing::Unsure => None,
+        })
+        .await
     }
 
     /// True: a newer process of the same name has it.

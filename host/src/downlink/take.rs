@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use sluicegate_core::command::{Command, CommandError};
+use sluicegate_core::dispatch::{Next, Taking, strangers};
 use sluicegate_core::lease::Tenure;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +16,6 @@ use super::lease::Held;
 use crate::redis::connect::{Link, RedisFault};
 use crate::redis::pop::Popper;
 use crate::telemetry::clock;
-
-/// How often the processing list is looked at for what nobody is at work on: a move whose answer was lost, or one that Redis
-/// finished after its connection was gone.
-const LOOK: Duration = Duration::from_secs(7);
 
 /// A command that stands in the processing list.
 pub struct Taken {
@@ -33,7 +29,7 @@ pub struct Taken {
     pub tenure: Tenure,
     /// When it was taken.
     pub at: (Instant, Timestamp),
-    /// Its share of `commands.in_flight`.
+    /// Its share of `commands.in_flight`, or of what waits beside it.
     pub permit: OwnedSemaphorePermit,
 }
 
@@ -43,13 +39,23 @@ impl Taken {
     pub fn id(&self) -> &str {
         self.command.as_ref().map_or("", |command| command.message_id.as_str())
     }
+
+    /// Its machine; empty where it is no command.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.command.as_ref().map_or("", |command| command.target.as_str())
+    }
 }
 
 /// The entries that this process is at work on; an entry may stand there more than once.
 ///
 /// The lock is held for a look-up only.
 #[derive(Debug, Default)]
-pub struct UnderWay(Mutex<Entries>);
+pub struct UnderWay {
+    entries: Mutex<Entries>,
+    /// Told when there are none any more.
+    idle: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -59,7 +65,7 @@ struct Entries {
 
 impl UnderWay {
     fn all(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False: another command with this id is under way.
@@ -81,25 +87,25 @@ impl UnderWay {
         if !taken.duplicate {
             all.ids.remove(taken.id());
         }
+        if all.raw.is_empty() {
+            self.idle.notify_one();
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.all().raw.is_empty()
+    }
+
+    /// Waits until there are none. Only the one task that adds may wait here.
+    async fn let_go(&self) {
+        while !self.is_idle() {
+            self.idle.notified().await;
+        }
     }
 
     fn snapshot(&self) -> HashMap<Bytes, usize> {
         self.all().raw.clone()
     }
-}
-
-/// Of what stands in the processing list, what nobody was at work on before it was looked at.
-fn strangers(mut known: HashMap<Bytes, usize>, standing: Vec<Bytes>) -> Vec<Bytes> {
-    standing
-        .into_iter()
-        .filter(|raw| match known.get_mut(raw) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                false
-            }
-            _ => true,
-        })
-        .collect()
 }
 
 /// What taking needs beside the connection.
@@ -119,22 +125,29 @@ pub struct Tools {
 /// Takes commands until `stop`.
 pub async fn run(mut popper: Popper, mut link: Link, tools: Tools, stop: CancellationToken) {
     let taking = async {
-        let mut looked: Option<(Tenure, Instant)> = None;
+        let mut looks = Taking::default();
         loop {
             let tenure = tools.held.held().await;
-            let look = !popper.is_connected()
-                || looked.is_none_or(|(in_tenure, at)| in_tenure != tenure || at.elapsed() >= LOOK);
-            let taken = if look {
-                look_for_strangers(&mut popper, &tools).await.inspect(|_| looked = Some((tenure, Instant::now())))
-            } else {
-                // One place at least before anything is moved: what is moved has a place.
-                let Ok(first) = tools.room.clone().acquire_owned().await else { return };
-                popper.pop(tools.room.available_permits() + 1).await.inspect(|_| drop(first))
+            let next = looks.next(tenure, clock::uptime(), popper.is_connected(), tools.under_way.is_idle());
+            let taken = match next {
+                Next::LetGo => {
+                    tools.under_way.let_go().await;
+                    continue;
+                }
+                Next::Look => {
+                    let found = look_for_strangers(&mut popper, &tools).await;
+                    found.inspect(|_| looks.looked(tenure, clock::uptime()))
+                }
+                Next::Pop => {
+                    // One place at least before anything is moved: what is moved has a place.
+                    let Ok(first) = tools.room.clone().acquire_owned().await else { return };
+                    popper.pop(tools.room.available_permits() + 1).await.inspect(|_| drop(first))
+                }
             };
             let handed = match taken {
                 // What a connection could not do, making it anew does not show: only an answer does.
                 Ok(taken) => hand_on(&mut popper, &tools, tenure, taken).await.inspect(|_| {
-                    if !look {
+                    if next == Next::Pop {
                         link.up();
                     }
                 }),
@@ -194,14 +207,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_is_at_work_on_is_taken_again() {
+    fn an_id_is_under_way_once() {
         let under_way = UnderWay::default();
         let entry = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert!(under_way.is_idle());
         assert!(under_way.add(&entry("a"), "1"));
         assert!(!under_way.add(&entry("a"), "1"), "the same id is under way");
         assert!(under_way.add(&entry("b"), ""));
-        let standing = vec![entry("a"), entry("a"), entry("a"), entry("b"), entry("c")];
-        assert_eq!(strangers(under_way.snapshot(), standing.clone()), [entry("a"), entry("c")]);
-        assert_eq!(strangers(HashMap::new(), standing.clone()), standing);
+        assert!(under_way.add(&entry("b"), ""), "without an id it is another each time");
+        assert_eq!(under_way.snapshot(), HashMap::from([(entry("a"), 2), (entry("b"), 2)]));
+        assert!(!under_way.is_idle());
     }
 }

@@ -239,12 +239,17 @@ impl Gateway {
         let dedupe = if connector.has_scripts() { settings.commands.dedupe } else { Duration::ZERO };
         let claims = || Claims::new(&keys, instance, dedupe);
 
-        let pusher = Pusher::new(connector.clone(), keys.clone(), settings.queues.dead_letters_max);
+        let pusher = pusher(connector.clone(), keys.clone(), settings);
         let link = Link::new(self.board.clone(), "command results");
-        let abandon = self.abandon.clone();
-        let zone = settings.gateway.time_zone;
-        let tools = settle::Tools { under_way: under_way.clone(), claims: claims(), zone };
-        self.spawn("the settling of commands", settle::run(told, pusher, link, tools, abandon));
+        let tools = settle::Tools {
+            under_way: under_way.clone(),
+            held: held.clone(),
+            claims: claims(),
+            zone: settings.gateway.time_zone,
+            board: self.board.clone(),
+            abandon: self.abandon.clone(),
+        };
+        self.spawn("the settling of commands", settle::run(told, pusher, link, tools));
 
         let (current, held_too) = (current.clone(), held.clone());
         let stop = self.stop.clone();
@@ -283,7 +288,7 @@ impl Gateway {
             .collect();
         lists.sort();
         lists.dedup();
-        let mut pusher = Pusher::new(connector, keys, settings.queues.dead_letters_max);
+        let mut pusher = pusher(connector, keys, settings);
         let (board, stop, current) = (self.board.clone(), self.stop.clone(), current.clone());
         let (spool, max_bytes) = (spool.watch(), settings.spool.max_size.0);
         let looking = look(board.clone(), current, spool, max_bytes);
@@ -317,6 +322,11 @@ impl Gateway {
         });
         Ok(())
     }
+}
+
+fn pusher(connector: Connector, keys: Keys, settings: &Settings) -> Pusher {
+    let process = format!("{}-{}", clock::now().as_nanosecond(), clock::chance());
+    Pusher::new(connector, keys, settings.queues.dead_letters_max, process)
 }
 
 /// Tells the board what the spool and the plugins would say if they were asked.

@@ -1,15 +1,18 @@
 //! The downlink connection: publishes and tells what the broker answered.
+//!
+//! Invariant: what the library is given it may send at once, on the connection that it was given for. It would keep what is beyond the
+//! broker's receive maximum, and what it did not write when a connection broke, and send that whenever it can: here each publish has a
+//! place in that window before its sender decides that it may still be sent, and nothing is handed over between two connections.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnAck, Packet, PubAckReason, PublishProperties};
 use rumqttc::{AsyncClient, Event, EventLoop, NoticeFailureReason, PublishNoticeError, PublishOptions, PublishResult};
 use sluicegate_core::settings::Mqtt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
@@ -32,16 +35,37 @@ pub enum Answer {
     Busy(String),
     /// It is not known whether the broker has it: the connection broke. It is to be published again.
     Unknown,
-    /// The connection is no more: the gateway ends.
-    Gone,
 }
+
+/// What the broker granted on one connection.
+#[derive(Debug)]
+struct Granted {
+    /// Publishes that it takes before it answered to one of them.
+    window: Arc<Semaphore>,
+    /// The largest packet that it takes.
+    largest: usize,
+}
+
+/// What stands now; the lock is held for a look, and while a publish is handed over.
+type Standing = Arc<Mutex<Option<Arc<Granted>>>>;
 
 /// Publishes on the downlink connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     client: AsyncClient,
-    connected: watch::Receiver<bool>,
-    largest: Arc<AtomicU32>,
+    standing: Standing,
+    /// Tells that another connection stands, or none; gone: none ever will.
+    changed: watch::Receiver<()>,
+}
+
+/// A place for one publish on the connection that stands.
+#[derive(Debug)]
+pub struct Place {
+    client: AsyncClient,
+    standing: Standing,
+    granted: Arc<Granted>,
+    /// Given back with the broker's answer.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Drives the downlink connection.
@@ -51,9 +75,8 @@ pub struct Connected {
     client: AsyncClient,
     board: Arc<Board>,
     retry: Retry,
-    connected: watch::Sender<bool>,
-    /// The largest packet that the broker takes.
-    largest: Arc<AtomicU32>,
+    standing: Standing,
+    changed: watch::Sender<()>,
     in_flight: usize,
 }
 
@@ -81,41 +104,74 @@ pub fn prepare(
         .capacity(connect.requests)
         .try_build()
         .map_err(|error| MqttError::Client(error.to_string()))?;
-    let (sender, connected) = watch::channel(false);
-    let largest = Arc::new(AtomicU32::new(u32::MAX));
-    let publisher = Publisher { client: client.clone(), connected, largest: largest.clone() };
-    let name = mqtt.name.clone();
-    let connection =
-        Connected { name, events, client, board, retry: Retry::new(), connected: sender, largest, in_flight };
+    let (sender, changed) = watch::channel(());
+    let standing = Standing::default();
+    let publisher = Publisher { client: client.clone(), standing: standing.clone(), changed };
+    let (name, retry) = (mqtt.name.clone(), Retry::new());
+    let connection = Connected { name, events, client, board, retry, standing, changed: sender, in_flight };
     Ok((publisher, connection))
 }
 
+fn now(standing: &Standing) -> Option<Arc<Granted>> {
+    standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 impl Publisher {
-    /// Waits until the connection stands. False: it never will again.
+    /// Waits until a connection stands and the broker takes one more. None: there never will be one again.
     ///
     /// # Cancel safety
     /// Dropped, nothing happened.
-    pub async fn connected(&self) -> bool {
-        self.connected.clone().wait_for(|connected| *connected).await.is_ok()
+    pub async fn place(&self) -> Option<Place> {
+        let mut changed = self.changed.clone();
+        loop {
+            changed.mark_unchanged();
+            let granted = now(&self.standing);
+            let permit = async {
+                match &granted {
+                    Some(granted) => granted.window.clone().acquire_owned().await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = changed.changed() => ended.ok()?,
+                permit = permit => {
+                    let (Some(permit), Some(granted)) = (permit, granted) else { return None };
+                    let (client, standing) = (self.client.clone(), self.standing.clone());
+                    return Some(Place { client, standing, granted, _permit: permit });
+                }
+            }
+        }
     }
+}
 
+impl Place {
     /// Publishes at QoS 1 and waits for the PUBACK. `expiry` is the rest of the message's life, in seconds [MQTT 5, 3.3.2.3.3]. What is not
     /// written when the connection breaks is not written later.
     ///
     /// # Cancel safety
     /// Dropped, the message may still be published.
-    pub async fn publish(&self, topic: String, body: Bytes, expiry: u32) -> Answer {
-        let largest = self.largest.load(Ordering::Relaxed);
-        if topic.len() + body.len() + OVERHEAD > largest as usize {
+    pub async fn publish(self, topic: String, body: Bytes, expiry: u32) -> Answer {
+        let largest = self.granted.largest;
+        if topic.len() + body.len() + OVERHEAD > largest {
             return Answer::Refused(format!("it has {} bytes, and the broker takes packets of {largest}", body.len()));
         }
-        let properties = PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
-        let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
-        let notice = match self.client.publish_tracked(topic, body, options).await {
+        let notice = {
+            let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !standing.as_ref().is_some_and(|granted| Arc::ptr_eq(granted, &self.granted)) {
+                return Answer::Unknown;
+            }
+            let properties =
+                PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
+            let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
+            // Invariant: the channel has a place for each place of the window.
+            self.client.try_publish_tracked(topic, body, options)
+        };
+        let notice = match notice {
             Ok(notice) => notice,
             Err(error) => {
                 tracing::debug!(%error, "a command cannot be handed to the connection");
-                return Answer::Gone;
+                return Answer::Unknown;
             }
         };
         match notice.wait_async().await {
@@ -139,16 +195,22 @@ fn by_reason(reason: PubAckReason) -> Answer {
 }
 
 impl Connected {
-    fn on_grants(&self, connack: &ConnAck) {
-        let Some(properties) = &connack.properties else { return };
-        self.largest.store(properties.max_packet_size.unwrap_or(u32::MAX), Ordering::Relaxed);
-        let granted = properties.receive_max.map(usize::from).filter(|granted| *granted < self.in_flight);
-        let text = granted.map(|granted| {
-            format!("{} takes {granted} commands at once, where commands.in_flight is {}", self.name, self.in_flight)
+    /// What the broker grants, and what is worth knowing of it.
+    fn grants(&self, connack: &ConnAck) -> (Granted, Option<String>) {
+        let properties = connack.properties.as_ref();
+        let largest = properties.and_then(|properties| properties.max_packet_size).unwrap_or(u32::MAX);
+        // Where it does not say, 65,535 [MQTT 5, 3.2.2.3.3].
+        let most = usize::from(properties.and_then(|properties| properties.receive_max).unwrap_or(u16::MAX));
+        let detail = (most < self.in_flight).then(|| {
+            format!("{} takes {most} commands at once, where commands.in_flight is {}", self.name, self.in_flight)
         });
-        if let Some(text) = text {
-            tracing::info!("{text}");
-        }
+        let window = Arc::new(Semaphore::new(most.min(self.in_flight)));
+        (Granted { window, largest: usize::try_from(largest).unwrap_or(usize::MAX) }, detail)
+    }
+
+    fn stands(&self, granted: Option<Granted>) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = granted.map(Arc::new);
+        self.changed.send_replace(());
     }
 
     /// Keeps the connection until `stop`, then disconnects.
@@ -163,16 +225,21 @@ impl Connected {
             match polled {
                 Ok(Event::Incoming(Packet::ConnAck(connack))) => {
                     connected = true;
-                    self.on_grants(&connack);
-                    self.connected.send_replace(true);
+                    let (granted, detail) = self.grants(&connack);
                     self.retry.connected();
                     tracing::info!(connection = "commands", "Connected to {}", self.name);
-                    self.board.set_connection(Connection::MqttCommands, ConnectionState::Connected { detail: None });
+                    if let Some(detail) = &detail {
+                        tracing::info!("{detail}");
+                    }
+                    self.board.set_connection(Connection::MqttCommands, ConnectionState::Connected { detail });
+                    self.stands(Some(granted));
                 }
                 Ok(_) => {}
                 Err(error) => {
                     connected = false;
-                    self.connected.send_replace(false);
+                    // From here on nothing is handed over before the next connection stands.
+                    self.stands(None);
+                    self.events.clean();
                     // Who waits for them asks anew, where they may still be sent: nothing is sent late.
                     self.events.drain_pending_as_failed(NoticeFailureReason::SessionReset);
                     let (delay, first) = self.retry.failed();

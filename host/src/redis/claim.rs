@@ -61,14 +61,19 @@ impl Claims {
         !self.for_.is_zero()
     }
 
-    /// The key of an id, and how long it is remembered in milliseconds.
-    #[must_use]
-    pub fn key(&self, id: &str) -> Option<(String, u64)> {
-        if id.is_empty() || self.for_.is_zero() {
-            return None;
-        }
-        let millis = u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX);
-        Some((sent_key(&self.sent, id), millis))
+    /// The key of an id, where it is remembered.
+    pub(super) fn key(&self, id: &str) -> Option<String> {
+        (!id.is_empty() && self.are_kept()).then(|| sent_key(&self.sent, id))
+    }
+
+    /// How long an id is remembered, in milliseconds.
+    pub(super) fn life(&self) -> u64 {
+        u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What a claim of this instance says.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Claims ids: for each whether it is to be sent.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult, Value};
 use sluicegate_core::spooled::Entry;
 
+use super::cap::Cap;
 use super::connect::{Connector, RedisFault};
 use super::script::Script;
 use super::wire::Wire;
-use crate::telemetry::metrics;
 
 /// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
 /// so the push comes before the memory of it. KEYS: the list, then the keys; ARGV: how many values, the values, then for each key
@@ -75,7 +75,7 @@ pub struct JobPusher {
     connection: Option<Wire>,
     script: Script,
     dead_letters: Arc<str>,
-    dead_letters_max: u64,
+    letters: Cap,
     replicas: u32,
 }
 
@@ -84,8 +84,8 @@ impl JobPusher {
     /// counts.
     #[must_use]
     pub fn new(connector: Connector, dead_letters: Arc<str>, dead_letters_max: u64, replicas: u32) -> Self {
-        let script = Script::new(ONCE);
-        Self { connector, connection: None, script, dead_letters, dead_letters_max, replicas }
+        let (script, letters) = (Script::new(ONCE), Cap::new(dead_letters_max));
+        Self { connector, connection: None, script, dead_letters, letters, replicas }
     }
 
     /// Makes the connection, where there is none.
@@ -169,7 +169,7 @@ impl JobPusher {
         let script = || self.connector.has_scripts().then(|| self.script.call(whole));
         let values = connection.each(jobs.iter().map(|jobs| command(jobs, script))).await?;
         let mut answers = Vec::with_capacity(jobs.len());
-        let mut trim = None;
+        let mut letters = None;
         for (jobs, value) in jobs.iter().zip(values) {
             answers.push(match value {
                 Ok(Value::Array(mut known)) => {
@@ -186,7 +186,7 @@ impl JobPusher {
                 Ok(value @ Value::Int(_)) => {
                     let length = length(value);
                     if jobs.list == self.dead_letters {
-                        trim = length.checked_sub(self.dead_letters_max);
+                        letters = Some(length);
                     }
                     Ok(Appended { new: vec![true; jobs.entries.len()], length })
                 }
@@ -194,24 +194,10 @@ impl JobPusher {
                 Err(error) => Err(RedisFault::answered(&jobs.list, &error)),
             });
         }
-        if let Some(trim) = trim.filter(|trim| *trim > 0) {
-            self.trim(trim).await;
+        if let (Some(length), Some(connection)) = (letters, &mut self.connection) {
+            self.letters.keep(connection, &self.dead_letters, length).await;
         }
         Ok(answers)
-    }
-
-    /// The oldest dead letters go. Where that fails the next push does it.
-    async fn trim(&mut self, letters: u64) {
-        let Some(connection) = &mut self.connection else { return };
-        let first = -i64::try_from(self.dead_letters_max).unwrap_or(i64::MAX);
-        let trimmed = redis::cmd("LTRIM").arg(&*self.dead_letters).arg(first).arg(-1).exec_async(connection).await;
-        match trimmed {
-            Ok(()) => {
-                metrics::trimmed(letters);
-                tracing::warn!(letters, "the oldest dead letters went: there are more than queues.dead_letters_max");
-            }
-            Err(error) => tracing::debug!(%error, "cannot trim the dead letters"),
-        }
     }
 
     /// Until enough replicas of the server that has the list have what was pushed. It is pushed already, so it is waited for and not

@@ -4,22 +4,21 @@ use sluicegate_core::keys::Keys;
 use sluicegate_core::lease::{Answer, LIFE};
 
 use super::connect::{Connector, RedisFault};
+use super::line::Line;
 use super::script::Script;
-use super::wire::Wire;
 
-/// The most commands that one step takes over.
-const MOST: usize = 500;
-
-/// Takes the lease, whoever had it: of two processes with one name the newer wins.
-/// KEYS: lease, starts, instances; ARGV: life in ms, name.
+/// Takes the lease, whoever had it: of two processes with one name the newer wins. DEL comes first: what comes after a write that needs
+/// no memory is done when memory is used up. KEYS: lease, starts, instances; ARGV: life in ms, name.
 const START: &str = r"
+redis.call('DEL', KEYS[1])
 local number = redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[2])
 return number
 ";
-/// 1: held for another life (a change of the time to live works when memory is used up); 2: it had run out, and is held again;
-/// 0: a newer process has it. KEYS: lease, starts; ARGV: number, life in ms.
+/// 1: held for another life (a change of the time to live works when memory is used up); 2: it had run out, and is held again: others
+/// may have taken over, and forgotten the instance; 0: a newer process has it. DEL comes first, as above.
+/// KEYS: lease, starts, instances; ARGV: number, life in ms, name.
 const RENEW: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -27,8 +26,10 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 local latest = redis.call('GET', KEYS[2])
 if latest and tonumber(latest) > tonumber(ARGV[1]) then return 0 end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SADD', KEYS[3], ARGV[3])
 return 2
 ";
 /// Gives the lease back, where it is still held. KEYS: lease; ARGV: number.
@@ -36,21 +37,20 @@ const RELEASE: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 ";
-/// Moves what stands in the processing list of an instance without a lease back to the head of the commands, in its order. Two takers
-/// are two scripts, one after the other: each entry moves once. -1: it has a lease.
-/// KEYS: lease, its processing list, commands, instances; ARGV: name, most.
+/// Moves what stands in the processing list of an instance without a lease back to the head of the commands, in its order: all of it at
+/// once, since the next part would go before this one. Two takers are two scripts, one after the other: each entry moves once.
+/// -1: it has a lease. KEYS: lease, its processing list, commands, instances; ARGV: name.
 const TAKE_OVER: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
 local moved = 0
-while moved < tonumber(ARGV[2]) and redis.call('LMOVE', KEYS[2], KEYS[3], 'RIGHT', 'LEFT') do moved = moved + 1 end
-if moved < tonumber(ARGV[2]) then redis.call('SREM', KEYS[4], ARGV[1]) end
+while redis.call('LMOVE', KEYS[2], KEYS[3], 'RIGHT', 'LEFT') do moved = moved + 1 end
+redis.call('SREM', KEYS[4], ARGV[1])
 return moved
 ";
 
 /// The lease of one instance, on a connection of its own.
 pub struct Leases {
-    connector: Connector,
-    connection: Option<Wire>,
+    line: Line,
     keys: Keys,
     instance: String,
     start: Script,
@@ -66,8 +66,7 @@ impl Leases {
     #[must_use]
     pub fn new(connector: Connector, keys: Keys, instance: &str) -> Self {
         Self {
-            connector,
-            connection: None,
+            line: Line::new(connector),
             keys,
             instance: instance.to_owned(),
             start: Script::new(START),
@@ -78,43 +77,28 @@ impl Leases {
         }
     }
 
-    async fn connection(&mut self) -> Result<&mut Wire, RedisFault> {
-        if self.connection.is_none() {
-            self.connection = Some(self.connector.connect().await?);
-        }
-        self.connection.as_mut().ok_or_else(|| RedisFault::Unavailable("no connection".to_owned()))
-    }
-
     /// Takes the lease the first time, then renews it.
     ///
     /// # Errors
     /// [`RedisFault::Unavailable`].
     pub async fn renew(&mut self) -> Result<Answer, RedisFault> {
-        if !self.connector.has_scripts() {
+        if !self.line.has_scripts() {
             return Ok(Answer::Held);
         }
-        let result = self.try_renew().await;
-        if result.is_err() {
-            self.connection = None;
-        }
-        result
-    }
-
-    async fn try_renew(&mut self) -> Result<Answer, RedisFault> {
         let (lease, starts) = self.keys_of(&self.instance);
-        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string();
+        let keys = [lease.as_str(), &starts, &self.keys.instances];
+        let (life, name) = (u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string(), &self.instance);
         if let Some(number) = self.number {
-            let (script, number) = (self.renew.clone(), number.to_string());
-            let answer: i64 = script.run(self.connection().await?, &[&lease, &starts], &[&number, &life]).await?;
-            return Ok(match answer {
+            let answer =
+                self.renew.run::<i64>(self.line.get().await?, &keys, &[&number.to_string(), &life, name]).await;
+            return Ok(match self.line.heard(&lease, answer)? {
                 1 => Answer::Held,
                 2 => Answer::Lapsed,
                 _ => Answer::Superseded,
             });
         }
-        let (script, instances, name) = (self.start.clone(), self.keys.instances.clone(), self.instance.clone());
-        let keys = [lease.as_str(), &starts, &instances];
-        self.number = Some(script.run(self.connection().await?, &keys, &[&life, &name]).await?);
+        let number = self.start.run(self.line.get().await?, &keys, &[&life, name]).await;
+        self.number = Some(self.line.heard(&lease, number)?);
         Ok(Answer::Held)
     }
 
@@ -125,9 +109,8 @@ impl Leases {
     pub async fn release(&mut self) -> Result<(), RedisFault> {
         let Some(number) = self.number else { return Ok(()) };
         let (lease, _) = self.keys_of(&self.instance);
-        let script = self.release.clone();
-        let _: i64 = script.run(self.connection().await?, &[&lease], &[&number.to_string()]).await?;
-        Ok(())
+        let released = self.release.run::<i64>(self.line.get().await?, &[&lease], &[number]).await;
+        self.line.heard(&lease, released).map(|_| ())
     }
 
     /// Takes over what stands in the processing lists of instances whose lease ran out: it goes back to the head of the commands.
@@ -136,31 +119,18 @@ impl Leases {
     /// # Errors
     /// [`RedisFault::Unavailable`].
     pub async fn take_over(&mut self) -> Result<Vec<(String, usize)>, RedisFault> {
-        if !self.connector.has_scripts() {
+        if !self.line.has_scripts() {
             return Ok(Vec::new());
         }
-        let result = self.try_take_over().await;
-        if result.is_err() {
-            self.connection = None;
-        }
-        result
-    }
-
-    async fn try_take_over(&mut self) -> Result<Vec<(String, usize)>, RedisFault> {
         let mut taken = Vec::new();
-        let mut ask = redis::cmd("SMEMBERS");
-        ask.arg(&self.keys.instances);
-        let instances: Vec<String> = ask.query_async(self.connection().await?).await?;
-        let own = self.instance.clone();
-        for instance in instances.into_iter().filter(|instance| *instance != own) {
+        let list = &self.keys.instances;
+        let instances = redis::cmd("SMEMBERS").arg(list).query_async::<Vec<String>>(self.line.get().await?).await;
+        for instance in self.line.heard(list, instances)?.into_iter().filter(|instance| *instance != self.instance) {
             let (lease, _) = self.keys_of(&instance);
             let processing = format!("{}{instance}", self.keys.processings);
-            let (script, outgoing) = (self.take_over.clone(), self.keys.outgoing.clone());
-            let instances = self.keys.instances.clone();
-            let keys = [lease.as_str(), &processing, &outgoing, &instances];
-            let most = MOST.to_string();
-            let moved: i64 = script.run(self.connection().await?, &keys, &[&instance, &most]).await?;
-            if let Some(moved) = usize::try_from(moved).ok().filter(|moved| *moved > 0) {
+            let keys = [lease.as_str(), &processing, &self.keys.outgoing, &self.keys.instances];
+            let moved = self.take_over.run::<i64>(self.line.get().await?, &keys, &[&instance]).await;
+            if let Some(moved) = usize::try_from(self.line.heard(&lease, moved)?).ok().filter(|moved| *moved > 0) {
                 taken.push((instance, moved));
             }
         }

@@ -1,6 +1,6 @@
 //! Scripts: called by their digest, and sent whole to a server that does not know them.
 
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 
 use super::wire::Wire;
 
@@ -29,7 +29,7 @@ impl Script {
         &self,
         wire: &mut Wire,
         keys: &[&str],
-        arguments: &[&str],
+        arguments: &[impl ToRedisArgs],
     ) -> RedisResult<T> {
         let mut call = self.call(false);
         match call.arg(keys.len()).arg(keys).arg(arguments).query_async(wire).await {

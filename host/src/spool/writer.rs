@@ -39,9 +39,12 @@ struct Append {
 #[derive(Debug, Default)]
 struct Shown {
     depth: Depth,
-    /// Why the last append was refused, in one sentence.
-    refused: Option<String>,
+    /// Why the last append was refused, in one sentence, and when.
+    refused: Option<(String, Instant)>,
 }
+
+/// Whoever has something for the spool tries again sooner: a refusal that is older is nobody's any more.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// The spool. Cheap to clone; its thread ends when all clones are gone.
 #[derive(Debug, Clone)]
@@ -151,7 +154,8 @@ impl Watch {
     #[must_use]
     pub fn depth(&self) -> (Depth, Option<String>) {
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (shown.depth, shown.refused.clone())
+        let refused = shown.refused.as_ref().filter(|(_, at)| at.elapsed() < FORGOTTEN);
+        (shown.depth, refused.map(|(reason, _)| reason.clone()))
     }
 }
 
@@ -201,7 +205,7 @@ fn run(mut store: Store, mut requests: mpsc::Receiver<Request>, shown: &Mutex<Sh
             looked = Instant::now();
         }
         if let Some(refused) = refused {
-            shown.refused = refused;
+            shown.refused = refused.map(|reason| (reason, Instant::now()));
         }
     }
     Ok(())
@@ -246,7 +250,7 @@ fn append(store: &mut Store, appends: Vec<Append>, shown: &Mutex<Shown>) -> Resu
     }
     let before = {
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.refused.is_some()
+        shown.refused.as_ref().is_some_and(|(_, at)| at.elapsed() < FORGOTTEN)
     };
     match (&refused, before) {
         (Some(reason), false) => tracing::error!(%reason, "the spool takes nothing more; acknowledging stops"),

@@ -47,6 +47,19 @@ async fn a_broker_that_takes_smaller_packets_raises_an_alarm() {
     heartbeat_arrives(&machine, &redis).await;
 }
 
+#[tokio::test]
+async fn a_broker_that_takes_fewer_commands_at_once_is_no_fault_and_the_status_says_so() {
+    let (broker, redis) = (Broker::with("max_inflight_messages 7").await, RedisServer::start().await);
+    let gateway = Gateway::start(broker.port, redis.port).await;
+    eventually("the status says so", async || {
+        let status = gateway.get("/api/status").await?;
+        let connection = status["connections"].as_array()?.iter().find(|one| one["name"] == "mqtt-commands")?;
+        connection["detail"].as_str()?.contains("takes 7 commands at once").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.get("/readyz").await.expect("an answer")["ready"], true);
+}
+
 /// A certificate authority, and a certificate and key of each side.
 fn certificates(folder: &Path) {
     let key = || KeyPair::generate().expect("a key");

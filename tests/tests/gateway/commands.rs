@@ -114,3 +114,33 @@ async fn a_command_that_was_taken_survives_kill_9() {
     assert_eq!(machine.next().await.1, command);
     emptied(&redis).await;
 }
+
+#[tokio::test]
+async fn sigterm_reorders_no_machines_commands() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let more = "[queues]\ncommand_results = \"results\"\n[commands]\nwait_for_subscriber = \"600s\"\n";
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, more));
+    gateway.run().await;
+    let command = |seq: usize| {
+        let machine = seq % 20;
+        format!(r#"{{"target":"M-{machine}","command":"reboot","payload":[],"message_id":"{seq}","expires_in":600}}"#)
+    };
+    let commands: Vec<String> = (0..200).map(command).collect();
+    redis.push(COMMANDS, &commands).await;
+    // The first of each machine has found nobody; the others are behind it.
+    redis.list_of("results", 20).await;
+    gateway.signal("STOP");
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    gateway.signal("TERM");
+    gateway.signal("CONT");
+    assert!(gateway.ended().await.success(), "{}", gateway.log());
+    gateway.run().await;
+    let mut next = [0; 20];
+    for _ in 0..200 {
+        let (topic, body) = machines.next().await;
+        let machine: usize = topic["machine/M-".len()..].split('/').next().expect("a level").parse().expect("a number");
+        assert_eq!(body, commands[next[machine] * 20 + machine]);
+        next[machine] += 1;
+    }
+    emptied(&redis).await;
+}

@@ -1,7 +1,7 @@
 //! What becomes of a command: sent in time, once, and told; or not sent, and told.
 
 use serde_json::Value;
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Gateway, Machine, Proxy, RedisServer, eventually};
 
 const COMMANDS: &str = "mqtt_outgoing_commands";
 const PROCESSING: &str = "{mqtt_outgoing_commands}:processing:gateway-1";
@@ -9,9 +9,16 @@ const RESULTS: &str = "command_results";
 const DEAD: &str = "mqtt_dead_letters";
 
 async fn start(broker: &Broker, redis: &RedisServer, commands: &str) -> Gateway {
-    let more =
-        format!("[queues]\ncommand_results = \"{RESULTS}\"\n[commands]\nwait_for_subscriber = \"1s\"\n{commands}");
-    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &more));
+    start_on(broker.port, redis.port, &format!("wait_for_subscriber = \"1s\"\n{commands}")).await
+}
+
+async fn start_on(broker: u16, redis: u16, commands: &str) -> Gateway {
+    let more = format!("[queues]\ncommand_results = \"{RESULTS}\"\n[commands]\n{commands}");
+    started(&Gateway::settings(broker, redis, &more)).await
+}
+
+async fn started(settings: &str) -> Gateway {
+    let mut gateway = Gateway::with(settings);
     gateway.run().await;
     gateway
 }
@@ -130,4 +137,173 @@ async fn a_rejected_message_id_may_come_again_mended() {
     emptied(&redis).await;
     redis.push(COMMANDS, &[command("M-1", "1", "")]).await;
     assert!(machine.next().await.1.contains("reboot"));
+}
+
+/// So many results have this status.
+async fn have_status(redis: &RedisServer, count: usize, status: &str) {
+    let status = format!("\"status\":\"{status}\"");
+    eventually(&format!("{count} times {status}"), async || {
+        let results = redis.list(RESULTS).await;
+        (results.iter().filter(|result| result.contains(&status)).count() >= count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn machines_that_are_away_hold_up_no_others() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = start_on(broker.port, redis.port, "in_flight = 10\nwait_for_subscriber = \"60s\"").await;
+    let mut here = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let to_one = (0..50).map(|seq| command("away", &format!("one-{seq}"), r#","expires_in":600"#));
+    let to_many = (0..125).map(|seq| command(&format!("away-{}", seq % 25), &seq.to_string(), r#","expires_in":600"#));
+    let mut commands: Vec<String> = to_one.chain(to_many).collect();
+    commands.push(command("M-1", "here", ""));
+    redis.push(COMMANDS, &commands).await;
+    assert!(here.next().await.1.contains("here"));
+    // And they are all there, in order, when their machines are.
+    let mut comes = Machine::connect(broker.port, "away", Some("machine/away/command")).await;
+    for expected in &commands[..50] {
+        assert_eq!(comes.next().await.1, *expected);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_machine_that_is_away_waits_no_longer_than_it_says() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = start_on(broker.port, redis.port, "wait_for_subscriber = \"3s\"").await;
+    let commands: Vec<String> = (0..30).map(|seq| command("away", &seq.to_string(), "")).collect();
+    redis.push(COMMANDS, &commands).await;
+    redis.list_of(DEAD, 30).await;
+    emptied(&redis).await;
+    have_status(&redis, 30, "no-subscriber").await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_brokers_window_is_not_sent_after_its_life() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let _gateway = start_on(proxy.port, redis.port, "in_flight = 1\nwait_for_subscriber = \"60s\"").await;
+    let commands: Vec<String> =
+        (0..30).map(|seq| command(&format!("M-{seq}"), &seq.to_string(), r#","expires_in":8"#)).collect();
+    redis.push(COMMANDS, &commands).await;
+    have_status(&redis, 30, "waiting").await;
+    proxy.hold_answers(true);
+    // One is sent, and nobody knows what became of it.
+    have_status(&redis, 29, "no-subscriber").await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    redis.push(COMMANDS, &[command("M-1", "last", r#","expires_in":600"#)]).await;
+    proxy.cut();
+    proxy.hold_answers(false);
+    assert!(machines.next().await.1.contains("last"), "nothing is sent late");
+}
+
+#[tokio::test]
+async fn a_settlement_whose_answer_was_lost_takes_no_other_commands_entry() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (to_broker, to_redis) = (Proxy::to(broker.port).await, Proxy::to(redis.port).await);
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let mut gateway = started(&Gateway::settings(to_broker.port, to_redis.port, "[commands]\ndedupe = \"0s\"\n")).await;
+    // The connection that settles is made for the first one.
+    redis.push(COMMANDS, &[command("M-1", "0", "")]).await;
+    machine.next().await;
+    emptied(&redis).await;
+    to_broker.hold_answers(true);
+    let twice = command("M-1", "1", r#","expires_in":600"#);
+    redis.push(COMMANDS, &[twice.clone(), twice.clone()]).await;
+    assert_eq!(machine.next().await.1, twice);
+    redis.list_of(PROCESSING, 2).await;
+    // The first is delivered and leaves the list, whose answer does not arrive; the second one is not sent.
+    to_redis.hold_answers(true);
+    to_broker.hold_requests(true);
+    to_broker.hold_answers(false);
+    eventually("it left", async || (redis.list(PROCESSING).await.len() == 1).then_some(())).await;
+    to_redis.cut();
+    to_redis.hold_answers(false);
+    // What is settled after it, is settled.
+    redis.push(COMMANDS, &["not json".to_owned()]).await;
+    redis.list_of(DEAD, 1).await;
+    eventually("it is settled", async || {
+        (!redis.list(PROCESSING).await.contains(&"not json".to_owned())).then_some(())
+    })
+    .await;
+    assert_eq!(redis.list(PROCESSING).await, std::slice::from_ref(&twice));
+    gateway.kill();
+    to_broker.cut();
+    to_broker.hold_requests(false);
+    gateway.run().await;
+    assert_eq!(machine.next().await.1, twice);
+    emptied(&redis).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_is_remembered_by_a_redis_that_is_out_of_memory() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    let _gateway = started(&Gateway::settings(proxy.port, redis.port, "")).await;
+    proxy.hold_answers(true);
+    redis.push(COMMANDS, &[command("M-1", "1", "")]).await;
+    assert!(machine.next().await.1.contains(r#""1""#));
+    redis.command("CONFIG SET maxmemory 1").await;
+    proxy.hold_answers(false);
+    emptied(&redis).await;
+    let mut connection = redis.connect().await;
+    eventually("it is known to be sent", async || {
+        let mut ask = redis::cmd("GET");
+        let known: String =
+            ask.arg("{mqtt_outgoing_commands}:sent:1").query_async(&mut connection).await.expect("text");
+        (known == "!sent").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_of_results_that_is_refused_raises_an_alarm_and_holds_up_nothing() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "").await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    redis.command(&format!("SET {RESULTS} text")).await;
+    for id in ["1", "2"] {
+        redis.push(COMMANDS, &[command("M-1", id, "")]).await;
+        machine.next().await;
+        emptied(&redis).await;
+    }
+    gateway.says("queues.command_results").await;
+    assert_eq!(gateway.log().matches("cannot be told").count(), 1, "{}", gateway.log());
+    redis.command(&format!("DEL {RESULTS}")).await;
+    redis.push(COMMANDS, &[command("M-1", "3", "")]).await;
+    assert_eq!(told(&redis, 1).await, [("3".to_owned(), "sent".to_owned())]);
+    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+}
+
+#[tokio::test]
+async fn while_the_dead_letters_are_refused_what_needs_none_is_settled() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "").await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    redis.command(&format!("SET {DEAD} text")).await;
+    redis.push(COMMANDS, &["not json".to_owned()]).await;
+    gateway.says("cannot become dead letters").await;
+    redis.push(COMMANDS, &[command("M-1", "1", "")]).await;
+    machine.next().await;
+    eventually("it is settled", async || (redis.list(PROCESSING).await == ["not json"]).then_some(())).await;
+    assert_eq!(told(&redis, 1).await, [("1".to_owned(), "sent".to_owned())]);
+    redis.command(&format!("DEL {DEAD}")).await;
+    let letter = json(&redis.list_of(DEAD, 1).await).remove(0);
+    assert_eq!(letter["payload"], "not json");
+    emptied(&redis).await;
+    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+}
+
+#[tokio::test]
+async fn dead_letters_of_commands_that_go_are_counted() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = started(&Gateway::settings(broker.port, redis.port, "[queues]\ndead_letters_max = 5\n")).await;
+    redis.push(COMMANDS, &(0..20).map(|seq| format!("no command {seq}")).collect::<Vec<_>>()).await;
+    eventually("what went is counted", async || {
+        gateway.text("/metrics").await?.contains("sluicegate_dead_letters_trimmed_total 15\n").then_some(())
+    })
+    .await;
+    assert_eq!(redis.list(DEAD).await.len(), 5);
+    assert!(!gateway.log().contains("a command goes to the dead letters"), "{}", gateway.log());
 }

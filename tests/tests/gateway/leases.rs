@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Gateway, Machine, Proxy, RedisServer, eventually};
 
 const COMMANDS: &str = "mqtt_outgoing_commands";
+const RESULTS: &str = "command_results";
 
 fn command(seq: usize) -> String {
     format!(r#"{{"target":"M-{}","command":"reboot","payload":[],"message_id":"{seq}","expires_in":600}}"#, seq % 5)
@@ -14,12 +15,47 @@ fn processing(instance: &str) -> String {
     format!("{{mqtt_outgoing_commands}}:processing:{instance}")
 }
 
+/// To a machine of its own, with so many seconds to live.
+fn command_to(target: &str, id: &str, seconds: u32) -> String {
+    format!(r#"{{"target":"{target}","command":"reboot","payload":[],"message_id":"{id}","expires_in":{seconds}}}"#)
+}
+
 async fn instance(broker: u16, redis: u16, name: &str, client: &str) -> Gateway {
-    let settings = Gateway::settings(broker, redis, &format!("[gateway]\ninstance = \"{name}\"\n"))
-        .replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"));
+    let more = format!("[gateway]\ninstance = \"{name}\"\n[queues]\ncommand_results = \"{RESULTS}\"\n");
+    let settings =
+        Gateway::settings(broker, redis, &more).replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"));
     let mut gateway = Gateway::with(&settings);
     gateway.run().await;
     gateway
+}
+
+/// Nobody has the lease of this instance.
+async fn lapsed(redis: &RedisServer, instance: &str) {
+    let lease = format!("{{mqtt_outgoing_commands}}:lease:{instance}");
+    let mut connection = redis.connect().await;
+    eventually("its lease runs out", async || {
+        let there: bool = redis::cmd("EXISTS").arg(&lease).query_async(&mut connection).await.expect("an answer");
+        (!there).then_some(())
+    })
+    .await;
+}
+
+async fn says_that_it_lapsed(gateway: &Gateway) {
+    eventually("it says that its lease had run out", async || {
+        gateway.log().contains("the lease of this instance had run out").then_some(())
+    })
+    .await;
+}
+
+/// These commands arrive once each, and each machine's in their order.
+async fn arrive_in_order(machines: &mut Machine, commands: &[String]) {
+    let mut next = [0; 5];
+    for _ in 0..commands.len() {
+        let (topic, body) = machines.next().await;
+        let machine: usize = topic["machine/M-".len()..].split('/').next().expect("a level").parse().expect("a number");
+        assert_eq!(body, commands[next[machine] * 5 + machine]);
+        next[machine] += 1;
+    }
 }
 
 #[tokio::test]
@@ -65,12 +101,127 @@ async fn a_gateway_paused_past_its_lease_sends_nothing_that_was_taken_over() {
         assert!(seen.insert(machines.next().await.1), "sent twice");
     }
     paused.signal("CONT");
-    eventually("it says that its lease had run out", async || {
-        paused.log().contains("the lease of this instance had run out").then_some(())
-    })
-    .await;
+    says_that_it_lapsed(&paused).await;
     redis.push(COMMANDS, &[command(1_000)]).await;
     assert_eq!(machines.next().await.1, command(1_000), "nothing was sent twice");
+}
+
+#[tokio::test]
+async fn what_an_instance_left_arrives_in_each_machines_order() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let left: Vec<String> = (0..1_200).map(command).collect();
+    redis.push(&processing("dead"), &left).await;
+    redis.command("SADD {mqtt_outgoing_commands}:instances dead").await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let _one = instance(broker.port, redis.port, "one", "one").await;
+    arrive_in_order(&mut machines, &left).await;
+}
+
+#[tokio::test]
+async fn one_that_lapsed_and_went_on_is_taken_over_when_it_dies() {
+    let (mut away, broker, redis) = (Broker::start().await, Broker::start().await, RedisServer::start().await);
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let mut one = instance(away.port, redis.port, "one", "one").await;
+    let _other = instance(broker.port, redis.port, "other", "other").await;
+    away.stop();
+    one.says("mqtt-commands: ").await;
+    one.signal("STOP");
+    lapsed(&redis, "one").await;
+    let mut connection = redis.connect().await;
+    eventually("it is no more among the instances", async || {
+        let mut ask = redis::cmd("SISMEMBER");
+        ask.arg("{mqtt_outgoing_commands}:instances").arg("one");
+        (!ask.query_async::<bool>(&mut connection).await.expect("an answer")).then_some(())
+    })
+    .await;
+    one.signal("CONT");
+    says_that_it_lapsed(&one).await;
+    // What it takes from now on cannot be sent, and is there when it dies.
+    let left: Vec<String> = (0..20).map(command).collect();
+    redis.push(&processing("one"), &left).await;
+    one.kill();
+    arrive_in_order(&mut machines, &left).await;
+}
+
+#[tokio::test]
+async fn a_lapse_reorders_nothing() {
+    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = instance(broker.port, redis.port, "paused", "paused").await;
+    broker.stop();
+    gateway.says("mqtt-commands: ").await;
+    let commands: Vec<String> = (0..40).map(command).collect();
+    redis.push(COMMANDS, &commands[..20]).await;
+    redis.list_of(&processing("paused"), 20).await;
+    gateway.signal("STOP");
+    lapsed(&redis, "paused").await;
+    redis.push(COMMANDS, &commands[20..]).await;
+    gateway.signal("CONT");
+    says_that_it_lapsed(&gateway).await;
+    redis.list_of(&processing("paused"), 40).await;
+    let before = broker.port;
+    broker.restart().await;
+    let mut machines = Machine::connect(before, "machines", Some("machine/#")).await;
+    arrive_in_order(&mut machines, &commands).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_brokers_window_is_not_sent_after_a_lapse() {
+    let (broker, redis) = (Broker::with("max_inflight_messages 5").await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let paused = instance(proxy.port, redis.port, "paused", "paused").await;
+    proxy.hold_answers(true);
+    let commands: Vec<String> = (0..60).map(|seq| command_to(&format!("M-{seq}"), &seq.to_string(), 600)).collect();
+    redis.push(COMMANDS, &commands).await;
+    redis.list_of(&processing("paused"), 60).await;
+    // These are sent, and the broker takes no more before its answers arrived.
+    for _ in 0..5 {
+        machines.next().await;
+    }
+    paused.signal("STOP");
+    let _other = instance(broker.port, redis.port, "other", "other").await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..60 {
+        assert!(seen.insert(machines.next().await.1), "sent twice");
+    }
+    proxy.hold_answers(false);
+    paused.signal("CONT");
+    says_that_it_lapsed(&paused).await;
+    let last = command_to("M-0", "last", 600);
+    redis.push(COMMANDS, std::slice::from_ref(&last)).await;
+    assert_eq!(machines.next().await.1, last, "nothing was sent twice");
+}
+
+#[tokio::test]
+async fn what_another_sent_is_not_judged_by_the_one_that_lost_it() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let paused = instance(proxy.port, redis.port, "paused", "paused").await;
+    proxy.hold_answers(true);
+    // Its life is over when it wakes.
+    let [first, second] = ["first", "second"].map(|id| command_to("M-1", id, 8));
+    redis.push(COMMANDS, &[first.clone(), second.clone()]).await;
+    assert_eq!(machines.next().await.1, first);
+    paused.signal("STOP");
+    let mut other = instance(broker.port, redis.port, "other", "other").await;
+    assert_eq!(machines.next().await.1, first, "nobody knew that it was sent");
+    assert_eq!(machines.next().await.1, second);
+    eventually("nothing stands any more", async || redis.list(&processing("other")).await.is_empty().then_some(()))
+        .await;
+    other.kill();
+    // The answer to the first is there: it is the second one's turn.
+    proxy.hold_answers(false);
+    paused.signal("CONT");
+    says_that_it_lapsed(&paused).await;
+    let [third, fourth] = ["third", "fourth"].map(|id| command_to("M-1", id, 600));
+    redis.push(COMMANDS, std::slice::from_ref(&third)).await;
+    assert_eq!(machines.next().await.1, third);
+    assert_eq!(redis.list("mqtt_dead_letters").await, Vec::<String>::new());
+    redis.push(COMMANDS, &[second, fourth.clone()]).await;
+    assert_eq!(machines.next().await.1, fourth, "the second one is known to be sent");
+    let results = redis.list(RESULTS).await;
+    assert!(!results.iter().any(|result| result.contains("expired")), "{results:?}");
 }
 
 #[tokio::test]
@@ -99,14 +250,7 @@ async fn ten_thousand_commands_wait_for_the_broker_and_arrive_once_in_each_machi
     let before = broker.port;
     broker.restart().await;
     let mut machines = Machine::connect(before, "machines", Some("machine/#")).await;
-    let mut next = [0; 5];
-    for _ in 0..10_000 {
-        let (topic, body) = machines.next().await;
-        let machine: usize = topic["machine/M-".len()..].split('/').next().expect("a level").parse().expect("a number");
-        assert_eq!(body, commands[next[machine] * 5 + machine]);
-        next[machine] += 1;
-    }
-    assert_eq!(next, [2_000; 5]);
+    arrive_in_order(&mut machines, &commands).await;
 }
 
 #[tokio::test]
@@ -120,5 +264,7 @@ async fn the_lease_outlives_a_redis_that_is_out_of_memory() {
     // It falls, and rises with the next renewal.
     eventually("the lease grows old", async || (left().await < 8_500).then_some(())).await;
     eventually("the lease is renewed", async || (left().await > 9_000).then_some(())).await;
+    redis.command(&format!("DEL {lease}")).await;
+    eventually("it is held again", async || (left().await > 0).then_some(())).await;
     assert!(!gateway.log().contains("not renewed"), "{}", gateway.log());
 }

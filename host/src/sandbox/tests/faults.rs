@@ -60,11 +60,12 @@ fn one_deadline_is_over_all_of_a_call() {
         (Ok(_), took) => took,
         (Err(fault), _) => panic!("{fault}"),
     };
-    // The quickest of a few: other tests run beside it.
-    let once = (0..5).map(alone).min().expect("a few");
-    let limit = once + once / 2;
-    let (answer, took) = call_of("(start $some)", "(call $some)", limit);
-    assert_eq!(answer, Err(Fault::TimedOut(limit)), "once {once:?}, both {took:?}");
+    // Other tests run beside it and make it quick or slow; with a deadline for each part it would never be over.
+    let ended = (0..5).any(|_| {
+        let limit = alone(()).mul_f64(1.5);
+        call_of("(start $some)", "(call $some)", limit).0 == Err(Fault::TimedOut(limit))
+    });
+    assert!(ended);
 }
 
 #[test]
