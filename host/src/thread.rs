@@ -17,6 +17,7 @@ impl<T: Send + 'static> Thread<T> {
     ///
     /// # Errors
     /// Where the system gives no thread.
+    #[expect(clippy::disallowed_methods, reason = "whoever has it joins it")]
     pub fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {

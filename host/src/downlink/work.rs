@@ -43,7 +43,6 @@ impl Worker {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    #[expect(clippy::disallowed_methods, reason = "`Worker::join` joins it")]
     pub fn spawn(taken: mpsc::Receiver<Taken>, tools: Tools, abandon: CancellationToken) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = Thread::spawn("commands", move || {

@@ -35,7 +35,7 @@ use crate::telemetry::clock;
 use crate::uplink::ack::Acks;
 use crate::uplink::behind::Lists;
 use crate::uplink::intake::{Intake, Lanes};
-use crate::uplink::lane::{Lane, TURNS, Tools};
+use crate::uplink::lane::{self, TURNS, Tools};
 use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
@@ -177,7 +177,7 @@ impl Gateway {
             let (resumed, numbers) = (consumer.resumed(), numbers.clone());
             let turns = Arc::new(Semaphore::new(TURNS));
             let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers, turns };
-            let lane = Lane::spawn(number, work, parked, tools)
+            let lane = lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());
             lanes.push(to_lane);

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sluicegate_core::settings::ByteSize;
@@ -13,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::SpoolError;
 use super::store::{Depth, Recovered, Store, Waiting};
 use crate::telemetry::causes::with_causes;
+use crate::thread::Thread;
 
 /// Requests that wait for the thread; who sends more waits, and with it the acknowledgements.
 const ROOM: usize = 1_024;
@@ -54,34 +54,22 @@ pub struct Spool {
 }
 
 /// The running thread.
-pub struct Writer {
-    thread: JoinHandle<Result<(), SpoolError>>,
-    ended: oneshot::Receiver<()>,
-}
+pub struct Writer(Thread<Result<(), SpoolError>>);
 
 impl Spool {
     /// Opens the spool in a folder, and starts its thread.
     ///
     /// # Errors
     /// [`SpoolError`], where the folder or what stands in it cannot be used.
-    #[expect(clippy::disallowed_methods, reason = "`Writer::join` joins it")]
     pub fn open(folder: &Path, max_size: ByteSize) -> Result<(Self, Writer, Vec<Waiting>, Recovered), SpoolError> {
         let (mut store, recovered) = Store::open(folder, max_size)?;
         let waiting = store.take_waiting();
         let shown = Arc::new(Mutex::new(Shown { depth: store.depth(), refused: None }));
         let (requests, receiver) = mpsc::channel(ROOM);
-        let (end, ended) = oneshot::channel();
         let show = shown.clone();
-        let thread = std::thread::Builder::new()
-            .name("spool".to_owned())
-            .spawn(move || {
-                let result = run(store, receiver, &show);
-                // Dropped without this message, the sender says that the thread panicked.
-                let _ = end.send(());
-                result
-            })
+        let thread = Thread::spawn("spool", move || run(store, receiver, &show))
             .map_err(|source| SpoolError::Unusable { folder: folder.to_owned(), source })?;
-        Ok((Self { requests, shown }, Writer { thread, ended }, waiting, recovered))
+        Ok((Self { requests, shown }, Writer(thread), waiting, recovered))
     }
 
     /// Writes records, all or none, and waits until the disk has them.
@@ -165,12 +153,7 @@ impl Writer {
     /// # Errors
     /// Where the disk failed, or the thread panicked.
     pub async fn join(self) -> Result<(), String> {
-        // Whether it said so or panicked, the thread is at its end.
-        drop(self.ended.await);
-        match self.thread.join() {
-            Ok(result) => result.map_err(|error| with_causes(&error)),
-            Err(_) => Err("the thread panicked".to_owned()),
-        }
+        self.0.join().await?.map_err(|error| with_causes(&error))
     }
 }
 

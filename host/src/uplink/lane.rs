@@ -5,7 +5,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::order::Lanes;
 use sluicegate_core::park::{Parking, Then};
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::ack::{Acks, Open};
 use super::room::Room;
@@ -29,6 +28,7 @@ use crate::live::{Current, Live};
 use crate::mqtt::consume::Resumed;
 use crate::sandbox::Pool;
 use crate::telemetry::{clock, metrics};
+use crate::thread::Thread;
 
 /// The most that a lane takes from its channel at once.
 const TAKE: usize = 64;
@@ -105,53 +105,21 @@ pub struct Tools {
 /// What [`Tools::turns`] holds: turns are for order, and more at once than guests that run make nothing faster.
 pub const TURNS: usize = 16;
 
-/// A running lane.
-pub struct Lane {
-    thread: JoinHandle<()>,
-    ended: oneshot::Receiver<()>,
-}
-
-impl Lane {
-    /// Starts the thread; it ends when every sender of `work` is gone and what was taken is handed to the sink or parked.
-    /// `parked` is what an earlier run left for this lane.
-    ///
-    /// # Errors
-    /// Where the system gives no thread.
-    #[expect(clippy::disallowed_methods, reason = "`Lane::join` joins it")]
-    pub fn spawn(
-        number: usize,
-        work: mpsc::Receiver<Work>,
-        parked: Vec<(Line, usize)>,
-        tools: impl FnOnce() -> Tools + Send + 'static,
-    ) -> io::Result<Self> {
-        let (end, ended) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
-            runtime.block_on(Machines::new(Rc::new(tools())).run(work, parked));
-            // Dropped without this message, the sender says that the lane panicked.
-            let _ = end.send(());
-        })?;
-        Ok(Self { thread, ended })
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// What the lane said when it panicked.
-    pub async fn join(self) -> Result<(), String> {
-        if self.ended.await.is_ok() {
-            return Ok(());
-        }
-        // The sender is gone, so the thread is at its end.
-        match self.thread.join() {
-            Ok(()) => Ok(()),
-            Err(panic) => Err(panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "a panic without a message".to_owned())),
-        }
-    }
+/// Starts a lane's thread; it ends when every sender of `work` is gone and what was taken is handed to the sink or parked.
+/// `parked` is what an earlier run left for this lane.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub fn spawn(
+    number: usize,
+    work: mpsc::Receiver<Work>,
+    parked: Vec<(Line, usize)>,
+    tools: impl FnOnce() -> Tools + Send + 'static,
+) -> io::Result<Thread> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    Thread::spawn(&format!("lane-{number}"), move || {
+        runtime.block_on(Machines::new(Rc::new(tools())).run(work, parked));
+    })
 }
 
 /// What stands in a machine's queue.

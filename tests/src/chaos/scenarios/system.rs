@@ -93,6 +93,7 @@ async fn out_of_files(trial: Trial) -> Outcome {
         stage.balances().await;
         stage.fleet.more(50).await;
     }
+    stage.ready().await;
     let mut outcome = stage.settle(&Promise::ALWAYS).await;
     // EMFILE
     if !stage.gateway.log().contains("os error 24") {
