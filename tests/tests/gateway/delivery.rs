@@ -163,7 +163,7 @@ async fn machines_that_are_away_hold_up_no_others() {
     // And they are all there, in order, when their machines are.
     let mut comes = Machine::connect(broker.port, "away", Some("machine/away/command")).await;
     for expected in &commands[..50] {
-        assert_eq!(comes.next().await.1, *expected);
+        assert_eq!(comes.next().await.1, *expected, "dead: {:?}", redis.list(DEAD).await);
     }
 }
 
