@@ -22,6 +22,9 @@ use crate::mqtt::publish::Answer;
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
 
+/// How often a command is validated that fails in a way that may pass.
+const VALIDATIONS: u32 = 3;
+
 /// Where all commands are worked on.
 pub(super) struct Bench {
     pool: Pool,
@@ -135,12 +138,21 @@ impl Bench {
                     payload: command.payload(),
                     message_id: command.message_id.clone(),
                 };
-                let by = Some((validator.name(), validator.version()));
-                match self.pool.validate(validator, &guest).await {
-                    Ok(Ok(payload)) => payload,
-                    Ok(Err(Failure::Reject(reason))) => return Some(self.dead(taken, "rejected", &reason, by)),
-                    Ok(Err(Failure::Retry(reason))) => return Some(self.dead(taken, "failed", &reason, by)),
-                    Err(fault) => return Some(self.dead(taken, "failed", &format!("the plugin {fault}"), by)),
+                let mut backoff = Backoff::for_messages();
+                let mut attempt = 1;
+                loop {
+                    let by = Some((validator.name(), validator.version(), attempt));
+                    let reason = match self.pool.validate(validator, &guest).await {
+                        Ok(Ok(payload)) => break payload,
+                        Ok(Err(Failure::Reject(reason))) => return Some(self.dead(taken, "rejected", &reason, by)),
+                        Ok(Err(Failure::Retry(reason))) => reason,
+                        Err(fault) => format!("the plugin {fault}"),
+                    };
+                    if attempt == VALIDATIONS {
+                        return Some(self.dead(taken, "failed", &reason, by));
+                    }
+                    attempt += 1;
+                    self.unless_left(taken, tokio::time::sleep(backoff.next(clock::chance()))).await?;
                 }
             }
         };
@@ -207,7 +219,7 @@ impl Bench {
         self.dead(taken, "no-subscriber", reason, None)
     }
 
-    fn dead(&self, taken: &Taken, status: &'static str, reason: &str, by: Option<(&str, &str)>) -> Outcome {
+    fn dead(&self, taken: &Taken, status: &'static str, reason: &str, by: Option<(&str, &str, u32)>) -> Outcome {
         let command = taken.command.as_ref().ok();
         let (payload, payload_base64) = text_or_base64(&taken.raw);
         let live = self.tools.current.load();
@@ -218,9 +230,9 @@ impl Bench {
             route: None,
             topic: topic.map(Into::into),
             serial_no: command.map(|command| command.target.as_str().into()),
-            plugin: by.map(|(plugin, _)| plugin.into()),
-            plugin_version: by.map(|(_, version)| version.into()),
-            attempts: u32::from(by.is_some()),
+            plugin: by.map(|(plugin, ..)| plugin.into()),
+            plugin_version: by.map(|(_, version, _)| version.into()),
+            attempts: by.map_or(0, |(.., attempt)| attempt),
             received_at: clock::rfc3339(taken.at.1, live.zone()).into(),
             dead_at: Some(clock::rfc3339(clock::now(), live.zone()).into()),
             properties: Vec::new(),

@@ -17,6 +17,10 @@ const MAX_TRIES: u32 = 20;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often a build is loaded that fails for what may pass, and how long after one another.
+const LOADS: u32 = 3;
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// A file, read once, whole.
 pub struct File {
     /// Its bytes.
@@ -83,11 +87,7 @@ fn check_size(size: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Verifies, compiles, checks and rehearses a build.
-///
-/// # Errors
-/// [`Refusal`] names the step and what is wrong.
-pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Result<Generation, Refusal> {
+fn load_once(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Result<Generation, Refusal> {
     let plugin = &wanted.plugin;
     let generation = sandbox.compile(&file.bytes, plugin.settings.clone(), plugin.limits, &wanted.name, number)?;
     if let Some(world) = wanted.world
@@ -103,6 +103,25 @@ pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Res
         .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Host(error.to_string()) })?;
     runtime.block_on(rehearse(&generation))?;
     Ok(generation)
+}
+
+/// Verifies, compiles, checks and rehearses a build; again where what failed may pass: a sample has no more time than a call, and
+/// the machine may be busy.
+///
+/// # Errors
+/// [`Refusal`] names the step and what is wrong.
+pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Result<Generation, Refusal> {
+    let mut tries = 1;
+    loop {
+        match load_once(sandbox, wanted, file, number) {
+            Err(refusal) if refusal.problem.may_pass() && tries < LOADS => {
+                tracing::debug!(plugin = wanted.name, %refusal, "a build is tried again");
+                tries += 1;
+                std::thread::sleep(AGAIN);
+            }
+            loaded => return loaded,
+        }
+    }
 }
 
 #[cfg(test)]
