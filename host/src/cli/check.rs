@@ -50,6 +50,7 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         let reason = with_causes(&reason);
         let _ = writeln!(text, "wrong  {reason}");
         errors.push(reason);
+        next.insert("sluicegate config show (every value, and where it came from)");
     }
     for warning in &resolved.warnings {
         let _ = writeln!(text, "note   {warning}");

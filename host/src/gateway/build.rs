@@ -104,7 +104,7 @@ impl Gateway {
             tracing::info!(%folder, records = recovered.records, "the spool holds what an earlier run did not finish");
         }
         if recovered.torn > 0 {
-            tracing::warn!(%folder, bytes = recovered.torn, "a write to the spool never ended; it was acknowledged to nobody");
+            tracing::warn!(%folder, bytes = recovered.torn, "the end of a spool file is no whole record: a write that never ended, which was acknowledged to nobody, or a damaged disk");
         }
         if recovered.damaged > 0 {
             let bytes = recovered.damaged;

@@ -82,13 +82,13 @@ fn check_refuses_what_run_would_and_changes_nothing() {
 
     let (code, out, _) = check("[mqtt]\nurl = \"mqtts://localhost\"\nca_file = \"none.pem\"\n", &[]);
     assert_eq!(code, Some(1), "{out}");
-    assert!(out.contains("none.pem") && out.contains("check mqtt.ca_file: No such file or directory"), "{out}");
+    assert!(out.contains("none.pem (mqtt.ca_file): No such file or directory"), "{out}");
 
     fs::write(folder.path().join("file"), "").expect("written");
     for path in ["file", "file/spool"] {
         let (code, out, _) = check(&format!("[spool]\npath = \"{path}\"\n"), &[]);
         assert_eq!(code, Some(1), "{out}");
-        assert!(out.contains("wrong  cannot use the spool's folder ") && out.contains("check spool.path"), "{out}");
+        assert!(out.contains("wrong  cannot use the spool's folder ") && out.contains("(spool.path"), "{out}");
     }
 
     let both = "[mqtt]\nurl = \"embedded\"\n[redis]\nurl = \"embedded\"\n";
