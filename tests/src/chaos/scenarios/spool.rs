@@ -82,7 +82,7 @@ async fn torn_write(trial: Trial) -> Outcome {
     fs::write(&last.path, bytes).expect("written");
     go_on(&mut stage).await;
     let mut outcome = stage.settle(&Promise::ALWAYS).await;
-    if !stage.gateway.log().contains("a write to the spool never ended") {
+    if !stage.gateway.log().contains("a write that never ended") {
         outcome.wrong.push("the log does not tell of the write that never ended".to_owned());
     }
     outcome
