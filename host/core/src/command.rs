@@ -89,6 +89,14 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// How an entry that is no command names itself, as far as it can be read: its `target` and its `message_id`, else empty.
+#[must_use]
+pub fn named(raw: &[u8]) -> (String, String) {
+    let value: serde_json::Value = serde_json::from_slice(raw).unwrap_or_default();
+    let text = |name: &str| value[name].as_str().unwrap_or_default().chars().take(128).collect();
+    (text("target"), text("message_id"))
+}
+
 impl Command {
     /// Reads an entry. What is checked here is what the host itself needs: where it goes, and that it is JSON; the rest is
     /// the validator's.
@@ -191,6 +199,14 @@ mod tests {
 
     fn parse(text: &str) -> Result<Command, CommandError> {
         Command::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn what_is_no_command_is_named_as_far_as_it_can_be_read() {
+        let both = |target: &str, id: &str| (target.to_owned(), id.to_owned());
+        assert_eq!(named(br#"{"target":"A/B","command":"reboot","message_id":"corr-1"}"#), both("A/B", "corr-1"));
+        assert_eq!(named(br#"{"target":7,"message_id":"corr-1"}"#), both("", "corr-1"));
+        assert_eq!(named(b"[1"), both("", ""));
     }
 
     #[test]

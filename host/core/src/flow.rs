@@ -90,6 +90,8 @@ pub struct Flow {
     limits: HashMap<Arc<str>, u64>,
     /// Of routes that keep only the newest while the back end is behind: the number of it.
     newest: HashMap<Arc<str>, u64>,
+    /// Of those, what is on its way to Redis: nothing supersedes it meanwhile.
+    leaving: Vec<(Arc<str>, u64)>,
     /// Whether the last push came from the spool: it and what is ready take turns.
     drained: bool,
 }
@@ -144,11 +146,20 @@ impl Flow {
         self.behind.values().map(|behind| behind.retry).min()
     }
 
-    /// Records of the spool are on their way to their list: nothing supersedes them any more.
+    /// Records of the spool are on their way to their list: nothing supersedes them until it is known that they did not get there.
     pub fn draining(&mut self, target: &Target, numbers: &[u64]) {
         self.drained = true;
+        self.leaving.clear();
         if target.low && !self.newest.is_empty() {
-            self.newest.retain(|_, number| numbers.binary_search(number).is_err());
+            let leaving = self.newest.extract_if(|_, number| numbers.binary_search(number).is_ok());
+            self.leaving.extend(leaving);
+        }
+    }
+
+    /// They did not get there. One that is not the newest any more is kept too: it was on its way when the other came.
+    fn stay(&mut self) {
+        for (latest, number) in self.leaving.drain(..) {
+            self.newest.entry(latest).or_insert(number);
         }
     }
 
@@ -181,6 +192,7 @@ impl Flow {
     /// Redis took records up to a number; the list has so many entries now. True: that is too many.
     #[must_use]
     pub fn took(&mut self, target: &Target, number: u64, length: u64, now: Duration) -> bool {
+        self.leaving.clear();
         if let Some(behind) = self.behind.get_mut(target) {
             behind.drained = Some(number.max(behind.drained.unwrap_or(0)));
             behind.backoff.reset();
@@ -192,6 +204,7 @@ impl Flow {
 
     /// Redis answered with a no; or, not `answered`, the node of a cluster that has the list was silent while others were not.
     pub fn refused(&mut self, target: &Target, answered: bool, now: Duration, chance: u32) {
+        self.stay();
         let behind = self.entry(target, now);
         behind.retry = now + behind.backoff.next(chance);
         if !answered {
@@ -208,6 +221,7 @@ impl Flow {
 
     /// The back end does not keep up: it has as many entries as it may have.
     pub fn too_long(&mut self, target: &Target, now: Duration) {
+        self.stay();
         let behind = self.entry(target, now);
         behind.retry = now + LOOK;
         behind.long = true;
@@ -451,6 +465,24 @@ mod tests {
         assert_eq!(flow.empty(&bounded), Empty::Direct);
         assert_eq!(flow.next(now, true, true), Next::Ready);
         assert!(!flow.is_behind(&free) && !flow.is_behind(&bounded));
+    }
+
+    #[test]
+    fn only_the_newest_is_kept_however_often_the_length_is_looked_at() {
+        let [_, _, low] = targets();
+        let mut flow = Flow::new([], HashMap::from([(low.key.clone(), MOST)]));
+        let (now, latest): (_, Arc<str>) = (Duration::from_secs(1), "M-1".into());
+        flow.too_long(&low, now);
+        assert_eq!(flow.newest(&low, &latest, 1), None);
+        for number in 2..5 {
+            // The list is looked at, and is too long still.
+            flow.draining(&low, &[number - 1]);
+            flow.too_long(&low, now);
+            assert_eq!(flow.newest(&low, &latest, number), Some(number - 1));
+        }
+        flow.draining(&low, &[4]);
+        assert!(!flow.took(&low, 4, 1, now));
+        assert_eq!(flow.newest(&low, &latest, 5), None, "what was pushed is superseded by nothing");
     }
 
     #[test]

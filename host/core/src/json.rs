@@ -28,10 +28,12 @@ pub enum JsonError {
 pub fn check(text: &[u8]) -> Result<&str, JsonError> {
     let text = std::str::from_utf8(text).map_err(|error| JsonError::NotUtf8 { at: error.valid_up_to() })?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    Level { left: MAX_DEPTH }
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
-        .map_err(|error| JsonError::Invalid(error.to_string()))?;
+    Level { left: MAX_DEPTH }.deserialize(&mut reader).and_then(|()| reader.end()).map_err(|error| {
+        let said = error.to_string();
+        // In the library's words it is the end of an escape that never began.
+        let alone = if said.contains("hex escape") { "half of a surrogate pair: " } else { "" };
+        JsonError::Invalid(format!("{alone}{said}"))
+    })?;
     Ok(text)
 }
 

@@ -18,7 +18,7 @@ pub enum Answer {
     Held,
     /// It had run out, and is held again. Others may have taken over what stood in the processing list.
     Lapsed,
-    /// A newer process of the same name has it.
+    /// A newer process of the same name has it. Should that one's lease run out, this one may have it again: as after a lapse.
     Superseded,
 }
 
@@ -56,6 +56,7 @@ impl Lease {
             Answer::Held | Answer::Lapsed => {
                 self.valid_until = asked + LIFE;
                 self.tenure += 1;
+                self.superseded = false;
                 true
             }
             Answer::Superseded => {

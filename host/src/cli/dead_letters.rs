@@ -15,7 +15,7 @@ use sluicegate_core::settings::parse_duration;
 
 use super::client::Client;
 use super::config;
-use super::output::{Code, Failure, Output};
+use super::output::{Code, Failure, Output, terminal};
 use super::plugin;
 use super::trial::{Bench, Publish};
 use crate::telemetry::clock;
@@ -201,7 +201,7 @@ impl DeskClient {
         let mut text = String::new();
         for count in counted["counts"].as_array().into_iter().flatten() {
             let value = count["value"].as_str().unwrap_or("(none)");
-            let _ = writeln!(text, "{:>8}  {}", count["letters"].as_u64().unwrap_or(0), value.escape_debug());
+            let _ = writeln!(text, "{:>8}  {}", count["letters"].as_u64().unwrap_or(0), terminal(value));
         }
         Ok(output.good(&text, &counted))
     }
@@ -266,14 +266,15 @@ impl DeskClient {
         replaced.path = plugin.to_owned();
         let mut bench = Bench::new(settings)?;
         let listed = self.list(&change.selection, usize::MAX, true)?;
-        let (mut tried, mut errors) = (Vec::new(), Vec::new());
+        let (mut tried, mut errors, mut skipped) = (Vec::new(), Vec::new(), 0);
         for letter in listed["letters"].as_array().into_iter().flatten() {
             let id = letter["id"].as_str().unwrap_or_default();
             let text = letter.to_string();
             let read = DeadLetter::from_json(text.as_bytes()).ok();
             let publish = read.as_ref().and_then(publish);
             let Some(publish) = publish else {
-                output.people(&format!("letter    {id}\nskipped   it is no message\n"));
+                output.people(&format!("letter    {id}\nskipped   only messages can be tried, and this is none\n"));
+                skipped += 1;
                 continue;
             };
             let trial = bench.trial(&publish)?;
@@ -287,7 +288,7 @@ impl DeskClient {
         }
         let (all, matched) = (tried.len() as u64, listed["matched"].as_u64().unwrap_or(0));
         let mut text = format!("{} of {all} would be taken; nothing was sent\n", all - errors.len() as u64);
-        if all < matched {
+        if all + skipped < matched {
             let _ = writeln!(text, "note      {matched} are meant; the newest that fit into one answer were tried");
         }
         let code = if errors.is_empty() { Code::Good } else { Code::Wrong };
@@ -316,7 +317,7 @@ fn path(query: &[(&str, String)]) -> String {
 fn table(listed: &Value) -> String {
     let mut text = String::new();
     let letters = listed["letters"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let cell = |value: &Value| value.as_str().unwrap_or("-").escape_debug().to_string();
+    let cell = |value: &Value| terminal(value.as_str().unwrap_or("-"));
     for letter in letters {
         let at = if letter["dead_at"].is_string() { &letter["dead_at"] } else { &letter["received_at"] };
         let who = if letter["kind"] == "command" { "command".to_owned() } else { cell(&letter["route"]) };

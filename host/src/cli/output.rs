@@ -1,7 +1,7 @@
 //! What is asked for goes to standard output; progress and mistakes to standard error.
 
 use std::io::{self, Write as _};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use serde_json::{Value, json};
 
@@ -91,9 +91,15 @@ impl Output {
     #[expect(clippy::unused_self, reason = "all that is printed goes this way")]
     pub(super) fn text(&self, text: &str) -> Code {
         let mut out = io::stdout().lock();
-        // A reader that has seen enough (`| head`) closes the pipe; that is no failure.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        Code::Good
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => Code::Good,
+            // A reader that has seen enough (`| head`) closes the pipe; that is no failure, and there is nobody to go on for.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(Code::Good as i32),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "error: the output cannot be written: {error}");
+                process::exit(Code::Wrong as i32);
+            }
+        }
     }
 
     /// Prints a failure.
@@ -113,4 +119,19 @@ impl Output {
         }
         failure.code
     }
+}
+
+/// Strangers' words, fit for a terminal: quotes stay, what could move its cursor or forge a line does not.
+pub(super) fn terminal(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }

@@ -74,7 +74,7 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         limits: Limits::default(),
         grants: Default::default(),
     };
-    let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None };
+    let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None, before: None };
     let generation = load::load(&sandbox, &wanted, &read, 1).map_err(|refusal| wrong(&refusal))?;
     let mut text = String::new();
     let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();

@@ -42,6 +42,10 @@ pub(super) fn status(file: Option<&Path>, output: &Output) -> Result<Code, Failu
                 failure.because(&format!("a gateway uses the spool in {shown}"), "set admin.listen to where it listens")
             })?;
             let mut status = answer["spool"].clone();
+            if status.is_null() {
+                let message = format!("the gateway that uses the spool in {shown} has not opened it yet");
+                return Err(Failure::new(Code::Refused, message, "sluicegate health"));
+            }
             status["folder"] = json!(shown);
             status["running"] = json!(true);
             let alarms = answer["alarms"].as_object().into_iter().flatten();

@@ -14,7 +14,7 @@ use sluicegate_core::settings::{OnFailure, Route, Settings};
 use tokio::runtime::Runtime;
 
 use super::config;
-use super::output::{Code, Failure, Output};
+use super::output::{Code, Failure, Output, terminal};
 use crate::registry::{self, load};
 use crate::sandbox::{Generation, Pool, Sandbox};
 use crate::telemetry::causes::with_causes;
@@ -38,13 +38,18 @@ pub(super) fn run(
     };
     let Some(topic) = topic else {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
-        for line in std::io::stdin().lock().lines() {
+        for line in std::io::stdin().lock().split(b'\n') {
             let line = line.map_err(input)?;
-            if line.trim().is_empty() {
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            if line.trim_ascii().is_empty() {
                 continue;
             }
-            let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
-            let trial = bench.trial(&Publish::now(topic, payload.as_bytes().to_vec()))?;
+            // A payload may be any bytes.
+            let (topic, payload) = match line.iter().position(|byte| *byte == b' ') {
+                Some(space) => (&line[..space], &line[space + 1..]),
+                None => (line, &line[..0]),
+            };
+            let trial = bench.trial(&Publish::now(&String::from_utf8_lossy(topic), payload.to_vec()))?;
             if !trial.taken {
                 errors.push(trial.reason.clone());
             }
@@ -229,15 +234,6 @@ fn fate(reason: &Reason, route: &Route) -> String {
         OnFailure::PassThrough => "it would be pushed as it came",
     };
     format!("it would be tried {} times, then {end}", route.attempts)
-}
-
-/// Machines' and plugins' words, fit for a terminal: quotes stay, what could move its cursor does not.
-fn terminal(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_debug()) } else { shown.push(c) }
-    }
-    shown
 }
 
 fn show(output: &Made) -> String {

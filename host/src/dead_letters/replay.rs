@@ -174,9 +174,12 @@ async fn replay(
                 continue;
             }
             found = true;
-            tokio::select! {
-                () = stop.cancelled() => break 'list,
-                () = pace.next() => {}
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break 'list,
+                    Some(told) = under_way.next() => from -= remover.told(told).await.min(from),
+                    () = pace.next() => break,
+                }
             }
             match sender.as_ref().and_then(|sender| sender.way(&entry)) {
                 None => {}

@@ -168,7 +168,10 @@ impl Bench {
         loop {
             let rest = match self.turn(taken, expires).await {
                 Turn::Leave | Turn::Wait => return None,
-                Turn::Expired if noted => return Some(self.no_subscriber(taken)),
+                Turn::Expired if noted => {
+                    let reason = "its life was over while nobody was subscribed to the machine's topic";
+                    return Some(self.dead(taken, "no-subscriber", reason, None));
+                }
                 Turn::Expired => return Some(self.expired(taken)),
                 Turn::Send(rest) => rest,
             };

@@ -88,24 +88,34 @@ impl Held {
     }
 }
 
-/// Renews until `last`, then gives the lease back; or until a newer process has it: this one then takes and sends no command any more.
+/// Renews until `last`, then gives the lease back. While a newer process of the same name has it this one takes and sends no command;
+/// should that one be gone, it has them again.
 pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: CancellationToken) {
     let keeping = async {
-        let mut said = false;
+        let (mut said, mut superseded) = (false, false);
         loop {
             let asked = clock::uptime();
-            let delay = match leases.renew().await {
+            let answer = if superseded {
+                match leases.succeed().await {
+                    Ok(true) => Ok(Some(Answer::Lapsed)),
+                    Ok(false) => Ok(None),
+                    Err(fault) => Err(fault),
+                }
+            } else {
+                leases.renew().await.map(Some)
+            };
+            let delay = match answer {
                 Ok(answer) => {
-                    said = false;
-                    if answer == Answer::Lapsed {
-                        tracing::warn!(
-                            "the lease of this instance had run out; commands that were taken over are not sent"
-                        );
+                    if std::mem::take(&mut said) {
+                        tracing::info!("the lease of this instance is renewed again");
                     }
-                    if held.answered(answer, asked) {
-                        return;
+                    if let Some(answer) = answer {
+                        tell(answer, superseded, &board);
+                        superseded = held.answered(answer, asked);
+                        if !superseded {
+                            take_over(&mut leases).await;
+                        }
                     }
-                    take_over(&mut leases).await;
                     RENEW
                 }
                 Err(fault) => {
@@ -123,11 +133,24 @@ pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: C
             // Where Redis is away it runs out by itself.
             let _ = tokio::time::timeout(RELEASE, leases.release()).await;
         }
-        () = keeping => {
-            let text = "a newer process has this instance's name (gateway.instance): it takes and sends the commands, this one does not";
+        () = keeping => {}
+    }
+}
+
+fn tell(answer: Answer, superseded: bool, board: &Board) {
+    match answer {
+        Answer::Held => {}
+        Answer::Lapsed if superseded => {
+            tracing::warn!("the newer process with this instance's name is gone; this one has the commands again");
+            board.alarm(SUPERSEDED, None);
+        }
+        Answer::Lapsed => {
+            tracing::warn!("the lease of this instance had run out; commands that were taken over are not sent");
+        }
+        Answer::Superseded => {
+            let text = "a newer process has this instance's name (gateway.instance): it takes and sends the commands, this one does not until that one is gone";
             tracing::error!("{text}");
             board.alarm(SUPERSEDED, Some(text));
-            last.cancelled().await;
         }
     }
 }

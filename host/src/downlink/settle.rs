@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use sluicegate_core::command;
 use sluicegate_core::lease::Standing;
 use sluicegate_core::settings::UtcOffset;
 use tokio::sync::mpsc;
@@ -243,8 +244,15 @@ fn done(told: &Told) -> Option<Done> {
 
 fn result(told: &Told, zone: UtcOffset) -> String {
     let (target, id, Outcome { status, reason, .. }) = match told {
-        Told::Note(target, id, outcome) => (target.as_str(), id.as_str(), outcome),
-        Told::Done(taken, outcome) => (taken.target(), taken.id(), outcome),
+        Told::Note(target, id, outcome) => (target.clone(), id.clone(), outcome),
+        Told::Done(taken, outcome) => {
+            // Whoever sent what is no command wants to know which of theirs it was.
+            let (target, id) = taken.command.as_ref().map_or_else(
+                |_| command::named(&taken.raw),
+                |command| (command.target.clone(), command.message_id.clone()),
+            );
+            (target, id, outcome)
+        }
     };
     let at = clock::rfc3339(clock::now(), zone);
     json!({ "message_id": id, "target": target, "status": status, "reason": reason, "at": at }).to_string()

@@ -73,6 +73,9 @@ pub enum GatewayError {
         /// Why.
         reason: String,
     },
+    /// A second signal.
+    #[error("a second signal ended it before everything was finished: {0}; what was not acknowledged comes again")]
+    Forced(String),
     /// The shutdown limit was over.
     #[error(
         "not everything was finished within gateway.shutdown_timeout ({limit:?}): {parts}; what was not acknowledged comes again"
@@ -256,20 +259,24 @@ impl Gateway {
             finished = timeout(limit, self.finish()) => finished.is_ok(),
             name = signals.next() => {
                 tracing::warn!(signal = name, "a second signal: ending at once; what was not acknowledged comes again");
-                false
+                return Err(GatewayError::Forced(self.unfinished()));
             }
         };
         if finished {
             tracing::info!("everything taken is settled");
             return Ok(());
         }
-        let mut parts: Vec<&str> = self.names.values().copied().collect();
-        parts.sort_unstable();
-        let parts = parts.join(", ");
+        let parts = self.unfinished();
         self.abandon.cancel();
         self.last.cancel();
         let _ = timeout(LAST_WORDS, self.finish()).await;
         Err(GatewayError::Unfinished { limit, parts })
+    }
+
+    fn unfinished(&self) -> String {
+        let mut parts: Vec<&str> = self.names.values().copied().collect();
+        parts.sort_unstable();
+        parts.join(", ")
     }
 
     /// The parts end one after another, as the channels between them close; those that the others need, last.

@@ -32,6 +32,15 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[3], ARGV[3])
 return 2
 ";
+/// Takes the lease again after a newer process of the same name has had it, where nobody has it any more. 0: somebody has.
+/// KEYS: lease, starts, instances; ARGV: life in ms, name.
+const SUCCEED: &str = r"
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local number = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[2])
+return number
+";
 /// Gives the lease back, where it is still held. KEYS: lease; ARGV: number.
 const RELEASE: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -55,6 +64,7 @@ pub struct Leases {
     instance: String,
     start: Script,
     renew: Script,
+    succeed: Script,
     release: Script,
     take_over: Script,
     /// Of this process, once it has one.
@@ -71,6 +81,7 @@ impl Leases {
             instance: instance.to_owned(),
             start: Script::new(START),
             renew: Script::new(RENEW),
+            succeed: Script::new(SUCCEED),
             release: Script::new(RELEASE),
             take_over: Script::new(TAKE_OVER),
             number: None,
@@ -100,6 +111,22 @@ impl Leases {
         let number = self.start.run(self.line.get().await?, &keys, &[&life, name]).await;
         self.number = Some(self.line.heard(&lease, number)?);
         Ok(Answer::Held)
+    }
+
+    /// Takes the lease again after a newer process of the same name has had it, where that one has it no more. True: this one has it.
+    ///
+    /// # Errors
+    /// [`RedisFault::Unavailable`].
+    pub async fn succeed(&mut self) -> Result<bool, RedisFault> {
+        let (lease, starts) = self.keys_of(&self.instance);
+        let keys = [lease.as_str(), &starts, &self.keys.instances];
+        let (life, name) = (u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string(), &self.instance);
+        let number = self.succeed.run::<u64>(self.line.get().await?, &keys, &[&life, name]).await;
+        let number = self.line.heard(&lease, number)?;
+        if number > 0 {
+            self.number = Some(number);
+        }
+        Ok(number > 0)
     }
 
     /// Gives the lease back: others need not wait for its end.

@@ -96,6 +96,11 @@ fn load_once(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Re
         let problem = Problem::Role { found: generation.world().to_string(), wanted: world.to_string() };
         return Err(Refusal { step: Step::Checked, problem });
     }
+    let named = generation.manifest_name();
+    if let Some(before) = wanted.before.as_ref().filter(|before| *before != named) {
+        let problem = Problem::Other { found: named.to_owned(), wanted: before.clone() };
+        return Err(Refusal { step: Step::Checked, problem });
+    }
     // Guests run on a thread of their own, never on one that polls sockets: this one.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

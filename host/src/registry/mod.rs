@@ -36,6 +36,8 @@ pub struct Wanted {
     pub plugin: sluicegate_core::settings::Plugin,
     /// The world that its place in the settings needs.
     pub world: Option<World>,
+    /// What the live build calls itself: a build of another plugin does not take its place.
+    pub before: Option<String>,
 }
 
 /// Every plugin that the settings name.
@@ -53,6 +55,7 @@ pub fn wanted(settings: &Settings) -> Vec<Wanted> {
             } else {
                 handler(name).then_some(World::TopicHandler)
             },
+            before: None,
         })
         .collect()
 }
@@ -148,6 +151,7 @@ impl Registry {
             Ok(Ok(generation)) => {
                 watched.number = number;
                 watched.live = Some(digest);
+                watched.wanted.before = Some(generation.manifest_name().to_owned());
                 watched.refused = None;
                 // The gateway ends after the registry; without it there is nobody to tell.
                 let _ = self.proposals.send(Proposal { generation: Arc::new(generation) }).await;

@@ -45,7 +45,7 @@ impl Stage {
             limits: Limits { call_timeout: Duration::from_secs(5), ..Limits::default() },
             grants: Grants::default(),
         };
-        let wanted = Wanted { name: "guest".to_owned(), plugin, world: Some(World::TopicHandler) };
+        let wanted = Wanted { name: "guest".to_owned(), plugin, world: Some(World::TopicHandler), before: None };
         let board = Arc::new(Board::new("test", ["guest".to_owned()], Vec::new()));
         // One place, as in the gateway.
         let (sender, proposals) = mpsc::channel(1);

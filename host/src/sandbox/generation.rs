@@ -120,6 +120,12 @@ impl Generation {
         self.number
     }
 
+    /// What its manifest calls it; the settings may have another name for it.
+    #[must_use]
+    pub fn manifest_name(&self) -> &str {
+        &self.inspection.manifest.name
+    }
+
     /// As its manifest says.
     #[must_use]
     pub fn version(&self) -> &str {

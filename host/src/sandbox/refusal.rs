@@ -142,6 +142,16 @@ pub enum Problem {
         /// What happened.
         fault: Fault,
     },
+    /// It says that it is another plugin than the one whose place it takes.
+    #[error(
+        "it says that it is the plugin `{found}`, and the live build is of `{wanted}`; put each file in its own place"
+    )]
+    Other {
+        /// Its manifest's name.
+        found: String,
+        /// The live build's.
+        wanted: String,
+    },
     /// Its samples took too long.
     #[error("its {samples} samples took longer than {limit:?} together; leave some out")]
     Slow {

@@ -119,7 +119,8 @@ struct State {
     routes: Vec<RouteStatus>,
     queues: IndexMap<String, u64>,
     alarms: IndexMap<String, Alarm>,
-    spool: SpoolStatus,
+    /// None: it is not open yet.
+    spool: Option<SpoolStatus>,
     stopping: bool,
 }
 
@@ -160,7 +161,7 @@ pub struct Status {
     routes: Vec<RouteStatus>,
     plugins: Vec<NamedPlugin>,
     queues: IndexMap<String, u64>,
-    spool: SpoolStatus,
+    spool: Option<SpoolStatus>,
     messages: Counts,
     alarms: IndexMap<String, Alarm>,
 }
@@ -204,7 +205,7 @@ impl Board {
             routes,
             queues: IndexMap::new(),
             alarms: IndexMap::new(),
-            spool: SpoolStatus::default(),
+            spool: None,
             stopping: false,
         };
         Self { instance: instance.to_owned(), started: now, tally, state: Mutex::new(state) }
@@ -216,7 +217,8 @@ impl Board {
         &self.tally
     }
 
-    /// Raises an alarm, or with no text takes it back: while it stands the gateway is not ready. True: it was not raised before.
+    /// Raises an alarm, or with no text takes it back: while it stands the gateway is not ready. True: that
+    /// changes something: it was not raised before, or it was.
     pub fn alarm(&self, name: &str, text: Option<&str>) -> bool {
         self.set_alarm(name, text, true)
     }
@@ -229,10 +231,11 @@ impl Board {
     fn set_alarm(&self, name: &str, text: Option<&str>, blocks: bool) -> bool {
         let mut state = self.state();
         let Some(text) = text else {
-            if state.alarms.shift_remove(name).is_some() {
+            let was_raised = state.alarms.shift_remove(name).is_some();
+            if was_raised {
                 metrics::alarm(name, false);
             }
-            return false;
+            return was_raised;
         };
         let since = state.alarms.get(name).map(|alarm| alarm.since);
         let alarm = Alarm { text: text.to_owned(), since: since.unwrap_or_else(clock::now), blocks };
@@ -246,7 +249,7 @@ impl Board {
         let age =
             spool.oldest.map_or(0, |oldest| u64::try_from(clock::now().as_second() - oldest.as_second()).unwrap_or(0));
         metrics::spool(spool.jobs, spool.parked, spool.bytes, age);
-        self.state().spool = spool;
+        self.state().spool = Some(spool);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

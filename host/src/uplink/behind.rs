@@ -55,8 +55,12 @@ impl Lists {
     /// The spool has nothing for it. True: it is direct again; else its length is to be looked at first.
     pub(super) fn empty(&mut self, target: &Target) -> bool {
         let direct = self.flow.empty(target) == Empty::Direct;
-        if direct {
-            self.board.alarm(&name(target), None);
+        if direct && self.board.alarm(&name(target), None) {
+            tracing::info!(
+                list = &*target.key,
+                low = target.low,
+                "what waited for a list is in it; it is pushed to again"
+            );
         }
         direct
     }
@@ -101,8 +105,10 @@ impl Lists {
     fn too_long(&mut self, target: &Target, length: u64) {
         self.flow.too_long(target, clock::uptime());
         let text = format!(
-            "{} has {length} entries (queues.incoming_max); what is for it waits in the spool until the back end catches up",
-            target.key
+            "{} has {length} entries, {} are the most{} (queues.incoming_max); what is for it waits in the spool until the back end catches up",
+            target.key,
+            self.flow.most(target),
+            if target.low { " for low routes" } else { "" }
         );
         if self.board.alarm(&name(target), Some(&text)) {
             tracing::warn!(

@@ -144,7 +144,8 @@ async fn handle(
         Err(fault) => Err(Reason::Fault(fault)),
     };
     match &answer {
-        Err(Reason::Fault(_)) => generation.faulted(machine(message)),
+        // One that asks for another attempt at everything is as broken as one that traps.
+        Err(Reason::Fault(_) | Reason::Retry(_)) => generation.faulted(machine(message)),
         _ => generation.answered(),
     }
     watch.handler(generation, answer.as_deref().map_err(ToString::to_string));

@@ -234,3 +234,54 @@ fn what_stops_the_gateway_is_said_once_with_its_cause() {
     assert_eq!(code, Some(1));
     assert!(answer["errors"][0]["message"].as_str().is_some_and(|text| text.starts_with(&reason)), "{answer}");
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let (admin, mqtt, redis) = (free(), free(), free());
+    let file = folder.path().join("s.toml");
+    let settings =
+        format!("[mqtt]\nurl = \"mqtt://{mqtt}\"\n[redis]\nurl = \"redis://{redis}\"\n[admin]\nlisten = \"{admin}\"\n");
+    fs::write(&file, settings).expect("written");
+    let full = fs::File::options().write(true).open("/dev/full").expect("a device that is always full");
+    let mut gateway = Command::new(binary())
+        .args(["run", "--config", &file.to_string_lossy()])
+        .env("RUST_LOG", "trace")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(full)
+        .spawn()
+        .expect("it starts");
+    let alive = || sluicegate(&["health", "--live", "--address", &admin.to_string()], "").0;
+    let began = std::time::Instant::now();
+    while alive() != Some(0) && began.elapsed() < std::time::Duration::from_secs(20) {}
+    // It writes all the time, since neither server is there.
+    let alive = (0..20).all(|_| alive() == Some(0));
+    let _ = (gateway.kill(), gateway.wait());
+    assert!(alive);
+}
+
+#[test]
+fn a_level_that_is_none_is_a_mistake_and_silences_nothing() {
+    let (code, _, err) = sluicegate(&["--log-level", "blah", "check", "--config", "sluicegate.toml"], "");
+    assert!(code == Some(2) && err.contains("`blah` is no level"), "{err}");
+    let (code, ..) = sluicegate(&["--log-level", "warn,sluicegate=debug", "check", "--config", "sluicegate.toml"], "");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn any_bytes_may_be_tried_from_standard_input() {
+    let mut child = Command::new(binary())
+        .args(["try", "--json", "--config", "sluicegate.toml"])
+        .current_dir(root().join("config"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let lines = b"machine/M-1/heartbeat {\"a\":\"\xff\"}\nmachine/M-1/heartbeat {}\n";
+    child.stdin.take().expect("its input").write_all(lines).expect("written");
+    let Output { status, stdout, .. } = child.wait_with_output().expect("it ends");
+    let answer: Value = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!((status.code(), answer["data"].as_array().map(Vec::len)), (Some(1), Some(2)), "{answer}");
+}

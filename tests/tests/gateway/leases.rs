@@ -229,13 +229,20 @@ async fn of_two_with_one_name_the_newer_has_the_commands_and_the_older_says_so()
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let older = instance(broker.port, redis.port, "same", "older").await;
     let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
-    let _newer = instance(broker.port, redis.port, "same", "newer").await;
+    let mut newer = instance(broker.port, redis.port, "same", "newer").await;
     older.says("a newer process has this instance's name").await;
     redis.push(COMMANDS, &(0..200).map(command).collect::<Vec<_>>()).await;
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
         assert!(seen.insert(machines.next().await.1), "sent twice");
     }
+    let processing = "{mqtt_outgoing_commands}:processing:same";
+    eventually("all are settled", async || redis.list(processing).await.is_empty().then_some(())).await;
+    // The newer one dies, as in a roll-out that fails: the older has the commands again.
+    newer.kill();
+    redis.push(COMMANDS, &[command(200)]).await;
+    assert_eq!(machines.next().await.1, command(200));
+    eventually("it is ready again", async || (older.get("/readyz").await?["ready"] == true).then_some(())).await;
 }
 
 #[tokio::test]

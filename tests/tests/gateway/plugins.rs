@@ -83,6 +83,7 @@ async fn a_bad_build_is_refused_with_the_reason_and_the_old_one_goes_on() {
         (core_module, "verified"),
         (component("heartbeat")[..1000].to_vec(), "verified"),
         (component("command-validation"), "checked"),
+        (component("error"), "checked"),
         (lies, "rehearsed"),
     ];
     for (bytes, step) in cases {

@@ -160,3 +160,18 @@ async fn one_machines_poison_is_a_dead_letter_and_opens_no_breaker() {
     let letter: Value = serde_json::from_str(&redis.list(DEAD).await[0]).expect("JSON");
     assert_eq!(letter["attempts"], 3, "{letter}");
 }
+
+/// As one does whose setting cannot be read.
+#[tokio::test]
+async fn a_plugin_that_asks_for_another_attempt_at_everything_makes_no_dead_letters() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    for name in 0..20 {
+        order(&machine, &format!("M-{name}"), 1, name).await;
+    }
+    gateway.says("fails at everything").await;
+    gateway.counts(&[("spooled", 20), ("in_flight", 0), ("dead", 0)]).await;
+    gateway.install("obedient", &Guest::echo().handler());
+    gateway.counts(&[("pushed", 20), ("spooled", 0), ("dead", 0)]).await;
+}
