@@ -1,7 +1,7 @@
 //! Who may send the commands of a processing list: whoever holds the instance's lease. Redis has the lease, with a time to live; this
 //! is what one process believes of it.
 //!
-//! A process asks for the lease once at its start, and renews it. Redis answers what is so at that instant; the process may rely on
+//! A process asks for the lease at its start, renews it, and asks again once a newer one of its name is gone. Redis answers what is so at that instant; the process may rely on
 //! it for the lease's life, counted from before it asked.
 
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Lease {
         }
     }
 
-    /// Whether a newer process of the same name has it: this one is to stop, and never asks again.
+    /// Whether a newer process of the same name has it: this one then takes and sends nothing, until that one is gone.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
         self.superseded

@@ -17,6 +17,8 @@ use crate::redis::letters::Letters;
 pub(super) const PAGE: u64 = 100;
 /// Bytes of letters that one answer lists.
 pub const MAX_BYTES: usize = 16 << 20;
+/// What a letter costs beside its long texts.
+const OVERHEAD: usize = 512;
 
 /// Why the desk does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +95,13 @@ impl Desk {
     pub async fn list(&self, filter: &Filter, limit: usize, payloads: bool) -> Result<Listed, DeskError> {
         let (mut found, mut bytes) = (VecDeque::new(), 0);
         let mut listed = Listed { total: 0, matched: 0, letters: Vec::new() };
-        each(&mut (self.open)(), |_, id, letter| {
+        each(&mut (self.open)(), |entry, id, letter| {
             listed.total += 1;
             if letter.is_some_and(|letter| filter.matches(id, letter)) || (letter.is_none() && filter.is_empty()) {
                 listed.matched += 1;
                 let shown = letter.map(|letter| shown(letter, payloads));
-                let size = shown.as_ref().map_or(0, |letter| size(letter));
+                let size =
+                    if payloads { entry.len() } else { letter.map_or(0, |letter| letter.reason.len()) } + OVERHEAD;
                 bytes += size;
                 found.push_back((size, Named { id, letter: shown }));
                 while found.len() > limit || bytes > MAX_BYTES {
@@ -240,9 +243,4 @@ fn shown(letter: &DeadLetter<'_>, whole: bool) -> DeadLetter<'static> {
         payload: own(&letter.payload).filter(|_| whole),
         payload_base64: own(&letter.payload_base64).filter(|_| whole),
     }
-}
-
-fn size(letter: &DeadLetter<'_>) -> usize {
-    let texts = [&letter.payload, &letter.payload_base64, &letter.topic].into_iter().flatten();
-    letter.reason.len() + texts.map(|text| text.len()).sum::<usize>()
 }

@@ -159,6 +159,7 @@ async fn replay(
     let mut from = 0;
     // Others take letters off the list too, so places shift; what was passed over is found in the next round.
     let mut found = false;
+    let mut ended = Ok(());
     'list: while !wanted.is_empty() {
         let page = remover.letters.page(from, PAGE).await?;
         if page.is_empty() {
@@ -184,7 +185,11 @@ async fn replay(
             match sender.as_ref().and_then(|sender| sender.way(&entry)) {
                 None => {}
                 Some(Way::Command(command)) => {
-                    remover.letters.command(&command).await?;
+                    if let Err(fault) = remover.letters.command(&command).await {
+                        ended = Err(fault);
+                        // Those that are under way are waited for all the same.
+                        break 'list;
+                    }
                     from -= remover.told((entry, Some(Replayed::Settled(Outcome::Pushed)))).await.min(from);
                 }
                 Some(Way::Message(message)) => {
@@ -210,7 +215,7 @@ async fn replay(
     while let Some(told) = under_way.next().await {
         remover.told(told).await;
     }
-    Ok(())
+    ended
 }
 
 /// At most so many a second, evenly.

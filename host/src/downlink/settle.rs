@@ -124,10 +124,12 @@ struct Settling {
 
 impl Settling {
     /// Settles a batch; gives those back whose dead letter Redis refuses. For ever, since nothing is given up while Redis is away;
-    /// `commands.in_flight` bounds what waits.
+    /// `commands.in_flight`, and those that wait for machines that are away, bound what waits.
     async fn settle(&mut self, batch: &mut Vec<Told>) -> Result<Vec<Told>, Abandoned> {
         let refused = self.letters(batch).await?;
         if batch.is_empty() {
+            // Redis refused their dead letters, or others have them: either way it answered.
+            self.link.up();
             return Ok(refused);
         }
         self.results(batch).await?;

@@ -11,6 +11,7 @@ use sluicegate_core::keys::Keys;
 use sluicegate_core::settings::{MqttUrl, RedisUrl, Settings};
 use sluicegate_core::spooled::Line;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Gateway, GatewayError};
@@ -52,6 +53,8 @@ const LANE_ROOM: usize = 1_024;
 const MONITOR: Duration = Duration::from_secs(5);
 /// In which of those rounds Redis is asked what it does when it is full.
 const POLICY: u64 = 12;
+/// How often the log says at the most that there are more dead letters.
+const LETTERS: Duration = Duration::from_secs(60);
 /// How often the spool and the plugins are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -232,7 +235,7 @@ impl Gateway {
         let keep = lease::run(leases, held.clone(), self.board.clone(), self.last.clone());
         self.spawn("the lease", keep);
 
-        // Each holds all commands that may be under way, so nobody ever waits for room.
+        // Each holds all commands that may be under way; beside them what waits for machines that are away may wait for room here.
         let (to_work, taken) = mpsc::channel(in_flight);
         let (to_settle, told) = mpsc::channel(in_flight);
         let under_way = Arc::new(take::UnderWay::default());
@@ -331,7 +334,18 @@ fn pusher(connector: Connector, keys: Keys, settings: &Settings) -> Pusher {
 
 /// Tells the board what the spool and the plugins would say if they were asked.
 async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64) {
+    let (mut dead, mut told) = (0, None::<Instant>);
     loop {
+        let now_dead = board.tally().total().dead;
+        // Once a message would be a flood, and never would be silence.
+        if now_dead > dead && told.is_none_or(|told| told.elapsed() >= LETTERS) {
+            let letters = now_dead - dead;
+            tracing::warn!(
+                letters,
+                "messages became dead letters; `sluicegate dead-letters list --by reason` says why"
+            );
+            (dead, told) = (now_dead, Some(Instant::now()));
+        }
         let (depth, refused) = spool.depth();
         let oldest = depth.oldest.and_then(|oldest| Timestamp::from_second(i64::from(oldest)).ok());
         let Depth { jobs, parked, bytes, .. } = depth;

@@ -273,7 +273,7 @@ impl Consumer {
                 Step::Room => self.ask_whether_read(),
                 Step::SubscribeAgain => {
                     self.subscribe_at = None;
-                    self.subscribe();
+                    let _ = self.subscribe();
                 }
                 Step::Polled(polled) => match *polled {
                     Ok(Event::Incoming(Packet::Publish(publish))) if !stopping => self.take(publish, &mut intake).await,
@@ -295,8 +295,9 @@ impl Consumer {
     }
 
     fn ask_whether_read(&mut self) {
-        self.subscribe();
-        self.read = Read::Asked;
+        if self.subscribe() {
+            self.read = Read::Asked;
+        }
     }
 
     /// There is room again: on a new connection the broker sends what was not taken on this one.
@@ -320,7 +321,7 @@ impl Consumer {
     }
 
     async fn take(&mut self, publish: Publish, intake: &mut impl Intake) {
-        if publish.topic.starts_with(b"$SYS/") {
+        if is_drop_counter(&publish.topic) {
             return self.on_drops(publish.topic, &publish.payload);
         }
         let ticket = self.client.prepare_ack(&publish).map(|acknowledgement| self.ledger.arrived(acknowledgement));
@@ -483,7 +484,8 @@ impl Consumer {
         }
     }
 
-    fn subscribe(&mut self) {
+    /// False: it could not be asked.
+    fn subscribe(&mut self) -> bool {
         let filters = self.subscriptions.iter().map(|subscription| SubscribeFilter {
             path: subscription.filter.clone(),
             qos: match subscription.qos {
@@ -498,8 +500,12 @@ impl Consumer {
         });
         match self.client.try_subscribe_many(filters) {
             Ok(()) => self.asked.push_back(Asked::Routes),
-            Err(error) => tracing::error!(%error, "cannot queue the subscription"),
+            Err(error) => {
+                tracing::error!(%error, "cannot queue the subscription");
+                return false;
+            }
         }
+        true
     }
 
     async fn on_error(&mut self, error: &ConnectionError, stop: &CancellationToken) {
@@ -527,6 +533,13 @@ impl Consumer {
     }
 }
 
+/// One of [`DROP_COUNTERS`]: asked for at QoS 0, so that it is never to be acknowledged.
+fn is_drop_counter(topic: &[u8]) -> bool {
+    let [mosquitto, emqx] = DROP_COUNTERS;
+    let (before, after) = emqx.split_once('+').unwrap_or((emqx, ""));
+    topic == mosquitto.as_bytes() || (topic.starts_with(before.as_bytes()) && topic.ends_with(after.as_bytes()))
+}
+
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
@@ -537,6 +550,13 @@ async fn at(when: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drop_counter_is_told_from_what_a_route_may_take() {
+        assert!(is_drop_counter(b"$SYS/broker/publish/messages/dropped"));
+        assert!(is_drop_counter(b"$SYS/brokers/emqx@emqx.local/metrics/delivery/dropped/queue_full"));
+        assert!(!is_drop_counter(b"$SYS/broker/uptime") && !is_drop_counter(b"machine/M-1/heartbeat"));
+    }
 
     #[test]
     fn only_what_the_broker_still_has_comes_again() {

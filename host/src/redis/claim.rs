@@ -1,5 +1,6 @@
-//! Claims: a `message_id` is sent once, by whichever instance claims it first. A claim names the instance until the command is
-//! sent; one of an instance without a lease counts for nothing, since its command was not sent, or not known to be.
+//! Claims: a `message_id` is sent once, by whichever instance claims it first. A claim names the instance and its tenure until the
+//! command is sent; one of a tenure that is over counts for nothing, since its command was not sent, or not known to be, and may be
+//! another's by now.
 
 use std::time::Duration;
 
@@ -16,15 +17,17 @@ pub(super) const SENT: &str = "!sent";
 const MAX_ID: usize = 128;
 
 /// For each id: 1 it is to be sent, 0 it was or is being sent. KEYS: one for each id; ARGV: instance, life in ms, what stands
-/// before the names of leases (those lie in the slot of the keys).
+/// before the names of leases (those lie in the slot of the keys). A lease holds its tenure's number.
 const CLAIM: &str = r"
 local free = {}
+local own = ARGV[1] .. '#' .. (redis.call('GET', ARGV[3] .. ARGV[1]) or '0')
 for i = 1, #KEYS do
-  local by = redis.call('GET', KEYS[i])
-  if by and by ~= ARGV[1] and (by == '!sent' or redis.call('EXISTS', ARGV[3] .. by) == 1) then
+  local by = redis.call('GET', KEYS[i]) or ''
+  local name, number = string.match(by, '^(.*)#(%d+)$')
+  if by == '!sent' or (name and name ~= ARGV[1] and redis.call('GET', ARGV[3] .. name) == number) then
     free[i] = 0
   else
-    redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
+    redis.call('SET', KEYS[i], own, 'PX', ARGV[2])
     free[i] = 1
   end
 end
@@ -71,7 +74,7 @@ impl Claims {
         u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// What a claim of this instance says.
+    /// Whose claims these are.
     pub(super) fn instance(&self) -> &str {
         &self.instance
     }

@@ -16,9 +16,9 @@ redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[2])
 return number
 ";
-/// 1: held for another life (a change of the time to live works when memory is used up); 2: it had run out, and is held again: others
-/// may have taken over, and forgotten the instance; 0: a newer process has it. DEL comes first, as above.
-/// KEYS: lease, starts, instances; ARGV: number, life in ms, name.
+/// 1: held for another life (a change of the time to live works when memory is used up); a negative number: it had run out, and is held
+/// again under that one, since others may have taken over, and forgotten the instance; 0: a newer process has it. DEL comes first, as
+/// above. KEYS: lease, starts, instances; ARGV: number, life in ms, name.
 const RENEW: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -28,14 +28,16 @@ local latest = redis.call('GET', KEYS[2])
 if latest and tonumber(latest) > tonumber(ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local number = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], number, 'PX', ARGV[2])
 redis.call('SADD', KEYS[3], ARGV[3])
-return 2
+return -number
 ";
 /// Takes the lease again after a newer process of the same name has had it, where nobody has it any more. 0: somebody has.
 /// KEYS: lease, starts, instances; ARGV: life in ms, name.
 const SUCCEED: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('DEL', KEYS[1])
 local number = redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[2])
@@ -103,9 +105,12 @@ impl Leases {
             let answer =
                 self.renew.run::<i64>(self.line.get().await?, &keys, &[&number.to_string(), &life, name]).await;
             return Ok(match self.line.heard(&lease, answer)? {
-                1 => Answer::Held,
-                2 => Answer::Lapsed,
-                _ => Answer::Superseded,
+                0 => Answer::Superseded,
+                number if number < 0 => {
+                    self.number = Some(number.unsigned_abs());
+                    Answer::Lapsed
+                }
+                _ => Answer::Held,
             });
         }
         let number = self.start.run(self.line.get().await?, &keys, &[&life, name]).await;

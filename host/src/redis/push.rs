@@ -26,8 +26,9 @@ for i = 1, entries do redis.call('LREM', KEYS[1], 1, ARGV[6 + i]) end
 for k = 3, #KEYS do
   if ARGV[4 + entries + k] == '1' then
     redis.pcall('SET', KEYS[k], ARGV[3], 'PX', ARGV[4])
-  elseif redis.pcall('GET', KEYS[k]) == ARGV[5] then
-    redis.call('DEL', KEYS[k])
+  else
+    local by = redis.pcall('GET', KEYS[k])
+    if type(by) == 'string' and string.match(by, '^(.*)#%d+$') == ARGV[5] then redis.call('DEL', KEYS[k]) end
   end
 end
 redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])

@@ -87,6 +87,8 @@ pub struct Sink {
     /// The number of the last record.
     number: u64,
     batching: Batching,
+    /// While Redis is away and nothing waits for it: when to look whether it is back.
+    reconnect: Option<Instant>,
 }
 
 enum Event {
@@ -112,6 +114,7 @@ impl Sink {
             under_way: None,
             number,
             batching: Batching::default(),
+            reconnect: None,
         }
     }
 
@@ -121,7 +124,7 @@ impl Sink {
         // Says early whether Redis is there, not only with the first message.
         match pusher.connect().await {
             Ok(()) => self.link.up(),
-            Err(fault) => drop(self.link.down(&fault)),
+            Err(fault) => self.reconnect = Some(Instant::now() + self.link.down(&fault)),
         }
         let mut taken: Vec<Item> = Vec::with_capacity(MAX_MESSAGES);
         let (mut idle, mut pushing) = (Some(pusher), None);
@@ -160,7 +163,17 @@ impl Sink {
                     self.on_pushed(answers).await;
                 }
                 Event::Slow => self.on_slow().await,
-                Event::Due => self.unstick().await,
+                Event::Due => {
+                    self.unstick().await;
+                    if self.reconnect.is_some_and(|at| at <= Instant::now())
+                        && let Some(pusher) = idle.take()
+                    {
+                        // A push of nothing: it says whether Redis is there.
+                        self.reconnect = None;
+                        self.under_way = Some(UnderWay::of_the_spool(Vec::new()));
+                        pushing = self.push(pusher);
+                    }
+                }
             }
         }
         // The gateway says what it abandons; here nothing is without a verdict by mistake.
@@ -296,6 +309,7 @@ impl Sink {
             }
             Err(fault) => self.link.down(fault),
         };
+        self.reconnect = answers.is_err().then(|| Instant::now() + delay);
         if let Some((target, _)) = look {
             match answers.as_ref().map(|answers| answers.iter().find(|(key, _)| *key == target.key)) {
                 Ok(Some((_, Err(fault)))) if records.is_empty() => self.lists.refused(&target, fault),
@@ -420,7 +434,7 @@ impl Sink {
     /// When to look again by itself.
     fn due(&self, lists: bool) -> Option<Instant> {
         let stuck = (!self.stuck.is_empty()).then_some(self.stuck_until);
-        let list = if lists { self.lists.due() } else { None };
+        let list = if lists { self.lists.due().into_iter().chain(self.reconnect).min() } else { None };
         stuck.into_iter().chain(list).min()
     }
 }

@@ -21,12 +21,14 @@ fn command_to(target: &str, id: &str, seconds: u32) -> String {
 }
 
 async fn instance(broker: u16, redis: u16, name: &str, client: &str) -> Gateway {
-    let more = format!("[gateway]\ninstance = \"{name}\"\n[queues]\ncommand_results = \"{RESULTS}\"\n");
-    let settings =
-        Gateway::settings(broker, redis, &more).replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"));
-    let mut gateway = Gateway::with(&settings);
+    let mut gateway = Gateway::with(&settings(broker, redis, name, client));
     gateway.run().await;
     gateway
+}
+
+fn settings(broker: u16, redis: u16, name: &str, client: &str) -> String {
+    let more = format!("[gateway]\ninstance = \"{name}\"\n[queues]\ncommand_results = \"{RESULTS}\"\n");
+    Gateway::settings(broker, redis, &more).replace("[redis]", &format!("client_id = \"{client}\"\n[redis]"))
 }
 
 /// Nobody has the lease of this instance.
@@ -274,4 +276,34 @@ async fn the_lease_outlives_a_redis_that_is_out_of_memory() {
     redis.command(&format!("DEL {lease}")).await;
     eventually("it is held again", async || (left().await > 0).then_some(())).await;
     assert!(!gateway.log().contains("not renewed"), "{}", gateway.log());
+}
+
+/// What an instance claimed before it ended is no duplicate for the others, although the instance is there again.
+#[tokio::test]
+async fn claims_of_a_tenure_that_is_over_hold_up_nothing() {
+    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut one = instance(broker.port, redis.port, "one", "one").await;
+    broker.stop();
+    one.says("mqtt-commands: ").await;
+    let commands: Vec<String> = (0..10).map(command).collect();
+    redis.push(COMMANDS, &commands).await;
+    redis.list_of(&processing("one"), 10).await;
+    one.signal("TERM");
+    one.ended().await;
+    // The other takes over, and has room for one at a time; so has the first when it is back.
+    let few = format!("{}[commands]\nin_flight = 1\n", settings(broker.port, redis.port, "two", "two"));
+    let validator = "validator = \"command-validation\"\n";
+    let mut two = Gateway::with(&(few.clone() + validator));
+    two.spawn().await;
+    redis.list_of(&processing("two"), 1).await;
+    std::fs::write(one.path("sluicegate.toml"), few.replace("\"two\"", "\"one\"") + validator).expect("written");
+    one.spawn().await;
+    redis.list_of(&processing("one"), 1).await;
+    broker.restart().await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < commands.len() {
+        seen.insert(machines.next().await.1);
+    }
+    assert_eq!(seen, commands.into_iter().collect());
 }
