@@ -42,7 +42,6 @@ quick! {
     redis_kill_9: "redis-kill-9",
     redis_loses_its_data: "redis-loses-its-data",
     redis_refuses: "redis-refuses",
-    redis_fails_over: "redis-fails-over",
     broker_kill_9: "broker-kill-9",
     broker_loses_its_sessions: "broker-loses-its-sessions",
     spool_torn_write: "spool-torn-write",

@@ -12,7 +12,7 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("redis-sigstop", sigstop),
         scenario!("redis-client-pause", client_pause),
         scenario!("redis-refuses", refuses, quick),
-        scenario!("redis-fails-over", fails_over, quick),
+        scenario!("redis-fails-over", fails_over),
         scenario!("redis-replica-promoted", replica_promoted),
         scenario!("redis-forgets-scripts-and-clients", forgets_scripts_and_clients),
     ]
