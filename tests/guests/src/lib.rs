@@ -132,6 +132,17 @@ impl Guest {
         self.component("topic-handler", self.core("handle", 13))
     }
 
+    /// As a component of the world topic-handler with more imports in it (in WIT's words), of more packages.
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly, or there are no such packages.
+    #[must_use]
+    pub fn handler_importing(&self, imports: &str, packages: &str) -> Vec<u8> {
+        let world = "world topic-handler {";
+        let text = interface().replace(world, &format!("{world} {imports}"));
+        self.component_of(&format!("{text}\n{packages}"), "topic-handler", self.core("handle", 13))
+    }
+
     /// As a component of the world command-validator.
     ///
     /// # Panics
@@ -142,8 +153,7 @@ impl Guest {
     }
 
     fn component(&self, world: &str, core: Vec<u8>) -> Vec<u8> {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit"));
-        self.component_of(&text.expect("wit/plugin.wit"), world, core)
+        self.component_of(&interface(), world, core)
     }
 
     /// As a component of a world of another interface.
@@ -171,7 +181,13 @@ impl Guest {
     }
 }
 
-fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+fn interface() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
+    std::fs::read_to_string(path).expect("wit/plugin.wit")
+}
+
+/// A custom section: its name, its content.
+pub fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     let mut content = Vec::new();
     leb128(&mut content, name.len());
     content.extend_from_slice(name.as_bytes());
