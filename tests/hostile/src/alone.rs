@@ -100,6 +100,7 @@ pub fn is_so(must: &Must, is: &Must) -> bool {
         (Must::Live(_) | Must::Either(..), Must::Live(ends)) => {
             ends.iter().enumerate().all(|(call, end)| ended_so(must.end(call), end))
         }
+        (Must::NotLive, Must::Refused(..)) => true,
         _ => false,
     }
 }

@@ -29,6 +29,8 @@ pub struct Case {
 pub enum Must {
     /// It is refused at this step, with these words in the reason.
     Refused(Step, String),
+    /// It is refused, at whichever step.
+    NotLive,
     /// It goes live, and its calls end so, one after another, and from the beginning again.
     Live(Vec<End>),
     /// Either is harmless: refused so, or live and its messages go on as they came.
@@ -114,7 +116,7 @@ impl Must {
     #[must_use]
     pub fn calls(&self) -> usize {
         match self {
-            Self::Refused(..) => 1,
+            Self::Refused(..) | Self::NotLive => 1,
             // Each twice: what a fault leaves behind shows at the next call.
             Self::Live(ends) => ends.len() * 2,
             Self::Either(..) => 2,
@@ -129,7 +131,7 @@ impl Must {
     pub fn end(&self, call: usize) -> &End {
         match self {
             Self::Live(ends) => &ends[call % ends.len()],
-            Self::Refused(..) | Self::Either(..) => &End::AsItCame,
+            Self::Refused(..) | Self::NotLive | Self::Either(..) => &End::AsItCame,
         }
     }
 }
@@ -148,6 +150,7 @@ impl fmt::Display for Must {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(step, words) => write!(f, "not {step}: {words}"),
+            Self::NotLive => f.write_str("not live"),
             Self::Live(ends) => {
                 f.write_str("live; ")?;
                 for (index, end) in ends.iter().enumerate() {

@@ -2,12 +2,33 @@
 
 mod answers;
 mod calls;
-pub mod samples;
+mod compile;
+mod features;
+mod files;
+mod imports;
+pub mod logs;
+mod memory;
+mod samples;
+mod topics;
 
 use crate::case::Case;
 
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [calls::cases(), answers::cases()].into_iter().flatten().collect()
+    [
+        files::cases(),
+        samples::cases(),
+        imports::cases(),
+        features::cases(),
+        compile::cases(),
+        calls::cases(),
+        memory::cases(),
+        answers::cases(),
+        topics::cases(),
+        logs::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

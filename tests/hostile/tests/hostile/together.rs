@@ -71,7 +71,7 @@ async fn run() {
     // While a good build is live, what is refused shows that it goes on.
     cases.sort_by_key(|case| match must(case) {
         Must::Refused(Step::Found, _) => 0,
-        Must::Refused(..) => 1,
+        Must::Refused(..) | Must::NotLive => 1,
         Must::Either(..) => 2,
         Must::Live(_) => 3,
     });
