@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use sluicegate::sandbox::Step;
 use sluicegate_guests::{Guest, section};
 
-use super::files::described;
 use crate::case::{Case, Must, refused_or_harmless};
 
 fn either() -> Must {
@@ -17,15 +16,6 @@ fn either() -> Must {
 /// A good plugin with more in its module.
 fn with(name: &str, made_of: &str, extra: impl Fn() -> String + Send + Sync + 'static) -> Case {
     Case::file(name, made_of, either(), move || Guest { extra: extra(), ..Guest::echo() }.handler())
-}
-
-/// Types that each hold the one before so often.
-fn doubling(levels: usize, width: usize) -> String {
-    let mut text = String::from("(component (type $t0 (tuple u8 u8))");
-    for level in 1..levels {
-        let _ = write!(text, "(type $t{level} (tuple {}))", format!("$t{} ", level - 1).repeat(width));
-    }
-    text + ")"
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -80,37 +70,50 @@ pub(super) fn cases() -> Vec<Case> {
             section(&mut component, 4, &inner);
             component
         }),
-        Case::file(
-            "types-that-double",
-            "a type of 2^60 bytes, in 60 lines",
-            Must::Refused(Step::Checked, String::new()),
-            || described(&doubling(60, 2)),
-        ),
-        Case::file("types-that-double-in-a-good-one", "the same in a good plugin", either(), || {
-            let mut component = Guest::echo().handler();
-            // `tuple u8 u8`, then tuples of the two before, in WebAssembly's binary form.
-            let mut content = vec![60];
-            content.extend([0x6f, 2, 0x7d, 0x7d]);
-            let first = 40_u8;
-            (1..60_u8).for_each(|level| content.extend([0x6f, 2, first + level - 1, first + level - 1]));
-            section(&mut component, 7, &content);
-            component
+        inside("types-that-double", "a type of 2^60 bytes, in 60 lines", false, || {
+            let mut text = String::from("(component (type $t0 (tuple u8 u8))");
+            for level in 1..60 {
+                let _ = write!(text, "(type $t{level} (tuple $t{before} $t{before}))", before = level - 1);
+            }
+            text + ")"
         }),
-        Case::file(
+        inside("types-that-are-wide", "a record of 1,000 records of 1,000 records of 1,000 numbers", false, || {
+            let record = |of: &str| {
+                let fields: String = (0..1_000).map(|field| format!("(field \"f{field}\" {of})")).collect();
+                format!("(record {fields})")
+            };
+            format!("(component (type $a {}) (type $b {}) (type $c {}))", record("u8"), record("$a"), record("$b"))
+        }),
+        inside(
             "instances-of-instances",
             "components that instantiate the one before ten times, eight levels deep",
-            either(),
-            || {
-                let mut component = Guest::echo().handler();
-                let mut text = String::from("(component $c0 (core module $m) (core instance (instantiate $m)))");
-                for level in 1..8 {
-                    let inner = format!("(instance (instantiate $c{}))", level - 1).repeat(10);
-                    text = format!("(component $c{level} {text} {inner})");
-                }
-                let inner = wat::parse_str(text).expect("a component");
-                section(&mut component, 4, &inner);
-                component
-            },
+            false,
+            || instances(8, 10),
         ),
+        inside("instances-that-multiply", "such components, instantiated: 100,000 core instances", true, || {
+            instances(5, 10)
+        }),
     ]
+}
+
+/// Components that hold each other, the innermost with a core instance; each instantiates the one in it so often.
+fn instances(levels: usize, times: usize) -> String {
+    let mut text = String::from("(component $c (core module $m) (core instance (instantiate $m)))");
+    for _ in 0..levels {
+        text = format!("(component $c {text} {})", "(instance (instantiate $c))".repeat(times));
+    }
+    text
+}
+
+/// A good plugin with another component in it, which is instantiated or not.
+fn inside(name: &str, made_of: &str, instantiated: bool, text: impl Fn() -> String + Send + Sync + 'static) -> Case {
+    Case::file(name, made_of, either(), move || {
+        let mut component = Guest::echo().handler();
+        section(&mut component, 4, &wat::parse_str(text()).expect("a component"));
+        if instantiated {
+            // One, of the component 0 (a plugin made of text has no other), with no arguments.
+            section(&mut component, 5, &[1, 0, 0, 0]);
+        }
+        component
+    })
 }

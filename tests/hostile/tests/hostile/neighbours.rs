@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 /// How many machines there are, and how often each publishes.
 const MACHINES: usize = 4;
-const EVERY: Duration = Duration::from_millis(10);
+const EVERY: Duration = Duration::from_millis(40);
 
 /// One message at the back end.
 #[derive(Debug, Clone, Copy)]

@@ -7,31 +7,37 @@ use sluicegate::sandbox::Step;
 use sluicegate_hostile::alone;
 use sluicegate_hostile::case::{Case, Must};
 use sluicegate_hostile::corpus;
+use sluicegate_hostile::corpus::logs::FORGED;
 use sluicegate_hostile::table::{self, Row};
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Gateway, RedisServer, eventually};
 
 use crate::neighbours::Neighbours;
 use crate::slot::{self, Slot};
 
 /// How long the neighbours are measured by themselves.
 const QUIET: Duration = Duration::from_secs(4);
-/// What the instances of this run may hold together: a hostile one at work in each lane and two kept warm, and as many of the
-/// neighbours' handler, with its 32 MiB each.
+/// The plugin that means harm, its route and its queue.
+const HOSTILE: &str = "hostile";
+/// What the instances of this run may hold together: of the hostile plugin one at work and two kept warm in each of two lanes, and
+/// as many of the neighbours' handler, with its 32 MiB each.
 const LIMITS: u64 = 6 * alone::MEMORY + 6 * (32 << 20);
-/// What the gateway may need beside them: for compiling, and for the messages under way.
-const MARGIN: u64 = 192 << 20;
+/// What the gateway may need beside them: for compiling what has up to 32 MiB, and for the messages under way.
+const MARGIN: u64 = 256 << 20;
 
 fn settings(broker: &Broker, redis: &RedisServer) -> String {
-    let more = format!(
+    let mut more = String::from(
         "[plugins.heartbeat]\npath = \"plugins/heartbeat.wasm\"\n\
-         [plugins.hostile]\npath = \"plugins/hostile.wasm\"\n\
-         [plugins.hostile.limits]\ncall_timeout = \"{}ms\"\nmemory = {}\noutput = {}\n\
-         [[routes]]\nname = \"heartbeat\"\ntopic = \"machine/{{serial_no}}/heartbeat\"\nhandlers = [\"heartbeat\"]\n\
-         [[routes]]\nname = \"hostile\"\ntopic = \"hostile/{{serial_no}}\"\nhandlers = [\"hostile\"]\n\
-         queue = \"hostile_jobs\"\nattempts = 1\n",
+         [[routes]]\nname = \"heartbeat\"\ntopic = \"machine/{serial_no}/heartbeat\"\nhandlers = [\"heartbeat\"]\n",
+    );
+    more += &format!(
+        "[plugins.{name}]\npath = \"plugins/{name}.wasm\"\n\
+             [plugins.{name}.limits]\ncall_timeout = \"{}ms\"\nmemory = {}\noutput = {}\n\
+             [[routes]]\nname = \"{name}\"\ntopic = \"{name}/{{serial_no}}\"\nhandlers = [\"{name}\"]\n\
+             queue = \"{name}\"\nattempts = 1\n",
         alone::CALL_TIMEOUT.as_millis(),
         alone::MEMORY,
         alone::OUTPUT,
+        name = HOSTILE,
     );
     Gateway::settings(broker.port, redis.port, &more)
 }
@@ -60,9 +66,8 @@ async fn run() {
     let mut gateway = Gateway::with(&settings(&broker, &redis));
     // Else a file that nobody may read would be read, where root runs the tests.
     gateway.without_override(true);
-    gateway.install("hostile", &slot::good(0));
+    gateway.install(HOSTILE, &slot::good(0));
     gateway.run().await;
-    let machine = Machine::connect(broker.port, "H", None).await;
     let neighbours = Neighbours::begin(&broker, &redis).await;
     eventually("the neighbours were measured by themselves", async || (neighbours.now() > QUIET).then_some(())).await;
 
@@ -75,21 +80,19 @@ async fn run() {
         Must::Either(..) => 2,
         Must::Live(_) => 3,
     });
-    let mut slot = Slot::new(&gateway, &machine, &redis).await;
-    let (mut all, mut times) = (Vec::new(), Vec::new());
+    let mut slot = Slot::new(HOSTILE, &gateway, &broker, &redis).await;
+    let mut ended = Vec::new();
     for case in &cases {
         let began = neighbours.now();
-        all.push(slot.outcome(case, must(case)).await);
-        times.push(began..neighbours.now());
+        let is = slot.outcome(case, must(case)).await;
+        ended.push((case, is, began..neighbours.now()));
     }
     let most = memory(&gateway, "VmHWM:");
     let end = neighbours.now();
     let traffic = neighbours.end().await;
-    let rows: Vec<Row<'_>> = cases
-        .iter()
-        .zip(all)
-        .zip(times)
-        .map(|((case, is), time)| {
+    let rows: Vec<Row<'_>> = ended
+        .into_iter()
+        .map(|(case, is, time)| {
             let must = must(case);
             let note = format!("{:.0?}, of a neighbour {:.0?}", time.end - time.start, traffic.sent_in(time).longest);
             Row { case, must, good: alone::is_so(must, &is), is, note }
@@ -110,6 +113,9 @@ async fn run() {
         mib(LIMITS),
         mib(MARGIN),
     );
+    let log = gateway.log();
+    let forged = |line: &&str| line.starts_with(FORGED) || line.contains('\u{1b}') || line.contains('\u{202e}');
+    assert_eq!(log.lines().find(forged), None, "no plugin writes a line of its own");
     let wrong: Vec<&str> = rows.iter().filter(|row| !row.good).map(|row| row.case.name.as_str()).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(beside.messages >= 1_000, "{beside}");
