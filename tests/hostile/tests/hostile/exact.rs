@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Instant;
 
 use sluicegate_hostile::alone;
-use sluicegate_hostile::case::Case;
+use sluicegate_hostile::case::{Case, Must};
 use sluicegate_hostile::corpus;
+use sluicegate_hostile::laws;
 use sluicegate_hostile::table::{self, Row};
 
 /// Most of them wait for a deadline, or for another attempt.
@@ -32,6 +33,11 @@ fn each_case_ends_as_it_must() {
         threads.into_iter().flat_map(|thread| thread.join().expect("its rows")).collect()
     });
     println!("{}", table::show(&rows));
+    for row in &rows {
+        if let Must::Refused(_, reason) = &row.is {
+            assert!(laws::is_readable(reason), "{}: {} bytes: {reason:.400?}", row.case.name, reason.len());
+        }
+    }
     let wrong: Vec<&str> = rows.iter().filter(|row| !row.good).map(|row| row.case.name.as_str()).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }

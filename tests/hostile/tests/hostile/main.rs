@@ -1,6 +1,7 @@
 //! The hostile corpus: each case by itself, then all of them in one gateway beside traffic that behaves.
 
 mod exact;
+mod laws;
 mod neighbours;
 mod slot;
 mod together;
