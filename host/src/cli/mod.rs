@@ -136,7 +136,10 @@ enum SpoolCommand {
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unread(&error),
+    };
     let output = Output::new(arguments.json);
     let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
         .map_err(|error| Failure::new(Code::Usage, error.to_string(), "sluicegate --help"))
@@ -145,6 +148,16 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(failure) => output.fail(&failure).into(),
     }
+}
+
+/// Help and version, or a mistake of usage; a script that wants JSON gets it here, too.
+fn unread(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Output::new(true).fail(&Failure::new(Code::Usage, message, "sluicegate --help")).into()
 }
 
 fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {

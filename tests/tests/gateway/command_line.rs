@@ -263,6 +263,16 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[test]
+fn a_mistake_of_usage_is_json_where_that_is_asked_for() {
+    let (code, out, err) = sluicegate(&["check", "--json", "--colour"], "");
+    let answer: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &answer["ok"], err.as_str()), (Some(2), &false.into(), ""));
+    assert!(answer["errors"][0]["message"].as_str().is_some_and(|text| text.contains("--colour")), "{answer}");
+    let (code, out, err) = sluicegate(&["check", "--colour"], "");
+    assert!(code == Some(2) && out.is_empty() && err.contains("--colour"), "{err}");
+}
+
+#[test]
 fn a_level_that_is_none_is_a_mistake_and_silences_nothing() {
     let (code, _, err) = sluicegate(&["--log-level", "blah", "check", "--config", "sluicegate.toml"], "");
     assert!(code == Some(2) && err.contains("`blah` is no level"), "{err}");
