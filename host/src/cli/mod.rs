@@ -3,6 +3,7 @@
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
 //! - [`client`]: what is asked of a running gateway.
 //! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
+//! - [`servers`]: what broker and Redis answer to `check --connect`.
 
 mod check;
 mod client;
@@ -11,6 +12,7 @@ mod dead_letters;
 mod output;
 mod plugin;
 mod run;
+mod servers;
 mod spool;
 mod trial;
 
@@ -64,7 +66,12 @@ enum Command {
     /// Runs the gateway until SIGTERM or Ctrl-C; a second one ends it at once.
     Run,
     /// Checks settings and plugins: everything short of connecting.
-    Check,
+    Check {
+        /// Also connect: whether broker and Redis answer, and what the broker grants less of than the settings ask for. A
+        /// gateway that runs is not disturbed.
+        #[arg(long)]
+        connect: bool,
+    },
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -164,7 +171,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check => check::check(config, output),
+        Command::Check { connect } => check::check(config, *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
