@@ -10,8 +10,7 @@ use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
 use super::plugin;
-use super::servers;
-use crate::gateway::preflight;
+use crate::gateway::{preflight, servers};
 use crate::registry::{self, load};
 use crate::sandbox::Sandbox;
 use crate::telemetry::causes::with_causes;
@@ -55,7 +54,9 @@ pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Resu
     }
     let mut warnings = resolved.warnings;
     if connect {
-        for answer in servers::ask(&resolved.settings)? {
+        let answers = servers::ask(&resolved.settings)
+            .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no event loop: {error}"), ""))?;
+        for answer in answers {
             match answer {
                 Ok(servers::Good { name, less }) => {
                     let _ = writeln!(text, "ok     {name} answers");

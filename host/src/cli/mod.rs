@@ -3,7 +3,6 @@
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
 //! - [`client`]: what is asked of a running gateway.
 //! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
-//! - [`servers`]: what broker and Redis answer to `check --connect`.
 
 mod check;
 mod client;
@@ -12,7 +11,6 @@ mod dead_letters;
 mod output;
 mod plugin;
 mod run;
-mod servers;
 mod spool;
 mod trial;
 

@@ -1,27 +1,28 @@
-//! Whether broker and Redis answer, and what they grant.
+//! Whether broker and Redis answer, and what they grant; asked beside a gateway that may be running.
+
+use std::io;
 
 use sluicegate_core::keys::Keys;
 use sluicegate_core::settings::{MqttUrl, RedisUrl, Settings};
 
-use super::output::{Code, Failure};
 use crate::mqtt::probe;
 use crate::redis::connect::Connector;
 use crate::telemetry::causes::with_causes;
 
 /// A server that answers.
-pub(super) struct Good {
+pub struct Good {
     /// What people call it.
-    pub(super) name: String,
+    pub name: String,
     /// What it grants less of than the settings ask for, each after its name.
-    pub(super) less: Vec<String>,
+    pub less: Vec<String>,
 }
 
 /// Connects to both. Those that would run in the gateway's own process are not asked: there is nothing to reach yet.
-pub(super) fn ask(settings: &Settings) -> Result<Vec<Result<Good, String>>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no event loop: {error}"), ""))?;
+///
+/// # Errors
+/// Where the system gives no event loop; what a server answers instead stands in its place.
+pub fn ask(settings: &Settings) -> io::Result<Vec<Result<Good, String>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let mut answers = Vec::new();
         if let MqttUrl::At { host, port, .. } = &settings.mqtt.url {
