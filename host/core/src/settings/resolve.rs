@@ -134,7 +134,13 @@ impl Resolver<'_> {
         let zone = self.find(entries, "gateway", "time_zone", "gateway");
         let time_zone = zone.and_then(|found| self.read(&found, Type::Offset, units::parse_offset));
         let shutdown_timeout = self.duration(entries, "gateway", "shutdown_timeout", "gateway");
-        Some(Gateway { instance: instance?, time_zone: time_zone?, shutdown_timeout: shutdown_timeout? })
+        let state = self.word(entries, "gateway", "state", "gateway", 4_096);
+        Some(Gateway {
+            instance: instance?,
+            time_zone: time_zone?,
+            shutdown_timeout: shutdown_timeout?,
+            state: self.outside.base.join(state?),
+        })
     }
 
     fn queues(&mut self, entries: &Section) -> Option<Queues> {

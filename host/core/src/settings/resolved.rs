@@ -40,6 +40,8 @@ pub struct Gateway {
     pub time_zone: UtcOffset,
     /// How long an orderly end may take.
     pub shutdown_timeout: Duration,
+    /// The folder of what must outlive a restart, already joined with the settings file's.
+    pub state: PathBuf,
 }
 
 /// A text that is never shown: `Debug` prints stars.

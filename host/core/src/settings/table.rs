@@ -118,6 +118,13 @@ pub const KEYS: &[Key] = &[
     key("gateway", "time_zone", Offset, Some("+08:00"), "The offset of `received_at`."),
     key("gateway", "shutdown_timeout", Duration(100, 3_600 * SECOND), Some("10s"), "How long an orderly end may take."),
     key(
+        "gateway",
+        "state",
+        Text,
+        Some("state"),
+        "A folder for what must outlive a restart, relative to the settings file; each gateway has its own.",
+    ),
+    key(
         "mqtt",
         "url",
         MqttUrl,
