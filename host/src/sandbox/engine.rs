@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::compiled::cache::Cache;
+use super::compiled::{Compiled, Compiler};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
@@ -33,18 +35,19 @@ pub enum EngineError {
 #[derive(Clone)]
 pub struct Sandbox {
     engine: Engine,
+    pub(super) compiled: Arc<Compiled>,
     _clock: Arc<Clock>,
 }
 
 impl Sandbox {
-    /// Starts the engine.
+    /// Starts the engine. Without a cache each file is compiled anew.
     ///
     /// # Errors
     /// [`EngineError`], where the machine cannot reserve what it needs.
-    pub fn new() -> Result<Self, EngineError> {
-        let engine = Engine::new(&config()).map_err(|error| EngineError::Engine(error.into()))?;
+    pub fn new(compiler: Compiler, cache: Option<Cache>) -> Result<Self, EngineError> {
+        let engine = Engine::new(&config(Allocation::Pool)).map_err(|error| EngineError::Engine(error.into()))?;
         let clock = Clock::start(engine.clone()).map_err(EngineError::Clock)?;
-        Ok(Self { engine, _clock: Arc::new(clock) })
+        Ok(Self { engine, compiled: Arc::new(Compiled::new(compiler, cache)), _clock: Arc::new(clock) })
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -52,7 +55,16 @@ impl Sandbox {
     }
 }
 
-fn config() -> Config {
+/// Where memories and stacks come from.
+pub(super) enum Allocation {
+    /// A pool that is reserved at the start.
+    Pool,
+    /// The system, one by one: for a process that only compiles, and has no room for a pool. The code is the same.
+    OnDemand,
+}
+
+/// What compiles and what runs are one configuration: code is refused by an engine of another one.
+pub(super) fn config(allocation: Allocation) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(MAX_INSTANCES)
         .total_core_instances(MAX_INSTANCES * 4)
@@ -71,7 +83,10 @@ fn config() -> Config {
         .async_stack_keep_resident(16 << 10);
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .allocation_strategy(match allocation {
+            Allocation::Pool => InstanceAllocationStrategy::Pooling(pool),
+            Allocation::OnDemand => InstanceAllocationStrategy::OnDemand,
+        })
         .memory_reservation(MAX_MEMORY as u64)
         .memory_guard_size(64 << 10)
         .epoch_interruption(true)

@@ -15,6 +15,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 use super::bindings::handler::sluicegate::plugin::host;
 use super::bindings::handler::{TopicHandler, TopicHandlerPre};
 use super::bindings::validator::{CommandValidator, CommandValidatorPre};
+use super::compiled::Origin;
 use super::engine::Sandbox;
 use super::guest_log::GuestLog;
 use super::inspect::{self, Inspection, World};
@@ -74,8 +75,7 @@ impl Sandbox {
     ) -> Result<Generation, Refusal> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
-        let component = Component::from_binary(self.engine(), bytes)
-            .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
+        let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
             .link(&component, inspection.world)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
@@ -94,6 +94,16 @@ impl Sandbox {
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
         })
+    }
+
+    /// Verifies and compiles a component, for the cache alone.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the step and what is wrong.
+    pub fn precompile(&self, bytes: &[u8]) -> Result<(Inspection, Origin), Refusal> {
+        let inspection = inspect::inspect(bytes)?;
+        let (_, origin) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
+        Ok((inspection, origin))
     }
 
     fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {

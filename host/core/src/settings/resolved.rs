@@ -42,6 +42,33 @@ pub struct Gateway {
     pub shutdown_timeout: Duration,
     /// The folder of what must outlive a restart, already joined with the settings file's.
     pub state: PathBuf,
+    /// `compile_memory`, `compile_time`
+    pub compile: CompileLimits,
+}
+
+/// What compiling one plugin may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Address space of the process that does it.
+    pub memory: ByteSize,
+    /// Of the processor.
+    pub time: Duration,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        let default = |name| default("gateway", name);
+        Self {
+            memory: units::parse_size(default("compile_memory")).expect("the default is a size"),
+            time: units::parse_duration(default("compile_time")).expect("the default is a duration"),
+        }
+    }
+}
+
+/// What a key is, unless set.
+fn default(section: &'static str, name: &str) -> &'static str {
+    let key = table::of(section).find(|key| key.name == name);
+    key.and_then(|key| key.default).expect("it has a default in the table of keys")
 }
 
 /// A text that is never shown: `Debug` prints stars.
@@ -206,10 +233,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let default = |name: &str| {
-            let key = table::of("plugins.*.limits").find(|key| key.name == name);
-            key.and_then(|key| key.default).expect("every limit has a default in the table of keys")
-        };
+        let default = |name| default("plugins.*.limits", name);
         let size = |name| units::parse_size(default(name)).expect("the default is a size");
         Self {
             call_timeout: units::parse_duration(default("call_timeout")).expect("the default is a duration"),

@@ -125,6 +125,20 @@ pub const KEYS: &[Key] = &[
         "A folder for what must outlive a restart, relative to the settings file; each gateway has its own.",
     ),
     key(
+        "gateway",
+        "compile_memory",
+        Size(128 * MIB, 64 << 30),
+        Some("1GiB"),
+        "Memory that compiling a plugin may take, in its own process.",
+    ),
+    key(
+        "gateway",
+        "compile_time",
+        Duration(SECOND, 3_600 * SECOND),
+        Some("120s"),
+        "Processor time that compiling a plugin may take, at the lowest priority.",
+    ),
+    key(
         "mqtt",
         "url",
         MqttUrl,

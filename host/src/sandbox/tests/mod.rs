@@ -12,12 +12,12 @@ use indexmap::IndexMap;
 use sluicegate_core::message::{Field, Message};
 use sluicegate_core::settings::{ByteSize, Limits};
 
-use super::{Generation, Refusal, Sandbox};
+use super::{Compiler, Generation, Refusal, Sandbox};
 
 /// One engine for all tests: it reserves address space for a thousand instances.
 pub(crate) fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new().expect("an engine"))
+    SANDBOX.get_or_init(|| Sandbox::new(Compiler::Here, None).expect("an engine"))
 }
 
 fn limits() -> Limits {
