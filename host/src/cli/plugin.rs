@@ -12,7 +12,7 @@ use crate::registry::Wanted;
 use crate::registry::load::{self, File};
 use crate::sandbox::inspect::{self, Inspection};
 use crate::sandbox::refusal::Step;
-use crate::sandbox::{Cache, Compiler, Origin, Refusal, Sandbox};
+use crate::sandbox::{Cache, Compiler, Origin, Problem, Refusal, Sandbox};
 use crate::telemetry::causes::with_causes;
 
 fn read(file: &Path) -> Result<File, Failure> {
@@ -25,6 +25,9 @@ fn wrong(refusal: &Refusal) -> Failure {
 
 /// What to do about it, wherever the file is from.
 pub(super) fn next(refusal: &Refusal) -> &'static str {
+    if matches!(refusal.problem, Problem::CompileTime { .. } | Problem::CompileMemory { .. }) {
+        return "raise that limit where the plugin is worth it; `sluicegate plugin compile FILE` tries it beforehand";
+    }
     match refusal.step {
         Step::Found => "check the path (in the source tree `cargo xtask plugins` builds those of plugins/)",
         Step::Verified | Step::Compiled | Step::Checked => {
@@ -48,8 +51,7 @@ pub(super) fn sandbox(settings: Option<&Settings>) -> Result<Sandbox, Failure> {
 
 fn start(settings: Option<&Settings>, cache: Option<Cache>) -> Result<Sandbox, Failure> {
     let limits = settings.map_or_else(CompileLimits::default, |settings| settings.gateway.compile);
-    Sandbox::new(Compiler::Process(limits), cache)
-        .map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))
+    Sandbox::new(Compiler::Process(limits), cache).map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))
 }
 
 /// Fills the gateway's cache ahead of a swap.
@@ -60,14 +62,16 @@ pub(super) fn compile(file: &Path, config: Option<&Path>, output: &Output) -> Re
     let cache = Cache::make(state)
         .map_err(|error| Failure::new(Code::Wrong, with_causes(&error), "run it as the user that runs the gateway"))?;
     let kept = cache.path().display().to_string();
-    let (inspection, origin) = start(Some(&settings), Some(cache))?.precompile(&read.bytes).map_err(|refusal| wrong(&refusal))?;
+    let (inspection, origin) =
+        start(Some(&settings), Some(cache))?.precompile(&read.bytes).map_err(|refusal| wrong(&refusal))?;
     let what = match origin {
         Origin::Cache => "was compiled already",
         Origin::Compiler => "is compiled",
     };
     let (name, version) = (&inspection.manifest.name, &inspection.manifest.version);
     let text = format!("{name} {version} {what}: {}\nkept in {kept}\n", inspection.digest);
-    let data = json!({ "digest": inspection.digest.to_string(), "compiled": origin == Origin::Compiler, "cache": kept });
+    let data =
+        json!({ "digest": inspection.digest.to_string(), "compiled": origin == Origin::Compiler, "cache": kept });
     Ok(output.good(&text, &data))
 }
 

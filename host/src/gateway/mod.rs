@@ -247,6 +247,7 @@ impl Gateway {
             generation = generation.number(),
             "a build is live"
         );
+        self.board.plugin_usage(generation.name(), generation.usage().clone());
         self.board.plugin_live(
             generation.name(),
             LiveBuild {

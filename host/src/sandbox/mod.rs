@@ -6,6 +6,7 @@
 //! - [`generation`]: one compiled build of a plugin.
 //! - [`instance`]: one running copy of it, and what it may use.
 //! - [`pool`]: the warm instances of one lane.
+//! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
 
 pub mod compiled;
@@ -18,6 +19,7 @@ mod limits;
 pub mod pool;
 pub mod refusal;
 pub mod rehearse;
+mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 

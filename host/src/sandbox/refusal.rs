@@ -91,6 +91,21 @@ pub enum Problem {
         /// The limit.
         max: u64,
     },
+    /// More to compile than a plugin may have.
+    #[error("it has {found} {what}; a plugin may have {max}")]
+    TooMuch {
+        /// How many.
+        found: u64,
+        /// The limit.
+        max: u64,
+        /// Of what.
+        what: &'static str,
+    },
+    /// Resources of its own: the host would hold a table of them, without a bound.
+    #[error(
+        "it makes resources of its own (`resource.new`), which the host would have to keep; build the plugin without them"
+    )]
+    Resources,
     /// Not a component.
     #[error("not a WebAssembly component: {0}")]
     NotComponent(String),
@@ -107,7 +122,9 @@ pub enum Problem {
     #[error("the engine refuses it: {0}")]
     Engine(String),
     /// Compiling it takes too much of the processor.
-    #[error("compiling it takes more than {limit:?} of the processor (gateway.compile_time); make its functions smaller")]
+    #[error(
+        "compiling it takes more than {limit:?} of the processor (gateway.compile_time); make its functions smaller"
+    )]
     CompileTime {
         /// The limit.
         limit: Duration,

@@ -4,6 +4,7 @@
 //! the gateway can anyway. And each file carries a MAC by a key that only this folder has: what is damaged, cut short, under another file's
 //! name, of another version or from another machine is not run but compiled anew.
 
+use std::cmp::Reverse;
 use std::fs::{DirBuilder, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read as _, Write as _};
@@ -44,7 +45,9 @@ pub enum CacheError {
         source: io::Error,
     },
     /// Others may write or read it: what stands there would be theirs to choose.
-    #[error("{path} is not this user's alone ({found}); what stands there would run as the gateway: `chown` it and `chmod 700` it, or remove it")]
+    #[error(
+        "{path} is not this user's alone ({found}); what stands there would run as the gateway: `chown` it and `chmod 700` it, or remove it"
+    )]
     NotOurs {
         /// Which.
         path: PathBuf,
@@ -172,7 +175,7 @@ impl Cache {
             }
         }
         // The newest first.
-        files.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+        files.sort_unstable_by_key(|(time, ..)| Reverse(*time));
         let mut bytes = 0;
         for (index, (_, size, name)) in files.into_iter().enumerate() {
             bytes += size;

@@ -12,8 +12,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sluicegate_core::settings::CompileLimits;
 
 use super::super::refusal::Problem;
-use super::precompiled::Artefact;
 use super::child;
+use super::precompiled::Artefact;
 
 /// This program, as it runs: a path may lead to another one by now, since packages are upgraded while gateways run.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -84,7 +84,8 @@ fn wait(mut child: Reaped, limit: Duration) -> io::Result<Option<ExitStatus>> {
         if left.is_zero() {
             return Ok(None);
         }
-        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let left =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => return child.0.wait().map(Some),

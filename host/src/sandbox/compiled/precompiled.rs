@@ -2,7 +2,10 @@
 //! compiler wrote, nobody checks: altered ones may do whatever this process may.
 //!
 //! So an [`Artefact`] is made in three ways only, each of which says why its bytes are the compiler's.
-#![expect(unsafe_code, reason = "the engine cannot know who wrote compiled code; this module does, and is the only one")]
+#![expect(
+    unsafe_code,
+    reason = "the engine cannot know who wrote compiled code; this module does, and is the only one"
+)]
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};

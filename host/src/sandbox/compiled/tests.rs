@@ -62,14 +62,15 @@ fn what_was_compiled_once_is_found_after_a_restart() {
 
 #[test]
 fn what_was_altered_or_cut_short_is_compiled_anew() {
-    let spoil: [&dyn Fn(&mut Vec<u8>); 7] = [
-        &|bytes| bytes[0] ^= 1,
-        &|bytes| bytes[32] ^= 1,
-        &|bytes| *bytes.last_mut().expect("bytes") ^= 0x80,
-        &|bytes| bytes.truncate(bytes.len() - 1),
-        &|bytes| bytes.truncate(31),
-        &|bytes| bytes.clear(),
-        &|bytes| bytes.push(0),
+    type Spoil = fn(&mut Vec<u8>);
+    let spoil: [Spoil; 7] = [
+        |bytes| bytes[0] ^= 1,
+        |bytes| bytes[32] ^= 1,
+        |bytes| *bytes.last_mut().expect("bytes") ^= 0x80,
+        |bytes| bytes.truncate(bytes.len() - 1),
+        |bytes| bytes.truncate(31),
+        |bytes| bytes.clear(),
+        |bytes| bytes.push(0),
     ];
     for spoil in spoil {
         let kept = Kept::new();
