@@ -76,9 +76,9 @@ fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
         let maximum = before.map_or(maximum, |before| before.min(maximum));
         process::setrlimit(resource, Rlimit { current: Some(current.min(maximum)), maximum: Some(maximum) })?;
     }
-    // Lowest of all, for the disk too: the kernel takes that from this number. Messages go before new builds.
-    process::nice(19)?;
     // Where memory runs out for all, this process is the one to go. Not every system has it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // Lowest of all, for the disk too: the kernel takes that from this number. Messages go before new builds.
+    process::nice(19)?;
     Ok(())
 }
