@@ -12,14 +12,13 @@ use super::output::{Code, Failure, Output};
 use super::plugin;
 use crate::gateway::{preflight, servers};
 use crate::registry::{self, load};
-use crate::sandbox::Sandbox;
 use crate::telemetry::causes::with_causes;
 
 pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Result<Code, Failure> {
     let resolved = config::load(file)?;
     // Where a server is reached by TLS, what would be made for it needs this.
     crate::tls::install().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
+    let sandbox = plugin::sandbox(Some(&resolved.settings))?;
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
     let mut next = BTreeSet::new();
     for wanted in registry::wanted(&resolved.settings) {

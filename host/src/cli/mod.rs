@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::sandbox::compiled::child;
 use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
@@ -103,6 +104,16 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
+    /// Compiles standard input to standard output, within limits: what the gateway starts for each file.
+    #[command(hide = true)]
+    InternalCompile {
+        /// Who started it.
+        parent: u32,
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of the processor.
+        seconds: u64,
+    },
     /// Prints completions for a shell.
     Completions {
         /// Which.
@@ -122,6 +133,11 @@ enum ConfigCommand {
 enum PluginCommand {
     /// What a component file says of itself.
     Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
+    Compile {
         /// The component.
         file: PathBuf,
     },
@@ -145,6 +161,10 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return unread(&error),
     };
+    // Before anything else is done: its first acts are its limits.
+    if let Command::InternalCompile { parent, memory, seconds } = arguments.command {
+        return child::main(parent, memory, seconds);
+    }
     let output = Output::new(arguments.json);
     let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
         .map_err(|error| Failure::new(Code::Usage, error.to_string(), "sluicegate --help"))
@@ -173,6 +193,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
+        Command::Plugin(PluginCommand::Compile { file }) => plugin::compile(file, config, output),
         Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
@@ -181,6 +202,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         }
         Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
         Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
+        Command::InternalCompile { .. } => unreachable!("`main` did it"),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

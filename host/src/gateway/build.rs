@@ -353,6 +353,7 @@ async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64)
         let Depth { jobs, parked, bytes, .. } = depth;
         board.set_spool(SpoolStatus { jobs, parked, bytes, max_bytes, oldest });
         board.alarm("the spool takes nothing", refused.as_deref());
+        board.measure_usage();
         let broken: Vec<String> = current.load().broken().map(str::to_owned).collect();
         let text =
             format!("{} fails at everything; its messages wait in the spool until it is repaired", broken.join(", "));

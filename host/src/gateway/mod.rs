@@ -26,7 +26,7 @@ use crate::mqtt::connect::MqttError;
 use crate::redis::connect::RedisFault;
 use crate::registry::{self, Proposal, Registry};
 use crate::sandbox::engine::EngineError;
-use crate::sandbox::{Generation, Sandbox};
+use crate::sandbox::{Cache, Compiler, Generation, Sandbox};
 use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::Exporter;
@@ -119,6 +119,13 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
     result.and(ended)
 }
 
+/// Where compiled code is kept; without it each start compiles anew, and that is all.
+fn cache(settings: &Settings) -> Option<Cache> {
+    Cache::make(&settings.gateway.state)
+        .inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept; each start compiles them anew"))
+        .ok()
+}
+
 fn board(settings: &Settings) -> Board {
     let routes = settings
         .routes
@@ -167,7 +174,7 @@ impl Gateway {
     /// Serves until a signal (good) or a fault.
     async fn serve(&mut self, settings: Arc<Settings>, signals: &mut Signals) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         // One place: the registry waits while a swap is made.
         let (sender, mut proposals) = mpsc::channel(1);
         let registry = Registry::new(sandbox.clone(), registry::wanted(&settings), sender, self.board.clone());
@@ -241,6 +248,7 @@ impl Gateway {
             generation = generation.number(),
             "a build is live"
         );
+        self.board.plugin_usage(generation.name(), generation.usage().clone());
         self.board.plugin_live(
             generation.name(),
             LiveBuild {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::tally::{Counts, Tally};
+use super::usage::{Usage, Used};
 use super::{clock, metrics};
 
 /// A connection of the gateway.
@@ -92,6 +93,8 @@ pub struct Refused {
 struct PluginStatus {
     live: Option<LiveBuild>,
     last_refusal: Option<Refused>,
+    #[serde(skip)]
+    counted: Option<Arc<Usage>>,
 }
 
 /// A route, as the settings have it.
@@ -171,6 +174,8 @@ struct NamedPlugin {
     name: String,
     #[serde(flatten)]
     status: PluginStatus,
+    /// None: no build was ever live.
+    usage: Option<Used>,
 }
 
 /// Where the gateway's parts write what they know.
@@ -280,6 +285,20 @@ impl Board {
         self.state().plugins.entry(name.to_owned()).or_default().live = Some(build);
     }
 
+    /// Where what a plugin uses is counted.
+    pub fn plugin_usage(&self, name: &str, usage: Arc<Usage>) {
+        self.state().plugins.entry(name.to_owned()).or_default().counted = Some(usage);
+    }
+
+    /// Shows what the plugins used so far as metrics.
+    pub fn measure_usage(&self) {
+        for (name, plugin) in &self.state().plugins {
+            if let Some(usage) = &plugin.counted {
+                metrics::usage(name, &usage.now());
+            }
+        }
+    }
+
     /// A build was refused.
     pub fn plugin_refused(&self, name: &str, refused: Refused) {
         metrics::reload(name, "refused");
@@ -325,7 +344,11 @@ impl Board {
             plugins: state
                 .plugins
                 .iter()
-                .map(|(name, status)| NamedPlugin { name: name.clone(), status: status.clone() })
+                .map(|(name, status)| NamedPlugin {
+                    name: name.clone(),
+                    status: status.clone(),
+                    usage: status.counted.as_ref().map(|usage| usage.now()),
+                })
                 .collect(),
             queues: state.queues.clone(),
             spool: state.spool.clone(),
