@@ -38,6 +38,8 @@ const COMMANDS: &str = "sluicegate_downlink_commands_total";
 const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
 const RELOADS: &str = "sluicegate_plugin_reloads_total";
+const LAST_RELOAD: &str = "sluicegate_plugin_last_reload_seconds";
+const LAST_RELOAD_GOOD: &str = "sluicegate_plugin_last_reload_successful";
 const CONNECTED: &str = "sluicegate_connection_up";
 const QUEUE: &str = "sluicegate_queue_length";
 
@@ -100,7 +102,9 @@ fn describe() {
     describe_counter!(COMMANDS, "Commands by what became of them.");
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
-    describe_counter!(RELOADS, "New builds of a plugin, by result.");
+    describe_counter!(RELOADS, "New builds of a plugin, by the step that they came to and the result.");
+    describe_gauge!(LAST_RELOAD, Unit::Seconds, "When a build of a plugin went live or was refused last, since 1970.");
+    describe_gauge!(LAST_RELOAD_GOOD, "1 where that build went live.");
     describe_gauge!(CONNECTED, "1 while the connection stands.");
     describe_gauge!(QUEUE, "Entries of a list in Redis.");
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.
@@ -216,9 +220,11 @@ pub fn command(outcome: &'static str) {
     counter!(COMMANDS, "outcome" => outcome).increment(1);
 }
 
-/// A new build of a plugin went `live` or was `refused`.
-pub fn reload(plugin: &str, result: &'static str) {
-    counter!(RELOADS, "plugin" => plugin.to_owned(), "result" => result).increment(1);
+/// A new build of a plugin went `live` or was `refused`, at this step.
+pub fn reload(plugin: &str, step: &'static str, result: &'static str) {
+    counter!(RELOADS, "plugin" => plugin.to_owned(), "step" => step, "result" => result).increment(1);
+    gauge!(LAST_RELOAD, "plugin" => plugin.to_owned()).set(super::clock::now().as_second() as f64);
+    gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "live" { 1.0 } else { 0.0 });
 }
 
 /// Whether a connection stands.

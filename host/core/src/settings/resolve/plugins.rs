@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::Resolver;
 use super::value::{Found, Hide};
+use crate::digest::NoDigest;
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
 use crate::settings::resolved::{Grants, Limits, Plugin};
@@ -46,6 +47,10 @@ impl Resolver<'_> {
                     "is missing; it names the component file",
                 );
             }
+            let digest = self.find(&written.own, "plugins.*", "digest", &section).and_then(|found| {
+                let read = found.texts.first()?.parse();
+                read.map_err(|error: NoDigest| self.misread(&found, error.to_string())).ok()
+            });
             let limits = format!("{section}.limits");
             let call_timeout = self.duration(&written.limits, "plugins.*.limits", "call_timeout", &limits);
             let memory = self.size(&written.limits, "plugins.*.limits", "memory", &limits);
@@ -65,7 +70,8 @@ impl Resolver<'_> {
             }
             let (Some(call_timeout), Some(memory), Some(output)) = (call_timeout, memory, output) else { continue };
             let limits = Limits { call_timeout, memory, output };
-            plugins.insert(name.clone(), Plugin { path: path.unwrap_or_default(), settings, limits, grants });
+            let path = path.unwrap_or_default();
+            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, grants });
         }
         plugins
     }

@@ -12,7 +12,7 @@ use crate::registry::Wanted;
 use crate::registry::load::{self, File};
 use crate::sandbox::inspect::{self, Inspection};
 use crate::sandbox::refusal::Step;
-use crate::sandbox::{Refusal, Sandbox};
+use crate::sandbox::{Problem, Refusal, Sandbox};
 use crate::telemetry::causes::with_causes;
 
 fn read(file: &Path) -> Result<File, Failure> {
@@ -25,12 +25,17 @@ fn wrong(refusal: &Refusal) -> Failure {
 
 /// What to do about it, wherever the file is from.
 pub(super) fn next(refusal: &Refusal) -> &'static str {
+    if matches!(refusal.problem, Problem::Untrusted(_)) {
+        return "sluicegate plugin verify FILE (whose a build is, and whether it is taken)";
+    }
     match refusal.step {
         Step::Found => "check the path (in the source tree `cargo xtask plugins` builds those of plugins/)",
         Step::Verified | Step::Compiled | Step::Checked => {
             "have the plugin built as wit/plugin.wit says, on the interface of this version of sluicegate"
         }
-        Step::Rehearsed => "mend the plugin, or what its sample promises; its settings count, too",
+        Step::Rehearsed | Step::Live | Step::Probation | Step::Fallback => {
+            "mend the plugin, or what its sample promises; its settings count, too"
+        }
     }
 }
 
@@ -70,12 +75,13 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
     let plugin = Plugin {
         path: file.to_owned(),
+        digest: None,
         settings: IndexMap::new(),
         limits: Limits::default(),
         grants: Default::default(),
     };
-    let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None, before: None };
-    let generation = load::load(&sandbox, &wanted, &read, 1).map_err(|refusal| wrong(&refusal))?;
+    let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
+    let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
     let mut text = String::new();
     let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
     for name in &names {
