@@ -22,9 +22,9 @@ pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Resu
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
     let mut next = BTreeSet::new();
     for wanted in registry::wanted(&resolved.settings) {
-        let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1));
+        let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1, |_| {}));
         match loaded {
-            Ok(build) => {
+            Ok(load::Loaded { generation: build, .. }) => {
                 let _ = writeln!(
                     text,
                     "ok     plugin {} {} ({}, {} samples)",

@@ -1,37 +1,11 @@
 //! Why a build does not go live.
 
-use std::fmt;
 use std::time::Duration;
 
 use sluicegate_core::fault::Fault;
+pub use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::ByteSize;
-
-/// A step of a plugin's life; the same word in code, log, metric and status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The file is there and can be read.
-    Found,
-    /// It is a component with a manifest.
-    Verified,
-    /// The engine compiled it.
-    Compiled,
-    /// It implements one world of this interface and imports nothing that was not granted.
-    Checked,
-    /// Its own samples gave what they promise.
-    Rehearsed,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Found => "found",
-            Self::Verified => "verified",
-            Self::Compiled => "compiled",
-            Self::Checked => "checked",
-            Self::Rehearsed => "rehearsed",
-        })
-    }
-}
+use sluicegate_core::trust::Distrust;
 
 /// A build that was refused, and at which step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +80,9 @@ pub enum Problem {
         "it makes resources of its own (`resource.new`), which the host would have to keep; build the plugin without them"
     )]
     Resources,
+    /// The settings do not trust it.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// Not a component.
     #[error("not a WebAssembly component: {0}")]
     NotComponent(String),
@@ -184,7 +161,8 @@ pub enum Problem {
     },
     /// It says that it is another plugin than the one whose place it takes.
     #[error(
-        "it says that it is the plugin `{found}`, and the live build is of `{wanted}`; put each file in its own place"
+        "it says that it is the plugin `{found}`, and the live build is of `{wanted}`; put each file in its own place, or write \
+         this one's digest into plugins.NAME.digest"
     )]
     Other {
         /// Its manifest's name.

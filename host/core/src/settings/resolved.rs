@@ -6,7 +6,9 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{ByteSize, UtcOffset, table, units};
+use crate::digest::Digest;
 use crate::topic::{TopicPattern, TopicTemplate};
+use crate::trust::Trust;
 
 /// All of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +23,8 @@ pub struct Settings {
     pub queues: Queues,
     /// `[spool]`
     pub spool: Spool,
+    /// `[trust]`
+    pub trust: Trust,
     /// `[plugins.NAME]`, in the file's order.
     pub plugins: IndexMap<String, Plugin>,
     /// `[[routes]]`, in the file's order: the first that matches takes the message.
@@ -212,6 +216,8 @@ pub struct Spool {
 pub struct Plugin {
     /// The component file, absolute or relative to the working directory (already joined with the settings file's folder).
     pub path: PathBuf,
+    /// The one build that is taken; none: any is.
+    pub digest: Option<Digest>,
     /// What the plugin reads with `setting`; numbers and booleans as text.
     pub settings: IndexMap<String, String>,
     /// `[plugins.NAME.limits]`

@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
         "state",
         Text,
         Some("state"),
-        "A folder for what must outlive a restart, relative to the settings file; each gateway has its own.",
+        "Folder of what must outlive a restart (last good builds, their history, compiled code), relative to the settings file; each gateway has its own.",
     ),
     key(
         "gateway",
@@ -241,6 +241,9 @@ pub const KEYS: &[Key] = &[
         Some("1GiB"),
         "Its bound on the disk; size it for the longest outage of Redis.",
     ),
+    key("trust", "keys", Texts, Some("[]"), "Minisign public keys (`RW…`) whose signatures are good."),
+    key("trust", "required", Bool, Some("false"), "Whether a plugin without a signature is refused."),
+    key("trust", "revoked", Texts, Some("[]"), "Builds (`sha256:…`) that are refused whoever signed them."),
     key("plugins.*", "path", Text, None, "The component file; relative to the settings file. Must be set."),
     key(
         "plugins.*",
@@ -249,6 +252,7 @@ pub const KEYS: &[Key] = &[
         Some("warm"),
         "How long an instance lives: `warm` for many calls, `fresh` for one, so that nothing of one machine's message is there for the next.",
     ),
+    key("plugins.*", "digest", Text, None, "`sha256:…` of the one build that is taken; none: any build is."),
     key("plugins.*.limits", "call_timeout", Duration(1, 60 * SECOND), Some("100ms"), "Wall time of one call."),
     key("plugins.*.limits", "memory", Size(64 * KIB, 256 * MIB), Some("32MiB"), "Memory of one instance."),
     key("plugins.*.limits", "output", Size(KIB, 64 * MIB), Some("1MiB"), "All outputs of one call together."),

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::Resolver;
 use super::value::{Found, Hide};
+use crate::digest::NoDigest;
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
 use crate::settings::resolved::{Grants, Limits, Plugin};
@@ -46,6 +47,10 @@ impl Resolver<'_> {
                     "is missing; it names the component file",
                 );
             }
+            let digest = self.find(&written.own, "plugins.*", "digest", &section).and_then(|found| {
+                let read = found.texts.first()?.parse();
+                read.map_err(|error: NoDigest| self.misread(&found, error.to_string())).ok()
+            });
             let limits = format!("{section}.limits");
             let limits = self.limits(&written.limits, &limits);
             let fresh = self.fresh(&written.own, &section);
@@ -66,7 +71,8 @@ impl Resolver<'_> {
             if fresh {
                 limits.calls = 1;
             }
-            plugins.insert(name.clone(), Plugin { path: path.unwrap_or_default(), settings, limits, grants });
+            let path = path.unwrap_or_default();
+            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, grants });
         }
         plugins
     }

@@ -28,12 +28,17 @@ pub(super) fn next(refusal: &Refusal) -> &'static str {
     if matches!(refusal.problem, Problem::CompileTime { .. } | Problem::CompileMemory { .. }) {
         return "raise that limit where the plugin is worth it; `sluicegate plugin compile FILE` tries it beforehand";
     }
+    if matches!(refusal.problem, Problem::Untrusted(_)) {
+        return "sluicegate plugin verify FILE (whose a build is, and whether it is taken)";
+    }
     match refusal.step {
         Step::Found => "check the path (in the source tree `cargo xtask plugins` builds those of plugins/)",
         Step::Verified | Step::Compiled | Step::Checked => {
             "have the plugin built as wit/plugin.wit says, on the interface of this version of sluicegate"
         }
-        Step::Rehearsed => "mend the plugin, or what its sample promises; its settings count, too",
+        Step::Rehearsed | Step::Live | Step::Probation | Step::Fallback => {
+            "mend the plugin, or what its sample promises; its settings count, too"
+        }
     }
 }
 
@@ -111,12 +116,13 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let sandbox = sandbox(None)?;
     let plugin = Plugin {
         path: file.to_owned(),
+        digest: None,
         settings: IndexMap::new(),
         limits: Limits::default(),
         grants: Default::default(),
     };
-    let wanted = Wanted { name: "plugin".to_owned(), plugin, world: None, before: None };
-    let generation = load::load(&sandbox, &wanted, &read, 1).map_err(|refusal| wrong(&refusal))?;
+    let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
+    let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
     let mut text = String::new();
     let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
     for name in &names {
