@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
-    ("admin", &["dead_letters", "telemetry"]),
+    ("admin", &["dead_letters", "registry", "telemetry"]),
     (
         "gateway",
         &[

@@ -1,7 +1,9 @@
-//! The admin HTTP server: health, metrics, status, dead letters. It has a thread of its own, so that a slow scrape disturbs
+//! The admin HTTP server: health, metrics, status, plugins, dead letters. It has a thread of its own, so that a slow scrape disturbs
 //! nobody.
 
 mod dead_letters;
+mod local;
+mod plugins;
 mod routes;
 
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters::desk::Desk;
+use crate::registry;
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -53,6 +56,7 @@ pub fn start(
     board: Arc<Board>,
     exporter: Exporter,
     desk: Arc<OnceLock<Desk>>,
+    plugins: registry::desk::Desk,
 ) -> Result<Admin, AdminError> {
     let listen = |source| AdminError::Listen { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(listen)?;
@@ -69,7 +73,7 @@ pub fn start(
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "the admin server cannot listen"),
                 };
-                let routes = routes::routes(board, exporter.clone(), desk, bound.ip().is_loopback());
+                let routes = routes::routes(board, exporter.clone(), desk, plugins, bound.ip().is_loopback());
                 let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
                 tokio::select! {
                     () = stopped.cancelled() => {}

@@ -12,8 +12,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::dead_letters;
+use super::{dead_letters, plugins};
 use crate::dead_letters::desk::Desk;
+use crate::registry;
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -70,10 +71,17 @@ fn table() -> Vec<Route<Shown>> {
     ]
 }
 
-pub(super) fn routes(board: Arc<Board>, exporter: Exporter, desk: Arc<OnceLock<Desk>>, loopback: bool) -> Router {
+pub(super) fn routes(
+    board: Arc<Board>,
+    exporter: Exporter,
+    desk: Arc<OnceLock<Desk>>,
+    registry: registry::desk::Desk,
+    loopback: bool,
+) -> Router {
     router(table())
         .with_state(Shown { board, exporter })
         .merge(router(dead_letters::table()).with_state(desk))
+        .merge(router(plugins::table()).with_state(registry))
         .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
         .method_not_allowed_fallback(async || {
             answer(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here; see /api/openapi.json")
@@ -151,8 +159,8 @@ mod tests {
                 (route.path.to_owned(), method)
             })
         }
-        let (own, letters) = (table(), dead_letters::table());
-        let mut served: Vec<_> = named(&own).chain(named(&letters)).collect();
+        let (own, letters, plugins) = (table(), dead_letters::table(), plugins::table());
+        let mut served: Vec<_> = named(&own).chain(named(&letters)).chain(named(&plugins)).collect();
         served.sort();
         let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
         let mut described = Vec::new();

@@ -4,6 +4,7 @@
 
 mod build;
 pub mod preflight;
+pub mod servers;
 mod signals;
 
 use std::collections::HashMap;
@@ -23,9 +24,9 @@ use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
 use crate::mqtt::connect::MqttError;
 use crate::redis::connect::RedisFault;
-use crate::registry::{self, Proposal, Registry};
+use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
-use crate::sandbox::{Generation, Sandbox};
+use crate::sandbox::{Cache, Compiler, Generation, Sandbox, Step};
 use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::Exporter;
@@ -99,7 +100,8 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
     let mut signals = Signals::listen().map_err(|source| GatewayError::System { what: "signals", source })?;
     let board = Arc::new(board(&settings));
     let desk = Arc::new(OnceLock::new());
-    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone())?;
+    let (plugins, orders) = registry::desk::desk(board.clone());
+    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone(), plugins)?;
     tracing::info!(address = %admin.address(), "admin listening");
 
     let mut gateway = Gateway {
@@ -111,11 +113,18 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
         board: board.clone(),
         desk,
     };
-    let result = gateway.serve(settings.clone(), &mut signals).await;
+    let result = gateway.serve(settings.clone(), orders, &mut signals).await;
     board.stopping();
     let ended = gateway.shut_down(settings.gateway.shutdown_timeout, &mut signals).await;
     admin.stop();
     result.and(ended)
+}
+
+/// Where compiled code is kept; without it each start compiles anew, and that is all.
+fn cache(settings: &Settings) -> Option<Cache> {
+    Cache::make(&settings.gateway.state)
+        .inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept; each start compiles them anew"))
+        .ok()
 }
 
 fn board(settings: &Settings) -> Board {
@@ -164,12 +173,19 @@ impl Gateway {
     }
 
     /// Serves until a signal (good) or a fault.
-    async fn serve(&mut self, settings: Arc<Settings>, signals: &mut Signals) -> Result<(), GatewayError> {
+    async fn serve(
+        &mut self,
+        settings: Arc<Settings>,
+        orders: registry::desk::Orders,
+        signals: &mut Signals,
+    ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         // One place: the registry waits while a swap is made.
         let (sender, mut proposals) = mpsc::channel(1);
-        let registry = Registry::new(sandbox.clone(), registry::wanted(&settings), sender, self.board.clone());
+        let wanted = registry::wanted(&settings);
+        let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
+        let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
 
@@ -183,9 +199,9 @@ impl Gateway {
                 Err(missing) => tracing::debug!(?missing, "waiting for plugins"),
             }
             match self.next(&mut proposals, signals).await? {
-                Some(generation) => {
-                    plugins.insert(generation.name().to_owned(), generation.clone());
-                    self.announce(&generation);
+                Some(proposal) => {
+                    plugins.insert(proposal.generation.name().to_owned(), proposal.generation.clone());
+                    self.announce(proposal);
                     first = Live::new(settings.clone(), plugins.clone());
                 }
                 None => return Ok(()),
@@ -197,10 +213,10 @@ impl Gateway {
         // Invariant: it is set here alone, once.
         let _ = self.desk.set(desk);
         self.start_downlink(&settings, &current, embedded)?;
-        while let Some(generation) = self.next(&mut proposals, signals).await? {
-            let next = current.load().with(&generation);
+        while let Some(proposal) = self.next(&mut proposals, signals).await? {
+            let next = current.load().with(&proposal.generation);
             current.store(Arc::new(next));
-            self.announce(&generation);
+            self.announce(proposal);
         }
         Ok(())
     }
@@ -210,9 +226,9 @@ impl Gateway {
         &mut self,
         proposals: &mut mpsc::Receiver<Proposal>,
         signals: &mut Signals,
-    ) -> Result<Option<Arc<Generation>>, GatewayError> {
+    ) -> Result<Option<Proposal>, GatewayError> {
         tokio::select! {
-            Some(proposal) = proposals.recv() => Ok(Some(proposal.generation)),
+            Some(proposal) = proposals.recv() => Ok(Some(proposal)),
             name = signals.next() => {
                 tracing::info!(signal = name, "shutting down");
                 Ok(None)
@@ -232,24 +248,36 @@ impl Gateway {
         (self.names.remove(&id).unwrap_or("a task"), result)
     }
 
-    fn announce(&self, generation: &Generation) {
+    /// Says that a build is live, to people and to the registry.
+    fn announce(&self, proposal: Proposal) {
+        let generation = &proposal.generation;
+        let step = match proposal.source {
+            Source::File => Step::Live,
+            Source::Fallback => Step::Fallback,
+        };
         tracing::info!(
             plugin = generation.name(),
             version = generation.version(),
             digest = %generation.digest(),
             generation = generation.number(),
+            source = proposal.source.name(),
             "a build is live"
         );
+        self.board.plugin_usage(generation.name(), generation.usage().clone());
         self.board.plugin_live(
             generation.name(),
+            step.name(),
             LiveBuild {
                 version: generation.version().to_owned(),
                 digest: generation.digest().to_string(),
                 generation: generation.number(),
                 world: generation.world().to_string(),
+                source: proposal.source.name(),
+                signed_by: proposal.signed_by.map(|key| key.to_string()),
                 since: clock::now(),
             },
         );
+        proposal.is_live();
     }
 
     /// Stop taking, finish what was taken, acknowledge, disconnect; within the limit.

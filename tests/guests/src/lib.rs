@@ -186,6 +186,24 @@ fn interface() -> String {
     std::fs::read_to_string(path).expect("wit/plugin.wit")
 }
 
+/// A core module with one function, which takes a compiler long: `rounds` loops among 400 values. 8,000 of them take seconds, and more than 128
+/// MiB, although they are 160 KiB.
+///
+/// # Panics
+/// Where it is no WebAssembly.
+#[must_use]
+pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
+    let mut body = String::new();
+    for round in 0..rounds {
+        let (one, other) = (round * 7 % 400, round * 13 % 400);
+        body.push_str(&format!(
+            "(loop (local.set {one} (i64.add (i64.mul (local.get {one}) (local.get {other})) (i64.const {round})))
+               (br_if 0 (i64.eqz (local.get {other}))))"
+        ));
+    }
+    wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
+}
+
 /// A custom section: its name, its content.
 pub fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     let mut content = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use sluicegate::registry::{Wanted, load};
-use sluicegate::sandbox::{Generation, Pool, Refusal, Sandbox, World};
+use sluicegate::sandbox::{Compiler, Generation, Pool, Refusal, Sandbox, World};
 use sluicegate::uplink::chain::{self, Made};
 use sluicegate_core::message::{Field, Message};
 use sluicegate_core::settings::{ByteSize, Limits, Plugin};
@@ -36,21 +36,24 @@ pub fn machine(case: &str) -> String {
 
 fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new().expect("an engine"))
+    SANDBOX.get_or_init(|| Sandbox::new(Compiler::Here, None).expect("an engine"))
 }
 
 /// Through all steps, as the registry does.
 fn load(path: &Path) -> Result<Generation, Refusal> {
-    let limits = Limits { call_timeout: CALL_TIMEOUT, memory: ByteSize(MEMORY), output: ByteSize(OUTPUT) };
-    let plugin = Plugin { path: path.to_owned(), settings: IndexMap::new(), limits, grants: Default::default() };
+    let limits =
+        Limits { call_timeout: CALL_TIMEOUT, memory: ByteSize(MEMORY), output: ByteSize(OUTPUT), ..Limits::default() };
+    let plugin =
+        Plugin { path: path.to_owned(), digest: None, settings: IndexMap::new(), limits, grants: Default::default() };
     let wanted = Wanted {
         name: "hostile".to_owned(),
         plugin,
+        trust: None,
         world: Some(World::TopicHandler),
         before: Some("guest".to_owned()),
     };
     let file = load::read(path)?;
-    load::load(sandbox(), &wanted, &file, 1)
+    load::load(sandbox(), &wanted, &file, 1, |_| ()).map(|loaded| loaded.generation)
 }
 
 fn message(case: &str, call: usize) -> Message {

@@ -107,6 +107,29 @@ fn what_needs_a_feature_that_is_off() {
 }
 
 #[test]
+fn what_is_too_much_to_compile() {
+    let with = |sections: &[(u8, Vec<u8>)]| {
+        let mut component = Guest::echo().handler();
+        for (id, content) in sections {
+            section(&mut component, *id, content);
+        }
+        component
+    };
+    let module = |text: &str| (1, wat::parse_str(text).expect("a module"));
+    let large = format!("(module (func {}))", "nop ".repeat(1 << 20));
+    refused(&with(&[module(&large)]), Step::Verified, "bytes in one function; a plugin may have 1048576");
+    let many = format!("(module {})", "(func)".repeat(50_001));
+    refused(&with(&[module(&many), module(&many)]), Step::Verified, "functions; a plugin may have 100000");
+    let empty: Vec<_> = (0..100).map(|_| module("(module)")).collect();
+    refused(&with(&empty), Step::Verified, "modules and components; a plugin may have 100");
+    let nested = format!("{}{}", "(component ".repeat(10), ")".repeat(10));
+    let nested = (4, wat::parse_str(nested).expect("a component"));
+    refused(&with(&[nested]), Step::Verified, "levels of components in one another");
+    let resources = wat::parse_str("(component (type $r (resource (rep i32))) (core func (canon resource.new $r)))");
+    refused(&with(&[(4, resources.expect("a component"))]), Step::Verified, "resources of its own (`resource.new`)");
+}
+
+#[test]
 fn asynchronous_components() {
     let component = described(
         "(component (core module $m (func (export \"f\") (result i32) (i32.const 0))
