@@ -98,16 +98,14 @@ pub(super) fn cases() -> Vec<Case> {
             "instances-of-instances",
             "components that instantiate the one before ten times, seven levels deep",
             false,
-            || instances(7, 10),
+            || instances(6, 10),
         ),
         inside("instances-that-multiply", "such components, instantiated: 100,000 core instances", true, || {
             instances(5, 10)
         }),
-        // Without a limit of memory it takes 600 bytes for each of them: 6 GB.
-        inside("instances-without-end", "the same, of 10,000,000 core instances, in less than 2 KiB", true, || {
-            instances(6, 10)
-        })
-        .only_in_gateway(),
+        // Without a limit of memory it takes 600 bytes for each of them: 38 GB.
+        inside("instances-without-end", "the same, of 64,000,000 core instances, in 2 KiB", true, || instances(6, 20))
+            .only_in_gateway(),
         Case::file("hard-to-compile", "a function of 30,000 loops among 400 values", either(), || {
             let mut component = Guest::echo().handler();
             section(&mut component, 1, &hard_to_compile(30_000));
