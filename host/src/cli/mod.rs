@@ -65,7 +65,12 @@ enum Command {
     /// Runs the gateway until SIGTERM or Ctrl-C; a second one ends it at once.
     Run,
     /// Checks settings and plugins: everything short of connecting.
-    Check,
+    Check {
+        /// Also connect: whether broker and Redis answer, and what the broker grants less of than the settings ask for. A
+        /// gateway that runs is not disturbed.
+        #[arg(long)]
+        connect: bool,
+    },
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -152,7 +157,10 @@ enum SpoolCommand {
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unread(&error),
+    };
     // Before anything else is done: its first acts are its limits.
     if let Command::InternalCompile { parent, memory, seconds } = arguments.command {
         return child::main(parent, memory, seconds);
@@ -167,11 +175,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Help and version, or a mistake of usage; a script that wants JSON gets it here, too.
+fn unread(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Output::new(true).fail(&Failure::new(Code::Usage, message, "sluicegate --help")).into()
+}
+
 fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check => check::check(config, output),
+        Command::Check { connect } => check::check(config, *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),

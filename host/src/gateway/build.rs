@@ -145,7 +145,9 @@ impl Gateway {
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
         let queues = &settings.queues;
-        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, settings.redis.wait_replicas);
+        let replicas = settings.redis.wait_replicas;
+        let board = self.board.clone();
+        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, replicas, board);
         let limits =
             settings.routes.iter().filter_map(|route| Some((keys.queue(&route.queue).into(), queues.incoming_max?)));
         let mut behind = Vec::new();

@@ -4,6 +4,7 @@
 
 mod build;
 pub mod preflight;
+pub mod servers;
 mod signals;
 
 use std::collections::HashMap;

@@ -223,6 +223,7 @@ fn a_syntax_error_has_a_place() {
     let errors = read_with(Some("[mqtt]\nurl = \n"), &[]).expect_err("refused");
     let place = errors.0[0].place.clone().expect("a place");
     assert_eq!((place.line, errors.0[0].key.as_str()), (2, ""));
+    wrong("[mqtt]\nname = \"a\"\nname = \"b\"\n", &["s.toml:3:1: `name` is there twice; leave one of them"]);
 }
 
 const PLUGIN: &str = "[plugins.a]\npath = \"a.wasm\"\n";
@@ -344,6 +345,9 @@ fn overlaps_and_unused_plugins_are_warned_of() {
     assert!(warnings[0].contains("match route `x` too"), "{warnings:?}");
     assert!(warnings[1].contains("commands.validator"), "{warnings:?}");
     assert_eq!(warnings[2], "plugins.b: no route and no command uses it");
+    let text = text.replace("handlers = [\"a\"]\n[[", "handlers = [\"a\"]\nwhen_behind = \"latest\"\n[[");
+    let warnings = read_with(Some(&text), &[]).expect("good").warnings;
+    assert!(warnings[0].starts_with("routes[0].when_behind: has no effect without priority"), "{warnings:?}");
 }
 
 #[test]
