@@ -132,6 +132,19 @@ impl Guest {
         self.component("topic-handler", self.core("handle", 13))
     }
 
+    /// As a component of the world topic-handler that imports more: `imports` of the world, declared by `packages` (WIT).
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly, or what is imported is not declared.
+    #[must_use]
+    pub fn handler_with(&self, imports: &str, packages: &str) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
+        let wit = std::fs::read_to_string(path).expect("wit/plugin.wit");
+        let world = "world topic-handler {";
+        let wit = wit.replacen(world, &format!("{world}\n{imports}"), 1);
+        self.component_of(&format!("{wit}\n{packages}"), "topic-handler", self.core("handle", 13))
+    }
+
     /// As a component of the world command-validator.
     ///
     /// # Panics
