@@ -22,6 +22,7 @@ use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use super::share::Share;
+use super::wasi;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 use crate::telemetry::usage::Usage;
@@ -105,6 +106,7 @@ impl Sandbox {
     fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        wasi::link(&mut linker)?;
         let linked = linker.instantiate_pre(component)?;
         Ok(match world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),

@@ -9,6 +9,7 @@ use sluicegate_samples::Sample;
 use wasmparser::{CanonicalFunction, ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
 use super::refusal::{Problem, Refusal, Step, quoted};
+use super::wasi;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -228,8 +229,15 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
 
 fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
     for import in imports {
+        if wasi::has(import) {
+            continue;
+        }
         let Some(rest) = import.strip_prefix(PACKAGE) else {
-            let remedy = "this version grants nothing beyond sluicegate:plugin; build the plugin without it";
+            let remedy = if import.starts_with("wasi:http/") {
+                "grants.http has no effect in this version; build the plugin without it"
+            } else {
+                "there are sluicegate:plugin and, with nothing behind them, cli, clocks, filesystem, io, random and sockets of WASI 0.2; build the plugin without it"
+            };
             return Err(Problem::Import { import: import.clone(), remedy });
         };
         if !rest.ends_with(VERSION) {

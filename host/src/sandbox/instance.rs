@@ -21,6 +21,7 @@ use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
 use super::limits::Allowance;
+use super::wasi::Wasi;
 use crate::telemetry::usage::Usage;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
@@ -42,17 +43,28 @@ pub(super) struct State {
     lines: u32,
     host_calls: u32,
     max_host_calls: u32,
+    wasi: Option<Wasi>,
 }
 
 impl State {
-    /// Each of them may make the host copy and allocate.
-    fn count_host_call(&mut self) -> wasmtime::Result<()> {
-        self.host_calls += 1;
+    /// Counts a host call that cannot be refused by itself: the next tick of the epoch ends the call.
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.host_calls = self.host_calls.saturating_add(1);
+        self.wasi.get_or_insert_with(|| Wasi::new(&self.log))
+    }
+
+    fn over_host_calls(&self) -> wasmtime::Result<()> {
         if self.host_calls > self.max_host_calls {
             let most = self.max_host_calls;
             return Err(wasmtime::Error::msg(format!("more than {most} host calls in one call (limits.host_calls)")));
         }
         Ok(())
+    }
+
+    /// Each of them may make the host copy and allocate.
+    fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.host_calls = self.host_calls.saturating_add(1);
+        self.over_host_calls()
     }
 }
 
@@ -153,12 +165,14 @@ impl Instance {
             lines: 0,
             host_calls: 0,
             max_host_calls: limits.host_calls,
+            wasi: None,
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
         // What the host allocates while it lifts an answer is bounded by this alone.
         store.set_hostcall_fuel(fuel(&limits));
         store.epoch_deadline_callback(|store| {
+            store.data().over_host_calls()?;
             let over = Instant::now() >= store.data().deadline;
             Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });

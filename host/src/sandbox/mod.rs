@@ -8,6 +8,7 @@
 //! - [`pool`]: the warm instances of one lane.
 //! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
+//! - [`wasi`]: WASI preview 2 with nothing behind it.
 
 pub mod compiled;
 pub mod engine;
@@ -22,6 +23,7 @@ pub mod rehearse;
 mod share;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wasi;
 
 pub use compiled::cache::Cache;
 pub use compiled::{Compiler, Origin};

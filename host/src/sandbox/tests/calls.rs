@@ -251,7 +251,7 @@ fn a_setting_is_the_operators() {
 }
 
 /// What is logged while `test` runs.
-fn logged(test: impl FnOnce()) -> String {
+pub(super) fn logged(test: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Lines {

@@ -67,10 +67,14 @@ fn what_implements_no_world_or_two() {
 fn what_imports_more_than_was_granted() {
     let import = |name: &str| described(&format!("(component (import \"{name}\" (instance)))"));
     refused(
-        &import("wasi:filesystem/preopens@0.2.3"),
+        &import("wasi:http/outgoing-handler@0.2.3"),
         Step::Checked,
-        "it imports `wasi:filesystem/preopens@0.2.3`, which is not granted",
+        "it imports `wasi:http/outgoing-handler@0.2.3`, which is not granted; grants.http",
     );
+    for name in ["wasi:nn/tensor@0.2.0", "wasi:filesystem/preopens@0.3.0", "wasi:cli/run@0.2.0", "wasi:keyvalue/store"]
+    {
+        refused(&import(name), Step::Checked, &format!("it imports `{name}`, which is not granted; there are"));
+    }
     refused(&import("sluicegate:plugin/state@0.1.0"), Step::Checked, "it imports `sluicegate:plugin/state@0.1.0`");
     refused(&import("sluicegate:plugin/types@0.2.0"), Step::Checked, "built on `sluicegate:plugin/types@0.2.0`");
     let unknown = described(
