@@ -104,6 +104,15 @@ impl Flow {
         Self { behind, limits, ..Self::default() }
     }
 
+    /// Other bounds. A list that was too long may not be any more: its length is looked at anew.
+    pub fn set_limits(&mut self, limits: HashMap<Arc<str>, u64>, now: Duration) {
+        self.limits = limits;
+        for (target, behind) in self.behind.iter_mut().filter(|(_, behind)| behind.long) {
+            behind.retry = now;
+            behind.long = self.limits.contains_key(&target.key);
+        }
+    }
+
     /// Whether what comes for it goes to the spool.
     #[must_use]
     pub fn is_behind(&self, target: &Target) -> bool {

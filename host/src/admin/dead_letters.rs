@@ -1,21 +1,20 @@
 //! `/api/dead-letters`: looked at, dropped, replayed.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use sluicegate_core::dead_letter::{Filter, LetterId};
 
-use super::routes::{Method, Route, answer};
+use super::routes::{Method, Route, answer, from_this_machine};
 use crate::dead_letters::desk::{By, Desk, DeskError};
 use crate::dead_letters::replay::Order;
 
@@ -35,15 +34,6 @@ pub(super) fn table() -> Vec<Route<Arc<OnceLock<Desk>>>> {
         from_here(Route::new(Method::Post, "/api/dead-letters/replay", replay)),
         from_here(Route::new(Method::Post, "/api/dead-letters/drop", discard)),
     ]
-}
-
-/// Changes have no password, so they are taken from this machine alone. A web page that a person of this machine looks at cannot
-/// send JSON here: its browser asks first, and is not allowed to.
-async fn from_this_machine(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        return answer(StatusCode::FORBIDDEN, "changes are taken from the gateway's own machine alone");
-    }
-    next.run(request).await
 }
 
 /// Why a request is not answered.

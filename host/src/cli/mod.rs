@@ -2,13 +2,14 @@
 //!
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
 //! - [`client`]: what is asked of a running gateway.
-//! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
+//! - [`run`], [`check`] with [`plan`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
 
 mod check;
 mod client;
 mod config;
 mod dead_letters;
 mod output;
+mod plan;
 mod plugin;
 mod run;
 mod spool;
@@ -64,7 +65,12 @@ enum Command {
     /// Runs the gateway until SIGTERM or Ctrl-C; a second one ends it at once.
     Run,
     /// Checks settings and plugins: everything short of connecting.
-    Check,
+    Check {
+        /// Say what these settings would change on the gateway whose admin server is there, and how: live, by another connection to the
+        /// broker, or by a restart.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        against: Option<String>,
+    },
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -109,6 +115,12 @@ enum Command {
 enum ConfigCommand {
     /// Every setting in force and where it came from; secrets are masked.
     Show,
+    /// Tells a running gateway to read its settings again, and says what changed.
+    Reload {
+        /// Where its admin server listens; the settings' admin.listen, unless given.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<SocketAddr>,
+    },
     /// The JSON schema of the settings file (draft-07).
     Schema,
 }
@@ -164,8 +176,9 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check => check::check(config, output),
+        Command::Check { against } => check::check(config, against.as_deref(), output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
+        Command::Config(ConfigCommand::Reload { address }) => config::reload(Client::find(config, *address)?, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
         Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),

@@ -2,13 +2,14 @@
 //! which alone makes it live. A build that fails at any step changes nothing.
 //!
 //! - [`load`]: one file through all steps.
-//! - [`watch`]: when to look at the files again.
+//! - [`order`]: other settings; what changes in their plugins is loaded before anything else changes.
 
 pub mod load;
+pub mod order;
 #[cfg(test)]
 mod tests;
-mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::sandbox::{Generation, Refusal, Sandbox, Step, World};
 use crate::telemetry::board::{Board, Refused};
 use crate::telemetry::clock;
+use crate::watch::Watch;
+use order::Order;
 
 /// A build that passed every step.
 pub struct Proposal {
@@ -82,11 +85,22 @@ struct Tried {
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
 const TRIES: u32 = 5;
 
+impl Watched {
+    /// As it is, for another list of plugins.
+    fn carried(&self) -> Self {
+        let (wanted, unreadable) = (self.wanted.clone(), self.unreadable.clone());
+        Self { wanted, live: self.live, refused: self.refused, unreadable, number: self.number }
+    }
+}
+
 /// Watches the plugins' files.
 pub struct Registry {
     sandbox: Sandbox,
     plugins: Vec<Watched>,
+    /// The last generation of plugins that the settings do not name any more: where they are named again they go on counting.
+    gone: HashMap<String, u64>,
     proposals: mpsc::Sender<Proposal>,
+    orders: Option<mpsc::Receiver<Order>>,
     board: Arc<Board>,
 }
 
@@ -98,14 +112,21 @@ impl Registry {
             .into_iter()
             .map(|wanted| Watched { wanted, live: None, refused: None, unreadable: None, number: 0 })
             .collect();
-        Self { sandbox, plugins, proposals, board }
+        Self { sandbox, plugins, gone: HashMap::new(), proposals, orders: None, board }
+    }
+
+    /// Does what is ordered, too.
+    #[must_use]
+    pub fn taking(mut self, orders: mpsc::Receiver<Order>) -> Self {
+        self.orders = Some(orders);
+        self
     }
 
     /// Loads every plugin, then each new build of it, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let paths = self.plugins.iter().map(|plugin| plugin.wanted.plugin.path.clone()).collect();
         // Watched first, read then: what changes in between is noticed.
-        let mut watch = watch::Watch::new(paths).await;
+        let mut watch = Watch::new(paths).await;
         let mut changed: Vec<usize> = (0..self.plugins.len()).collect();
         loop {
             for index in changed {
@@ -114,10 +135,20 @@ impl Registry {
                     () = self.look(index) => {}
                 }
             }
-            changed = tokio::select! {
+            let order = tokio::select! {
                 () = stop.cancelled() => return,
-                changed = watch.changed() => changed,
+                order = ordered(&mut self.orders) => order,
+                looked = watch.changed() => {
+                    changed = looked;
+                    continue;
+                }
             };
+            changed = Vec::new();
+            let obeyed = tokio::select! {
+                () = stop.cancelled() => return,
+                obeyed = self.obey(order) => obeyed,
+            };
+            watch = obeyed.unwrap_or(watch);
         }
     }
 
@@ -204,5 +235,16 @@ impl Registry {
                 at: clock::now(),
             },
         );
+    }
+}
+
+/// The next order; without anybody to give one, never.
+async fn ordered(orders: &mut Option<mpsc::Receiver<Order>>) -> Order {
+    match orders {
+        Some(receiver) => match receiver.recv().await {
+            Some(order) => order,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }

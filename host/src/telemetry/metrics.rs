@@ -38,6 +38,8 @@ const COMMANDS: &str = "sluicegate_downlink_commands_total";
 const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
 const RELOADS: &str = "sluicegate_plugin_reloads_total";
+const SETTINGS: &str = "sluicegate_settings_number";
+const SETTINGS_GOOD: &str = "sluicegate_settings_last_edit_applied";
 const CONNECTED: &str = "sluicegate_connection_up";
 const QUEUE: &str = "sluicegate_queue_length";
 
@@ -101,6 +103,8 @@ fn describe() {
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
     describe_counter!(RELOADS, "New builds of a plugin, by result.");
+    describe_gauge!(SETTINGS, "Number of the settings in force: 1 for those of the start.");
+    describe_gauge!(SETTINGS_GOOD, "0 while the settings file is refused.");
     describe_gauge!(CONNECTED, "1 while the connection stands.");
     describe_gauge!(QUEUE, "Entries of a list in Redis.");
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.
@@ -219,6 +223,12 @@ pub fn command(outcome: &'static str) {
 /// A new build of a plugin went `live` or was `refused`.
 pub fn reload(plugin: &str, result: &'static str) {
     counter!(RELOADS, "plugin" => plugin.to_owned(), "result" => result).increment(1);
+}
+
+/// The number of the settings in force, and whether the file says them.
+pub fn settings(number: u64, good: bool) {
+    gauge!(SETTINGS).set(number as f64);
+    gauge!(SETTINGS_GOOD).set(if good { 1.0 } else { 0.0 });
 }
 
 /// Whether a connection stands.

@@ -1,6 +1,7 @@
 //! One batcher for all lanes: many jobs in one round trip, then their acknowledgements. A list that Redis does not take is
 //! behind: what is for it goes to the spool, and from there to Redis, in order, once it takes again.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use sluicegate_core::batch::{Batching, MAX_BYTES, MAX_MESSAGES};
 use sluicegate_core::flow::{Next, Target};
 use sluicegate_core::spooled::{Body, Entry, Job, Record};
 use sluicegate_core::ticket::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,9 @@ pub struct Low {
     /// Names its machine and route, where only the newest is kept (`when_behind = "latest"`).
     pub latest: Option<Arc<str>>,
 }
+
+/// The lists whose length is bounded (`queues.incoming_max`), by their whole keys.
+pub type Limits = HashMap<Arc<str>, u64>;
 
 /// A message on its way, with its record.
 pub(super) struct Waiting {
@@ -77,6 +81,8 @@ pub struct Sink {
     acks: Acks,
     link: Link,
     lists: Lists,
+    /// The lists whose length is bounded, where that changed.
+    limits: watch::Receiver<Limits>,
     /// For lists that are not behind, in order.
     ready: Vec<Waiting>,
     /// For lists that are behind, while the spool does not take them.
@@ -96,17 +102,19 @@ enum Event {
     Pushed(Box<JobPusher>, Answers),
     Slow,
     Due,
+    Limits,
     Abandoned,
 }
 
 impl Sink {
     /// `number` is the highest in the spool; `lists` knows which of them are behind from the start.
     #[must_use]
-    pub fn new(acks: Acks, link: Link, lists: Lists, number: u64) -> Self {
+    pub fn new(acks: Acks, link: Link, lists: Lists, limits: watch::Receiver<Limits>, number: u64) -> Self {
         Self {
             acks,
             link,
             lists,
+            limits,
             ready: Vec::new(),
             stuck: Vec::new(),
             stuck_until: Instant::now(),
@@ -148,6 +156,7 @@ impl Sink {
                 () = at(slow) => Event::Slow,
                 count = items.recv_many(&mut taken, MAX_MESSAGES), if take => Event::Taken(count),
                 () = at(due) => Event::Due,
+                Ok(()) = self.limits.changed() => Event::Limits,
             };
             match event {
                 Event::Abandoned => break,
@@ -163,6 +172,7 @@ impl Sink {
                     self.on_pushed(answers).await;
                 }
                 Event::Slow => self.on_slow().await,
+                Event::Limits => self.lists.set_limits(self.limits.borrow_and_update().clone()),
                 Event::Due => {
                     self.unstick().await;
                     if self.reconnect.is_some_and(|at| at <= Instant::now())

@@ -43,7 +43,10 @@ pub fn document() -> String {
             "routes" => "[[routes]]".to_owned(),
             _ => format!("[{}]", section.replace('*', "NAME")),
         };
-        let _ = write!(page, "\n## `{header}`\n\n| key | type | default | applies | meaning |\n| --- | --- | --- | --- | --- |\n");
+        let _ = write!(
+            page,
+            "\n## `{header}`\n\n| key | type | default | applies | meaning |\n| --- | --- | --- | --- | --- |\n"
+        );
         for key in table::of(section) {
             row(&mut page, key);
         }
