@@ -508,4 +508,22 @@ mod tests {
         assert_eq!(flow.empty(&bounded), Empty::Direct);
         assert!(!flow.is_behind(&bounded));
     }
+
+    #[test]
+    fn other_bounds_hold_from_then_on() {
+        let [free, bounded, _] = targets();
+        let mut flow = Flow::new([], HashMap::from([(bounded.key.clone(), MOST)]));
+        let now = Duration::from_secs(1);
+        flow.too_long(&bounded, now);
+        // Without a bound nobody asks for its length any more, so it must not wait for that.
+        flow.set_limits(HashMap::from([(free.key.clone(), MOST)]), now);
+        assert!(matches!(flow.next(now, false, true), Next::Drain(target, ..) if target == bounded));
+        assert_eq!(flow.empty(&bounded), Empty::Direct);
+        assert!(!flow.took(&bounded, 1, MOST, now) && flow.took(&free, 1, MOST, now));
+        // A higher one: its length is looked at anew, at once.
+        flow.too_long(&free, now);
+        flow.set_limits(HashMap::from([(free.key.clone(), 2 * MOST)]), now);
+        assert!(matches!(flow.next(now, false, true), Next::Drain(target, ..) if target == free));
+        assert_eq!(flow.empty(&free), Empty::Look);
+    }
 }

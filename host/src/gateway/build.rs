@@ -1,5 +1,6 @@
 //! What the parts are made of, and which channels join them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -149,7 +150,7 @@ impl Gateway {
         let replicas = settings.redis.wait_replicas;
         let board = self.board.clone();
         let pusher = JobPusher::new(connector, dead_letters, knobs.letters.clone(), replicas, board);
-        let mut behind = Vec::new();
+        let (mut behind, mut lines) = (Vec::new(), HashMap::new());
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, MAX_LANES);
         let mut parked: Vec<Vec<(Line, usize)>> = vec![Vec::new(); cores];
         for Waiting { line, routes, .. } in waiting {
@@ -159,7 +160,17 @@ impl Gateway {
                 tally.recovered(place, *messages as u64);
             }
             match &line {
-                Line::List { key, low } => behind.push(Target { key: key.clone(), low: *low }),
+                Line::List { key, low } => {
+                    // Low ones first: it is they that what comes must not pass.
+                    let letters = **key == *keys.dead_letters;
+                    for route in routes.iter().filter_map(|(route, _)| route.clone().filter(|_| !letters)) {
+                        let line = lines.entry(route).or_insert_with(|| (key.clone(), *low));
+                        if *low {
+                            *line = (key.clone(), true);
+                        }
+                    }
+                    behind.push(Target { key: key.clone(), low: *low });
+                }
                 Line::Machine { serial_no, .. } => {
                     let messages = routes.iter().map(|(_, messages)| messages).sum();
                     parked[Lanes::place(cores, serial_no)].push((line.clone(), messages));
@@ -170,7 +181,7 @@ impl Gateway {
         let lists = Lists::new(behind, limits.borrow().clone(), self.board.clone());
         let link = Link::new(self.board.clone(), "jobs");
         let abandon = self.abandon.clone();
-        self.spawn("the sink", Sink::new(acks.clone(), link, lists, limits, last).run(items, pusher, abandon));
+        self.spawn("the sink", Sink::new(acks.clone(), link, lists, limits, lines, last).run(items, pusher, abandon));
 
         let (wanted, confirmed) = (knobs.wanted.subscribe(), knobs.confirmed.clone());
         let consumer = Consumer::new(wanted, confirmed, embedded.mqtt, settled, self.board.clone())?;

@@ -427,8 +427,9 @@ fn connection(mqtt: Arc<Mqtt>, embedded: Option<SocketAddr>) -> Result<Next, Mqt
         client_id: mqtt.client_id.clone(),
         receive_maximum: mqtt.receive_maximum,
         send_maximum: 1,
-        // Every publish under way can be acknowledged, and room is left for subscriptions.
-        requests: usize::from(mqtt.receive_maximum) + 16,
+        // Every publish under way can be acknowledged, and room is left for subscriptions. Not only as many as the receive maximum: of a
+        // session from before it was lowered a broker may send all that was under way then (mosquitto does).
+        requests: usize::from(u16::MAX) + 16,
         session: true,
     };
     let options = connect::options(&mqtt, embedded, &connect)?;

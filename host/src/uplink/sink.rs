@@ -83,6 +83,8 @@ pub struct Sink {
     lists: Lists,
     /// The lists whose length is bounded, where that changed.
     limits: watch::Receiver<Limits>,
+    /// Of each route, the list and the line of its last job.
+    last: HashMap<Arc<str>, (Arc<str>, bool)>,
     /// For lists that are not behind, in order.
     ready: Vec<Waiting>,
     /// For lists that are behind, while the spool does not take them.
@@ -107,14 +109,23 @@ enum Event {
 }
 
 impl Sink {
-    /// `number` is the highest in the spool; `lists` knows which of them are behind from the start.
+    /// `number` is the highest in the spool; `lists` knows which of them are behind from the start, `last` where the routes' jobs stand
+    /// there.
     #[must_use]
-    pub fn new(acks: Acks, link: Link, lists: Lists, limits: watch::Receiver<Limits>, number: u64) -> Self {
+    pub fn new(
+        acks: Acks,
+        link: Link,
+        lists: Lists,
+        limits: watch::Receiver<Limits>,
+        last: HashMap<Arc<str>, (Arc<str>, bool)>,
+        number: u64,
+    ) -> Self {
         Self {
             acks,
             link,
             lists,
             limits,
+            last,
             ready: Vec::new(),
             stuck: Vec::new(),
             stuck_until: Instant::now(),
@@ -216,15 +227,36 @@ impl Sink {
                 continue;
             };
             self.number += 1;
-            let target = Target { key, low: low.is_some() };
+            let target = self.target(key, &job, low.is_some());
             let is_behind = self.lists.is_behind(&target);
             let line = target.line();
             let record = Record { line, number: self.number, at, body: Body::Job(job) };
-            let waiting = Waiting { record, open, latest: low.and_then(|low| low.latest) };
+            let waiting = Waiting { record, open, latest: low.filter(|_| target.low).and_then(|low| low.latest) };
             if is_behind { behind.push(waiting) } else { self.ready.push(waiting) }
         }
         self.acks.settle(dropped).await;
         self.spool(behind).await;
+    }
+
+    /// Where a job goes. A route whose priority was changed keeps its line while any of its jobs may stand there: the two lines of a list
+    /// are drained one beside the other, and later jobs would pass earlier ones.
+    fn target(&mut self, key: Arc<str>, job: &Job, low: bool) -> Target {
+        let Some(route) = job.route.as_ref().filter(|_| !job.dead) else { return Target { key, low } };
+        match self.last.get(route) {
+            Some((list, line)) if *list == key && *line == low => return Target { key, low },
+            Some((list, line)) if *list == key => {
+                let before = Target { key: key.clone(), low: *line };
+                let its = |record: &Record| matches!(&record.body, Body::Job(job) if job.route.as_ref() == Some(route));
+                let waiting = self.ready.iter().chain(&self.stuck).map(|waiting| &waiting.record);
+                let mut all = waiting.chain(self.under_way.iter().flat_map(|under_way| under_way.records.iter()));
+                if self.lists.is_behind(&before) || all.any(its) {
+                    return before;
+                }
+            }
+            _ => {}
+        }
+        self.last.insert(route.clone(), (key.clone(), low));
+        Target { key, low }
     }
 
     /// What is to be pushed next, made `under_way`: what is ready, and by turns what stands in the spool. False: nothing for now.

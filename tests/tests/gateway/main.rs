@@ -13,6 +13,7 @@ mod handlers;
 mod leases;
 mod order;
 mod plugins;
+mod reload;
 mod retries;
 mod spool;
 mod status;
