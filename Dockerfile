@@ -23,7 +23,8 @@ RUN apt-get update \
 COPY --from=host /src/target/release/sluicegate /usr/bin/sluicegate
 # Files that a volume can replace while the gateway runs.
 COPY --from=plugins /src/config/plugins/ /usr/share/sluicegate/plugins/
-# The spool is written to ./spool: it holds what was acknowledged, so it must outlive the container.
+# The spool is written to ./spool: it holds what was acknowledged, so it must outlive the container; so must the last good builds in
+# ./state.
 VOLUME /var/lib/sluicegate
 USER sluicegate
 WORKDIR /var/lib/sluicegate

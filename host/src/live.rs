@@ -86,7 +86,11 @@ impl Live {
     ///
     /// # Errors
     /// The names of the plugins that are missing.
-    pub fn next(&self, settings: Arc<Settings>, builds: &[Arc<Generation>]) -> Result<Self, Vec<String>> {
+    pub fn next<'a>(
+        &self,
+        settings: Arc<Settings>,
+        builds: impl Iterator<Item = &'a Arc<Generation>>,
+    ) -> Result<Self, Vec<String>> {
         let older = older(self.routes.iter().map(|prepared| &prepared.route), &settings.routes);
         let mut plugins = self.plugins.clone();
         for build in builds {

@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
-    ("admin", &["dead_letters", "settings", "telemetry"]),
+    ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
     (
         "gateway",
         &[

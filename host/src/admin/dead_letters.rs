@@ -7,14 +7,14 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use sluicegate_core::dead_letter::{Filter, LetterId};
 
-use super::routes::{Method, Route, answer, from_this_machine};
+use super::local::from_here;
+use super::routes::{Method, Route, answer};
 use crate::dead_letters::desk::{By, Desk, DeskError};
 use crate::dead_letters::replay::Order;
 
@@ -26,7 +26,6 @@ const RATE: NonZeroU32 = NonZeroU32::new(100).unwrap();
 type Shown = State<Arc<OnceLock<Desk>>>;
 
 pub(super) fn table() -> Vec<Route<Arc<OnceLock<Desk>>>> {
-    let from_here = |route: Route<_>| route.map(|answers| answers.layer(from_fn(from_this_machine)));
     vec![
         Route::new(Method::Get, "/api/dead-letters", list),
         Route::new(Method::Get, "/api/dead-letters/{id}", show),

@@ -1,7 +1,9 @@
-//! The admin HTTP server: health, metrics, status, dead letters, settings. It has a thread of its own, so that a slow scrape disturbs
+//! The admin HTTP server: health, metrics, status, plugins, settings, dead letters. It has a thread of its own, so that a slow scrape disturbs
 //! nobody.
 
 mod dead_letters;
+mod local;
+mod plugins;
 mod routes;
 mod settings;
 
@@ -14,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters::desk::Desk;
+use crate::registry;
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -48,6 +51,8 @@ pub struct Admin {
 pub struct Shown {
     /// Set once the gateway handles messages.
     pub letters: Arc<OnceLock<Desk>>,
+    /// Which builds there are.
+    pub plugins: registry::desk::Desk,
     /// Which settings are in force.
     pub settings: crate::settings::desk::Desk,
 }

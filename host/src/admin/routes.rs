@@ -1,9 +1,9 @@
 //! What the server answers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -12,7 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::{dead_letters, settings};
+use super::{dead_letters, plugins, settings};
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -73,6 +73,7 @@ pub(super) fn routes(board: Arc<Board>, exporter: Exporter, desks: super::Shown,
     router(table())
         .with_state(Shown { board, exporter })
         .merge(router(dead_letters::table()).with_state(desks.letters))
+        .merge(router(plugins::table()).with_state(desks.plugins))
         .merge(router(settings::table()).with_state(desks.settings))
         .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
         .method_not_allowed_fallback(async || {
@@ -100,19 +101,6 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 async fn status(State(shown): State<Shown>) -> Json<Value> {
     // Invariant: it is made of texts and numbers.
     Json(serde_json::to_value(shown.board.status()).unwrap_or_default())
-}
-
-/// Changes have no password, so they are taken from this machine alone. A web page that a person of this machine looks at cannot
-/// send JSON here: its browser asks first, and is not allowed to.
-pub(super) async fn from_this_machine(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        return answer(StatusCode::FORBIDDEN, "changes are taken from the gateway's own machine alone");
-    }
-    next.run(request).await
 }
 
 /// A web page that a person of this machine looks at could reach a loopback address by a name of its own (DNS rebinding):
@@ -164,8 +152,10 @@ mod tests {
                 (route.path.to_owned(), method)
             })
         }
-        let (own, letters, settings) = (table(), dead_letters::table(), settings::table());
-        let mut served: Vec<_> = named(&own).chain(named(&letters)).chain(named(&settings)).collect();
+        let (own, letters) = (table(), dead_letters::table());
+        let (plugins, settings) = (plugins::table(), settings::table());
+        let mut served: Vec<_> =
+            named(&own).chain(named(&letters)).chain(named(&plugins)).chain(named(&settings)).collect();
         served.sort();
         let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
         let mut described = Vec::new();

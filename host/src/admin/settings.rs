@@ -4,19 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::routes::{Method, Route, answer, from_this_machine};
+use super::local::from_here;
+use super::routes::{Method, Route, answer};
 use crate::settings::desk::{Answer, Desk, InForce};
 
 pub(super) fn table() -> Vec<Route<Desk>> {
     vec![
         Route::new(Method::Get, "/api/settings", show),
-        Route::new(Method::Post, "/api/settings/reload", reload)
-            .map(|answers| answers.layer(from_fn(from_this_machine))),
+        from_here(Route::new(Method::Post, "/api/settings/reload", reload)),
     ]
 }
 

@@ -10,23 +10,27 @@ use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
 use super::{plan, plugin};
-use crate::gateway::preflight;
+use crate::gateway::{preflight, servers};
 use crate::registry::{self, load};
-use crate::sandbox::Sandbox;
 use crate::telemetry::causes::with_causes;
 
-pub(super) fn check(file: Option<&Path>, against: Option<&str>, output: &Output) -> Result<Code, Failure> {
+pub(super) fn check(
+    file: Option<&Path>,
+    against: Option<&str>,
+    connect: bool,
+    output: &Output,
+) -> Result<Code, Failure> {
     let client = against.map(Client::at).transpose()?;
     let resolved = config::load(file)?;
     // Where a server is reached by TLS, what would be made for it needs this.
     crate::tls::install().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
+    let sandbox = plugin::sandbox(Some(&resolved.settings))?;
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
     let mut next = BTreeSet::new();
     for wanted in registry::wanted(&resolved.settings) {
-        let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1));
+        let loaded = load::read(&wanted.plugin.path).and_then(|file| load::load(&sandbox, &wanted, &file, 1, |_| {}));
         match loaded {
-            Ok(build) => {
+            Ok(load::Loaded { generation: build, .. }) => {
                 let _ = writeln!(
                     text,
                     "ok     plugin {} {} ({}, {} samples)",
@@ -53,7 +57,25 @@ pub(super) fn check(file: Option<&Path>, against: Option<&str>, output: &Output)
         errors.push(reason);
         next.insert("sluicegate config show (every value, and where it came from)");
     }
-    for warning in &resolved.warnings {
+    let mut warnings = resolved.warnings;
+    if connect {
+        let answers = servers::ask(&resolved.settings)
+            .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no event loop: {error}"), ""))?;
+        for answer in answers {
+            match answer {
+                Ok(servers::Good { name, less }) => {
+                    let _ = writeln!(text, "ok     {name} answers");
+                    warnings.extend(less.iter().map(|less| format!("{name} {less}")));
+                }
+                Err(reason) => {
+                    let _ = writeln!(text, "wrong  {reason}");
+                    errors.push(reason);
+                    next.insert("see that it runs, and mqtt.url and redis.url");
+                }
+            }
+        }
+    }
+    for warning in &warnings {
         let _ = writeln!(text, "note   {warning}");
     }
     if !resolved.without_effect.is_empty() {
@@ -75,8 +97,7 @@ pub(super) fn check(file: Option<&Path>, against: Option<&str>, output: &Output)
         Code::Good => writeln!(text, "all good"),
         _ => writeln!(text, "wrong; next: {}", next.join("; ")),
     };
-    let mut data =
-        json!({ "plugins": plugins, "warnings": resolved.warnings, "without_effect": resolved.without_effect });
+    let mut data = json!({ "plugins": plugins, "warnings": warnings, "without_effect": resolved.without_effect });
     if let Some(plan) = plan {
         data["plan"] = plan.data;
     }

@@ -264,6 +264,7 @@ impl DeskClient {
             return Err(Failure::new(Code::Wrong, message, "sluicegate config show"));
         };
         replaced.path = plugin.to_owned();
+        replaced.digest = None;
         let mut bench = Bench::new(settings)?;
         let listed = self.list(&change.selection, usize::MAX, true)?;
         let (mut tried, mut errors, mut skipped) = (Vec::new(), Vec::new(), 0);

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::sandbox::compiled::child;
 use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
@@ -66,6 +67,10 @@ enum Command {
     Run,
     /// Checks settings and plugins: everything short of connecting.
     Check {
+        /// Also connect: whether broker and Redis answer, and what the broker grants less of than the settings ask for. A
+        /// gateway that runs is not disturbed.
+        #[arg(long)]
+        connect: bool,
         /// Say what these settings would change on the gateway whose admin server is there, and how: live, by another connection to the
         /// broker, or by a restart.
         #[arg(long, value_name = "ADDRESS:PORT")]
@@ -104,6 +109,16 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
+    /// Compiles standard input to standard output, within limits: what the gateway starts for each file.
+    #[command(hide = true)]
+    InternalCompile {
+        /// Who started it.
+        parent: u32,
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of the processor.
+        seconds: u64,
+    },
     /// Prints completions for a shell.
     Completions {
         /// Which.
@@ -132,6 +147,11 @@ enum PluginCommand {
         /// The component.
         file: PathBuf,
     },
+    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
+    Compile {
+        /// The component.
+        file: PathBuf,
+    },
     /// Runs the samples inside a component file.
     Test {
         /// The component.
@@ -152,6 +172,10 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return unread(&error),
     };
+    // Before anything else is done: its first acts are its limits.
+    if let Command::InternalCompile { parent, memory, seconds } = arguments.command {
+        return child::main(parent, memory, seconds);
+    }
     let output = Output::new(arguments.json);
     let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
         .map_err(|error| Failure::new(Code::Usage, error.to_string(), "sluicegate --help"))
@@ -176,11 +200,12 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check { against } => check::check(config, against.as_deref(), output),
+        Command::Check { connect, against } => check::check(config, against.as_deref(), *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Reload { address }) => config::reload(Client::find(config, *address)?, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
+        Command::Plugin(PluginCommand::Compile { file }) => plugin::compile(file, config, output),
         Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
@@ -189,6 +214,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         }
         Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
         Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
+        Command::InternalCompile { .. } => unreachable!("`main` did it"),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

@@ -375,6 +375,7 @@ async fn look(board: Arc<Board>, current: Current, spool: Watch) {
         let max_bytes = current.load().settings.spool.max_size.0;
         board.set_spool(SpoolStatus { jobs, parked, bytes, max_bytes, oldest });
         board.alarm("the spool takes nothing", refused.as_deref());
+        board.measure_usage();
         let broken: Vec<String> = current.load().broken().map(str::to_owned).collect();
         let text =
             format!("{} fails at everything; its messages wait in the spool until it is repaired", broken.join(", "));

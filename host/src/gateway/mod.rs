@@ -10,6 +10,7 @@ mod build;
 mod knobs;
 pub mod preflight;
 mod reload;
+pub mod servers;
 mod signals;
 
 use std::collections::HashMap;
@@ -30,9 +31,9 @@ use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
 use crate::mqtt::connect::MqttError;
 use crate::redis::connect::RedisFault;
-use crate::registry::{self, Proposal, Registry};
+use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
-use crate::sandbox::{Generation, Sandbox};
+use crate::sandbox::{Cache, Compiler, Generation, Sandbox, Step};
 use crate::settings::desk::{Asked, By, InForce};
 use crate::settings::{self, propose::Proposer};
 use crate::spool::{Spool, Waiting};
@@ -125,7 +126,8 @@ pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) 
     let in_force = Arc::new(ArcSwap::from_pointee(in_force));
     let (asks, asked) = mpsc::channel(ASKED);
     let edits = Edits { file, asked, in_force: in_force.clone(), desk: settings::desk::Desk::new(asks, in_force) };
-    let shown = admin::Shown { letters: desk.clone(), settings: edits.desk.clone() };
+    let (plugins, orders) = registry::desk::desk(board.clone());
+    let shown = admin::Shown { letters: desk.clone(), plugins: plugins.clone(), settings: edits.desk.clone() };
     let admin = admin::start(settings.admin.listen, board.clone(), exporter, shown)?;
     tracing::info!(address = %admin.address(), "admin listening");
 
@@ -139,11 +141,18 @@ pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) 
         desk,
         limit: settings.gateway.shutdown_timeout,
     };
-    let result = gateway.serve(settings, edits, &mut signals).await;
+    let result = gateway.serve(settings, edits, (plugins, orders), &mut signals).await;
     board.stopping();
     let ended = gateway.shut_down(gateway.limit, &mut signals).await;
     admin.stop();
     result.and(ended)
+}
+
+/// Where compiled code is kept; without it each start compiles anew, and that is all.
+fn cache(settings: &Settings) -> Option<Cache> {
+    Cache::make(&settings.gateway.state)
+        .inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept; each start compiles them anew"))
+        .ok()
 }
 
 /// How the settings are read again.
@@ -198,7 +207,7 @@ struct Inbox {
 
 enum Event {
     /// A build passed every step.
-    Build(Arc<Generation>),
+    Build(Proposal),
     /// The settings' file was read.
     Edit(settings::propose::Proposal),
     /// An edit goes on.
@@ -228,27 +237,28 @@ impl Gateway {
         &mut self,
         settings: Arc<Settings>,
         edits: Edits,
+        (desk, orders): (registry::desk::Desk, registry::desk::Orders),
         signals: &mut Signals,
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         // One place: the registry waits while a swap is made.
         let (sender, builds) = mpsc::channel(1);
-        // One place: one edit is on its way at a time.
-        let (orders, ordered) = mpsc::channel(1);
-        let registry = Registry::new(sandbox.clone(), registry::wanted(&settings), sender, self.board.clone());
+        let wanted = registry::wanted(&settings);
+        let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
+        let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
         let stop = self.stop.clone();
-        self.spawn("the plugin registry", registry.taking(ordered).run(stop));
+        self.spawn("the plugin registry", registry.run(stop));
         // One place: the next is read once this one is answered.
         let (sender, proposals) = mpsc::channel(1);
-        let Edits { file, asked, in_force, desk } = edits;
+        let Edits { file, asked, in_force, desk: asking } = edits;
         let proposer = Proposer::new(file, asked, sender);
         let stop = self.stop.clone();
         self.spawn("the settings' file", proposer.run(stop));
 
         let mut spool = Some(self.open_spool(&settings)?);
         let mut inbox = Inbox { builds, edits: proposals };
-        let mut force = Force::new(settings, in_force, orders, self.board.clone());
+        let mut force = Force::new(settings, in_force, desk, self.board.clone());
         let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
         let mut running: Option<Running> = None;
         loop {
@@ -264,12 +274,12 @@ impl Gateway {
                 }
             }
             match self.next(&mut inbox, &mut force, signals).await? {
-                Event::Build(generation) => self.make_live(&generation, &force, running.as_ref(), &mut plugins),
+                Event::Build(proposal) => self.make_live(proposal, &force, running.as_ref(), &mut plugins),
                 Event::Edit(proposal) => force.propose(proposal),
                 Event::Progress(Progress::Ordered(ordered)) => {
                     let builds = force.ordered(ordered, running.as_ref(), &mut plugins);
                     self.limit = force.settings.gateway.shutdown_timeout;
-                    builds.iter().for_each(|generation| self.announce(generation));
+                    builds.into_iter().for_each(|proposal| self.announce(proposal));
                 }
                 Event::Progress(Progress::Confirmed(why_not)) => force.confirmed(why_not),
                 Event::Progress(Progress::Look) => {
@@ -277,7 +287,7 @@ impl Gateway {
                         force.look(running);
                     }
                 }
-                Event::Reload => desk.ask(By::Signal),
+                Event::Reload => asking.ask(By::Signal),
                 Event::Stop => return Ok(()),
             }
         }
@@ -304,7 +314,7 @@ impl Gateway {
         signals: &mut Signals,
     ) -> Result<Event, GatewayError> {
         tokio::select! {
-            Some(proposal) = inbox.builds.recv() => Ok(Event::Build(proposal.generation)),
+            Some(proposal) = inbox.builds.recv() => Ok(Event::Build(proposal)),
             Some(proposal) = inbox.edits.recv() => Ok(Event::Edit(proposal)),
             progress = force.progress() => Ok(Event::Progress(progress)),
             heard = signals.any() => Ok(match heard {
@@ -329,24 +339,36 @@ impl Gateway {
         (self.names.remove(&id).unwrap_or("a task"), result)
     }
 
-    fn announce(&self, generation: &Generation) {
+    /// Says that a build is live, to people and to the registry.
+    fn announce(&self, proposal: Proposal) {
+        let generation = &proposal.generation;
+        let step = match proposal.source {
+            Source::File => Step::Live,
+            Source::Fallback => Step::Fallback,
+        };
         tracing::info!(
             plugin = generation.name(),
             version = generation.version(),
             digest = %generation.digest(),
             generation = generation.number(),
+            source = proposal.source.name(),
             "a build is live"
         );
+        self.board.plugin_usage(generation.name(), generation.usage().clone());
         self.board.plugin_live(
             generation.name(),
+            step.name(),
             LiveBuild {
                 version: generation.version().to_owned(),
                 digest: generation.digest().to_string(),
                 generation: generation.number(),
                 world: generation.world().to_string(),
+                source: proposal.source.name(),
+                signed_by: proposal.signed_by.map(|key| key.to_string()),
                 since: clock::now(),
             },
         );
+        proposal.is_live();
     }
 
     /// Stop taking, finish what was taken, acknowledge, disconnect; within the limit.

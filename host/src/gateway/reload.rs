@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use sluicegate_core::settings::difference::{Change, difference};
 use sluicegate_core::settings::{Resolved, Settings};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::knobs::Knobs;
@@ -18,7 +18,8 @@ use super::{Gateway, route_status};
 use crate::live::Current;
 use crate::mqtt::connect;
 use crate::mqtt::subscribe::Confirmed;
-use crate::registry::order::{Order, Ordered};
+use crate::registry::Proposal as Build;
+use crate::registry::desk::{Desk, Ordered};
 use crate::sandbox::Generation;
 use crate::settings::desk::{Answer, By, InForce, Refused};
 use crate::settings::propose::Proposal;
@@ -40,7 +41,7 @@ pub(super) struct Force {
     in_force: Arc<ArcSwap<InForce>>,
     status: SettingsStatus,
     board: Arc<Board>,
-    orders: mpsc::Sender<Order>,
+    plugins: Desk,
     pending: Option<Pending>,
     /// Of routes that leave: how many messages they had received, and since when.
     quiet: HashMap<String, (u64, Instant)>,
@@ -89,14 +90,14 @@ impl Force {
     pub(super) fn new(
         settings: Arc<Settings>,
         in_force: Arc<ArcSwap<InForce>>,
-        orders: mpsc::Sender<Order>,
+        plugins: Desk,
         board: Arc<Board>,
     ) -> Self {
         let InForce { number, since, file, .. } = InForce::clone(&in_force.load());
         let status = SettingsStatus { number, since, file, leaving: Vec::new(), refused: None };
         board.set_settings(status.clone());
         let (pending, quiet, look) = (None, HashMap::new(), Instant::now());
-        Self { settings, in_force, status, board, orders, pending, quiet, look }
+        Self { settings, in_force, status, board, plugins, pending, quiet, look }
     }
 
     /// # Cancel safety
@@ -137,11 +138,10 @@ impl Force {
         {
             return self.refuse(answer, Refused::because(vec![with_causes(&error)]));
         }
-        let (order, ordered) = Order::of(&resolved.settings);
-        // Invariant: there is a place, since one edit is on its way at a time; without a registry the gateway ends.
-        if self.orders.try_send(order).is_err() {
-            return self.refuse(answer, Refused::because(vec!["the gateway is shutting down".to_owned()]));
-        }
+        let ordered = match self.plugins.order(&resolved.settings) {
+            Ok(ordered) => ordered,
+            Err(error) => return self.refuse(answer, Refused::because(vec![error.to_string()])),
+        };
         let file = file.map(|file: std::path::PathBuf| shown(&file));
         let edit = Box::new(Edit { by, file, resolved, changes, answer });
         self.pending = Some(Pending::Loading { edit, ordered });
@@ -153,11 +153,11 @@ impl Force {
         ordered: Ordered,
         running: Option<&Running>,
         plugins: &mut IndexMap<String, Arc<Generation>>,
-    ) -> Vec<Arc<Generation>> {
+    ) -> Vec<Build> {
         let Some(Pending::Loading { edit, .. }) = self.pending.take() else { return Vec::new() };
         let Edit { by, file, resolved, changes, answer } = *edit;
-        let builds = match ordered {
-            Ok(builds) => builds,
+        let ready = match ordered {
+            Ok(ready) => ready,
             Err(reasons) => {
                 self.refuse(answer, Refused::because(reasons));
                 return Vec::new();
@@ -166,7 +166,7 @@ impl Force {
         let settings = Arc::new(resolved.settings);
         let mut confirming = None;
         if let Some(Running { current, knobs }) = running {
-            let next = match current.load().next(settings.clone(), &builds) {
+            let next = match current.load().next(settings.clone(), ready.builds.iter().map(|build| &build.generation)) {
                 Ok(next) => Arc::new(next),
                 Err(missing) => {
                     let reason = format!("these plugins are missing: {}", missing.join(", "));
@@ -182,9 +182,10 @@ impl Force {
         } else {
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
         }
+        let builds = ready.taken();
         plugins.retain(|name, _| settings.plugins.contains_key(name));
-        for build in &builds {
-            plugins.insert(build.name().to_owned(), build.clone());
+        for Build { generation, .. } in &builds {
+            plugins.insert(generation.name().to_owned(), generation.clone());
         }
         self.settings = settings;
         self.status.number += 1;
@@ -299,13 +300,14 @@ impl Gateway {
     /// A build passed every step: it takes the place of the one before, where the settings still name its plugin and nothing newer is there.
     pub(super) fn make_live(
         &self,
-        generation: &Arc<Generation>,
+        build: Build,
         force: &Force,
         running: Option<&Running>,
         plugins: &mut IndexMap<String, Arc<Generation>>,
     ) {
+        let generation = &build.generation;
         let newer = |live: &Arc<Generation>| live.number() >= generation.number();
-        // One of older settings may have been on its way when others came in force.
+        // One of older settings may have been on its way when others came in force. The registry sees that it was not taken.
         if !force.settings.plugins.contains_key(generation.name()) || plugins.get(generation.name()).is_some_and(newer)
         {
             return;
@@ -315,6 +317,6 @@ impl Gateway {
             let next = current.load().with(generation);
             current.store(Arc::new(next));
         }
-        self.announce(generation);
+        self.announce(build);
     }
 }

@@ -153,6 +153,9 @@ enum Read {
     Answered,
 }
 
+/// The alarm.
+const GRANTS: &str = "the broker grants less";
+
 enum Step {
     Stop,
     Settled,
@@ -383,13 +386,24 @@ impl Consumer {
         self.board.set_connection(Connection::Mqtt, state);
     }
 
+    /// What the broker grants less of than was asked for is for a person to see.
+    fn on_grants(&self, connack: &ConnAck) {
+        let less = grants::Asked::new(&self.mqtt, self.subscriptions.qos()).less(connack);
+        let text = (!less.is_empty()).then(|| format!("{} {}", self.mqtt.name, less.join("; ")));
+        if self.board.notice(GRANTS, text.as_deref())
+            && let Some(text) = text
+        {
+            tracing::warn!("the broker grants less than was asked: {text}");
+        }
+    }
+
     fn on_connected(&mut self, connack: &ConnAck) {
         self.connected = true;
         self.retry.connected();
         let epoch = self.ledger.reconnected();
         tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.mqtt.name);
         self.resumed.connected(epoch, connack.session_present);
-        grants::look(&self.mqtt, self.subscriptions.qos(), connack, &self.board);
+        self.on_grants(connack);
         self.subscriptions.connected(&self.client, connack.session_present);
     }
 

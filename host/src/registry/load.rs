@@ -3,10 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
+use sluicegate_core::trust::{KeyId, MAX_SIGNATURE};
 
 use super::Wanted;
 use crate::sandbox::inspect::{self, MAX_FILE_BYTES};
@@ -21,23 +22,54 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOADS: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A file, read once, whole.
+/// A file, read once, whole, with the signature that lies beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Of all of them.
     pub digest: Digest,
+    /// What `FILE.minisig` holds.
+    pub signature: Option<Vec<u8>>,
 }
 
-/// Reads a plugin's file whole: where it changed meanwhile, once more. What is no regular file is not read.
+/// A build that passed every step.
+pub struct Loaded {
+    /// It.
+    pub generation: Generation,
+    /// Whose signature it has.
+    pub signed_by: Option<KeyId>,
+}
+
+/// Where the signature of a plugin's file lies, if it is not inside it.
+#[must_use]
+pub fn signature_path(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".minisig");
+    beside.into()
+}
+
+/// Reads a plugin's file whole, and its signature: where it changed meanwhile, once more. What is no regular file is not read.
 ///
 /// # Errors
 /// [`Refusal`] at `found`.
 pub fn read(path: &Path) -> Result<File, Refusal> {
+    let bytes = read_whole(path, MAX_FILE_BYTES)?;
+    let beside = signature_path(path);
+    let signature = match read_whole(&beside, MAX_SIGNATURE as u64) {
+        Ok(signature) => Some(signature),
+        Err(refusal) if refusal.problem.is_absence() => None,
+        Err(refusal) => return Err(refusal),
+    };
+    let digest = inspect::digest(&bytes);
+    Ok(File { bytes, digest, signature })
+}
+
+fn read_whole(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
     let mut tries = 0;
     loop {
-        if let Some(file) = read_once(path)? {
-            return Ok(file);
+        if let Some(bytes) = read_once(path, max)? {
+            return Ok(bytes);
         }
         tries += 1;
         if tries == MAX_TRIES {
@@ -48,7 +80,7 @@ pub fn read(path: &Path) -> Result<File, Refusal> {
 }
 
 /// Nothing, where the file changed while it was read.
-fn read_once(path: &Path) -> Result<Option<File>, Refusal> {
+fn read_once(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Refusal> {
     let cannot = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Refusal { step: Step::Found, problem: Problem::Absent(path.display().to_string()) },
         _ => unreadable(path, error.to_string()),
@@ -57,7 +89,7 @@ fn read_once(path: &Path) -> Result<Option<File>, Refusal> {
         if !metadata.is_file() {
             return Err(unreadable(path, "not a regular file".to_owned()));
         }
-        check_size(metadata.len())
+        check_size(metadata.len(), max)
     };
     // Looked at before it is opened, since opening a device may do something; and after, since it may be another now. A FIFO
     // that took the file's place in between does not hold the opening up.
@@ -67,29 +99,44 @@ fn read_once(path: &Path) -> Result<Option<File>, Refusal> {
     check(&before)?;
     let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0));
     // It may have grown since: one byte more than is allowed tells.
-    (&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    check_size(bytes.len() as u64)?;
+    (&mut file).take(max + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    check_size(bytes.len() as u64, max)?;
     let after = file.metadata().map_err(cannot)?;
     let same = after.len() == bytes.len() as u64
         && (after.mtime(), after.mtime_nsec()) == (before.mtime(), before.mtime_nsec());
-    let digest = inspect::digest(&bytes);
-    Ok(same.then_some(File { bytes, digest }))
+    Ok(same.then_some(bytes))
 }
 
 fn unreadable(path: &Path, reason: String) -> Refusal {
     Refusal { step: Step::Found, problem: Problem::File { path: path.display().to_string(), reason } }
 }
 
-fn check_size(size: u64) -> Result<(), Refusal> {
-    if size > MAX_FILE_BYTES {
-        return Err(Refusal { step: Step::Found, problem: Problem::TooLarge { size, max: MAX_FILE_BYTES } });
+fn check_size(size: u64, max: u64) -> Result<(), Refusal> {
+    if size > max {
+        return Err(Refusal { step: Step::Found, problem: Problem::TooLarge { size, max } });
     }
     Ok(())
 }
 
-fn load_once(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Result<Generation, Refusal> {
+fn load_once(
+    sandbox: &Sandbox,
+    wanted: &Wanted,
+    file: &File,
+    number: u64,
+    at: &impl Fn(Step),
+) -> Result<Loaded, Refusal> {
     let plugin = &wanted.plugin;
+    at(Step::Verified);
+    // Whose it is comes before what it is: of what nobody trusts nothing is parsed.
+    let signed_by = match &wanted.trust {
+        Some(trust) => trust
+            .judge(&wanted.name, plugin.digest, &file.bytes, file.signature.as_deref())
+            .map_err(|distrust| Refusal { step: Step::Verified, problem: distrust.into() })?,
+        None => None,
+    };
+    at(Step::Compiled);
     let generation = sandbox.compile(&file.bytes, plugin.settings.clone(), plugin.limits, &wanted.name, number)?;
+    at(Step::Checked);
     if let Some(world) = wanted.world
         && world != generation.world()
     {
@@ -97,28 +144,37 @@ fn load_once(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Re
         return Err(Refusal { step: Step::Checked, problem });
     }
     let named = generation.manifest_name();
-    if let Some(before) = wanted.before.as_ref().filter(|before| *before != named) {
+    // A build that is pinned is meant, whatever it calls itself.
+    let before = wanted.before.as_ref().filter(|_| plugin.digest.is_none());
+    if let Some(before) = before.filter(|before| *before != named) {
         let problem = Problem::Other { found: named.to_owned(), wanted: before.clone() };
         return Err(Refusal { step: Step::Checked, problem });
     }
+    at(Step::Rehearsed);
     // Guests run on a thread of their own, never on one that polls sockets: this one.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Host(error.to_string()) })?;
     runtime.block_on(rehearse(&generation))?;
-    Ok(generation)
+    Ok(Loaded { generation, signed_by })
 }
 
 /// Verifies, compiles, checks and rehearses a build; again where what failed may pass: a sample has no more time than a call, and
-/// the machine may be busy.
+/// the machine may be busy. `at` is told each step as it begins.
 ///
 /// # Errors
 /// [`Refusal`] names the step and what is wrong.
-pub fn load(sandbox: &Sandbox, wanted: &Wanted, file: &File, number: u64) -> Result<Generation, Refusal> {
+pub fn load(
+    sandbox: &Sandbox,
+    wanted: &Wanted,
+    file: &File,
+    number: u64,
+    at: impl Fn(Step),
+) -> Result<Loaded, Refusal> {
     let mut tries = 1;
     loop {
-        match load_once(sandbox, wanted, file, number) {
+        match load_once(sandbox, wanted, file, number, &at) {
             Err(refusal) if refusal.problem.may_pass() && tries < LOADS => {
                 tracing::debug!(plugin = wanted.name, %refusal, "a build is tried again");
                 tries += 1;

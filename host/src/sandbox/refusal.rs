@@ -1,36 +1,11 @@
 //! Why a build does not go live.
 
-use std::fmt;
 use std::time::Duration;
 
 use sluicegate_core::fault::Fault;
-
-/// A step of a plugin's life; the same word in code, log, metric and status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The file is there and can be read.
-    Found,
-    /// It is a component with a manifest.
-    Verified,
-    /// The engine compiled it.
-    Compiled,
-    /// It implements one world of this interface and imports nothing that was not granted.
-    Checked,
-    /// Its own samples gave what they promise.
-    Rehearsed,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Found => "found",
-            Self::Verified => "verified",
-            Self::Compiled => "compiled",
-            Self::Checked => "checked",
-            Self::Rehearsed => "rehearsed",
-        })
-    }
-}
+pub use sluicegate_core::lifecycle::Step;
+use sluicegate_core::settings::ByteSize;
+use sluicegate_core::trust::Distrust;
 
 /// A build that was refused, and at which step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +31,7 @@ impl Problem {
             self,
             Self::Slow { .. }
                 | Self::Host(_)
+                | Self::CompileWait { .. }
                 | Self::SampleFault { fault: Fault::TimedOut(_) | Fault::Instantiate(_), .. }
         )
     }
@@ -89,6 +65,24 @@ pub enum Problem {
         /// The limit.
         max: u64,
     },
+    /// More to compile than a plugin may have.
+    #[error("it has {found} {what}; a plugin may have {max}")]
+    TooMuch {
+        /// How many.
+        found: u64,
+        /// The limit.
+        max: u64,
+        /// Of what.
+        what: &'static str,
+    },
+    /// Resources of its own: the host would hold a table of them, without a bound.
+    #[error(
+        "it makes resources of its own (`resource.new`), which the host would have to keep; build the plugin without them"
+    )]
+    Resources,
+    /// The settings do not trust it.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// Not a component.
     #[error("not a WebAssembly component: {0}")]
     NotComponent(String),
@@ -104,6 +98,29 @@ pub enum Problem {
     /// The engine refuses it.
     #[error("the engine refuses it: {0}")]
     Engine(String),
+    /// Compiling it takes too much of the processor.
+    #[error(
+        "compiling it takes more than {limit:?} of the processor (gateway.compile_time); make its functions smaller"
+    )]
+    CompileTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Compiling it takes too much memory.
+    #[error("compiling it takes more than {limit} of memory (gateway.compile_memory); make its functions smaller")]
+    CompileMemory {
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// The machine was too busy to compile it.
+    #[error("it was not compiled within {limit:?}, since others need the processor; give the gateway more of it")]
+    CompileWait {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The compiler did not survive it.
+    #[error("the compiler failed on it, alone in its process: {0}")]
+    Compiler(String),
     /// It exports neither function, or both.
     #[error(
         "it exports {found}; a plugin exports either `handle` (world topic-handler) or `validate` (world command-validator)"
@@ -144,7 +161,8 @@ pub enum Problem {
     },
     /// It says that it is another plugin than the one whose place it takes.
     #[error(
-        "it says that it is the plugin `{found}`, and the live build is of `{wanted}`; put each file in its own place"
+        "it says that it is the plugin `{found}`, and the live build is of `{wanted}`; put each file in its own place, or write \
+         this one's digest into plugins.NAME.digest"
     )]
     Other {
         /// Its manifest's name.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::tally::{Counts, Tally};
+use super::usage::{Usage, Used};
 use super::{clock, metrics};
 
 /// A connection of the gateway.
@@ -70,6 +71,10 @@ pub struct LiveBuild {
     pub generation: u64,
     /// The world that it implements.
     pub world: String,
+    /// `file`: the plugin's own file; `fallback`: the build that was kept.
+    pub source: &'static str,
+    /// The key that signed it, where one did.
+    pub signed_by: Option<String>,
     /// Since when it is live.
     pub since: Timestamp,
 }
@@ -81,17 +86,44 @@ pub struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The step of the lifecycle that refused it.
-    pub step: String,
+    pub step: &'static str,
     /// Why.
     pub reason: String,
     /// When.
     pub at: Timestamp,
 }
 
+/// A build on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// `sha256:…`
+    pub digest: String,
+    /// The step that it is at.
+    pub step: &'static str,
+    /// Since when it is there.
+    pub since: Timestamp,
+}
+
+/// A build that a rollback goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// As its manifest says.
+    pub version: String,
+    /// `sha256:…`
+    pub digest: String,
+}
+
 #[derive(Debug, Clone, Default, Serialize)]
 struct PluginStatus {
+    path: String,
     live: Option<LiveBuild>,
+    candidate: Option<Candidate>,
     last_refusal: Option<Refused>,
+    #[serde(skip)]
+    counted: Option<Arc<Usage>>,
+    fallback: Option<Kept>,
+    /// Rolled back: not tried again until the file holds another build.
+    rejected: Vec<String>,
 }
 
 /// A route, as the settings have it.
@@ -194,11 +226,15 @@ pub struct Status {
     alarms: IndexMap<String, Alarm>,
 }
 
-#[derive(Debug, Serialize)]
-struct NamedPlugin {
-    name: String,
+/// A plugin, and what is known of its builds.
+#[derive(Debug, Clone, Serialize)]
+pub struct NamedPlugin {
+    /// The settings' name for it.
+    pub name: String,
     #[serde(flatten)]
     status: PluginStatus,
+    /// None: no build was ever live.
+    usage: Option<Used>,
 }
 
 /// Where the gateway's parts write what they know.
@@ -327,20 +363,64 @@ impl Board {
             plugins.into_iter().map(|name| (name.clone(), before.swap_remove(&name).unwrap_or_default())).collect();
     }
 
-    /// A build went live.
-    pub fn plugin_live(&self, name: &str, build: LiveBuild) {
-        metrics::reload(name, "live");
-        if let Some(plugin) = self.state().plugins.get_mut(name) {
-            plugin.live = Some(build);
+    /// Where a plugin's file is looked for.
+    pub fn plugin_path(&self, name: &str, path: String) {
+        self.plugin(name, |plugin| plugin.path = path);
+    }
+
+    /// A build is at this step; none: none is under way.
+    pub fn plugin_candidate(&self, name: &str, candidate: Option<Candidate>) {
+        self.plugin(name, |plugin| plugin.candidate = candidate);
+    }
+
+    /// A build went live, after this step.
+    pub fn plugin_live(&self, name: &str, step: &'static str, build: LiveBuild) {
+        metrics::reload(name, step, "live");
+        self.plugin(name, |plugin| plugin.live = Some(build));
+    }
+
+    /// Where what a plugin uses is counted.
+    pub fn plugin_usage(&self, name: &str, usage: Arc<Usage>) {
+        self.plugin(name, |plugin| plugin.counted = Some(usage));
+    }
+
+    /// Shows what the plugins used so far as metrics.
+    pub fn measure_usage(&self) {
+        for (name, plugin) in &self.state().plugins {
+            if let Some(usage) = &plugin.counted {
+                metrics::usage(name, &usage.now());
+            }
         }
     }
 
     /// A build was refused.
     pub fn plugin_refused(&self, name: &str, refused: Refused) {
-        metrics::reload(name, "refused");
+        metrics::reload(name, refused.step, "refused");
+        self.plugin(name, |plugin| plugin.last_refusal = Some(refused));
+    }
+
+    /// What a rollback would go back to, and what is not tried again.
+    pub fn plugin_builds(&self, name: &str, fallback: Option<Kept>, rejected: Vec<String>) {
+        self.plugin(name, |plugin| (plugin.fallback, plugin.rejected) = (fallback, rejected));
+    }
+
+    /// Why a plugin's file was refused last.
+    #[must_use]
+    pub fn last_refusal(&self, name: &str) -> Option<String> {
+        Some(self.state().plugins.get(name)?.last_refusal.as_ref()?.reason.clone())
+    }
+
+    fn plugin(&self, name: &str, change: impl FnOnce(&mut PluginStatus)) {
+        // One that the settings do not name any more is not shown.
         if let Some(plugin) = self.state().plugins.get_mut(name) {
-            plugin.last_refusal = Some(refused);
+            change(plugin);
         }
+    }
+
+    /// Every plugin.
+    #[must_use]
+    pub fn plugins(&self) -> Vec<NamedPlugin> {
+        self.state().plugins()
     }
 
     /// How many entries a list has.
@@ -380,11 +460,7 @@ impl Board {
             not_ready,
             connections: state.connections.clone(),
             routes: state.routes.clone(),
-            plugins: state
-                .plugins
-                .iter()
-                .map(|(name, status)| NamedPlugin { name: name.clone(), status: status.clone() })
-                .collect(),
+            plugins: state.plugins(),
             queues: state.queues.clone(),
             spool: state.spool.clone(),
             messages: self.tally.total(),
@@ -394,6 +470,15 @@ impl Board {
 }
 
 impl State {
+    fn plugins(&self) -> Vec<NamedPlugin> {
+        let named = |(name, status): (&String, &PluginStatus)| NamedPlugin {
+            name: name.clone(),
+            status: status.clone(),
+            usage: status.counted.as_ref().map(|usage| usage.now()),
+        };
+        self.plugins.iter().map(named).collect()
+    }
+
     fn set_connection(&mut self, connection: Connection, state: ConnectionState) {
         let up = matches!(state, ConnectionState::Connected { .. });
         metrics::connected(connection.name(), up);
@@ -442,7 +527,7 @@ mod tests {
             board.not_ready(),
             ["redis: connection refused; trying again", "plugin heartbeat is not loaded yet"]
         );
-        let refused = Refused { digest: None, step: "found".into(), reason: "no such file".into(), at: clock::now() };
+        let refused = Refused { digest: None, step: "found", reason: "no such file".into(), at: clock::now() };
         board.plugin_refused("heartbeat", refused);
         assert_eq!(board.not_ready()[1], "plugin heartbeat is missing: no such file (found)");
     }

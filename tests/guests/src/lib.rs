@@ -132,6 +132,19 @@ impl Guest {
         self.component("topic-handler", self.core("handle", 13))
     }
 
+    /// As a component of the world topic-handler that imports more: `imports` of the world, declared by `packages` (WIT).
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly, or what is imported is not declared.
+    #[must_use]
+    pub fn handler_with(&self, imports: &str, packages: &str) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
+        let wit = std::fs::read_to_string(path).expect("wit/plugin.wit");
+        let world = "world topic-handler {";
+        let wit = wit.replacen(world, &format!("{world}\n{imports}"), 1);
+        self.component_of(&format!("{wit}\n{packages}"), "topic-handler", self.core("handle", 13))
+    }
+
     /// As a component of the world command-validator.
     ///
     /// # Panics
@@ -169,6 +182,24 @@ impl Guest {
             custom(component, "sluicegate:samples", samples.as_bytes());
         }
     }
+}
+
+/// A core module with one function, which takes a compiler long: `rounds` loops among 400 values. 8,000 of them take seconds, and more than 128
+/// MiB, although they are 160 KiB.
+///
+/// # Panics
+/// Where it is no WebAssembly.
+#[must_use]
+pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
+    let mut body = String::new();
+    for round in 0..rounds {
+        let (one, other) = (round * 7 % 400, round * 13 % 400);
+        body.push_str(&format!(
+            "(loop (local.set {one} (i64.add (i64.mul (local.get {one}) (local.get {other})) (i64.const {round})))
+               (br_if 0 (i64.eqz (local.get {other}))))"
+        ));
+    }
+    wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
 }
 
 fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {

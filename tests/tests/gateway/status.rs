@@ -36,7 +36,7 @@ async fn log_status_and_metrics_say_what_is_so_and_no_payload_is_logged() {
         "sluicegate_uplink_pushed_total{route=\"heartbeat\"} 1",
         "sluicegate_uplink_dead_total{route=\"heartbeat\"} 1",
         "sluicegate_uplink_rejected_total{route=\"heartbeat\",reason=\"rejected\"} 1",
-        "sluicegate_plugin_reloads_total{plugin=\"heartbeat\",result=\"live\"} 1",
+        "sluicegate_plugin_reloads_total{plugin=\"heartbeat\",step=\"live\",result=\"live\"} 1",
         "sluicegate_connection_up{connection=\"redis\"} 1",
         "sluicegate_plugin_call_seconds_count{plugin=\"heartbeat\"} 2",
     ] {
@@ -116,14 +116,14 @@ async fn the_admin_server_answers_as_its_description_says() {
     let paths = description["paths"].as_object().expect("paths");
     assert!(paths.len() > 8, "{paths:?}");
     for (path, operations) in paths {
-        let real = path.replace("{id}", "0123456789abcdef");
+        let real = path.replace("{id}", "0123456789abcdef").replace("{name}", "nobody");
         for (method, operation) in operations.as_object().expect("operations") {
             let method = method.to_uppercase();
             let (status, body) = ask(&gateway, &method, &real, "localhost").await;
-            let expected = match (&*method, path.contains("{id}")) {
+            let expected = match (&*method, path.contains("{id}") || path.contains("{name}")) {
                 // It asks for nothing that could be said wrong.
                 ("POST", _) if path == "/api/settings/reload" => 200,
-                ("POST", _) => 400,
+                ("POST", false) => 400,
                 (_, true) => 404,
                 _ => 200,
             };

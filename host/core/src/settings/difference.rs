@@ -181,6 +181,9 @@ mod tests {
 instance = "gw"
 time_zone = "+08:00"
 shutdown_timeout = "10s"
+state = "state"
+compile_memory = "1GiB"
+compile_time = "120s"
 [mqtt]
 url = "mqtts://broker:8883"
 client_id = "id"
@@ -210,14 +213,28 @@ dead_letters_max = 100
 [spool]
 path = "spool"
 max_size = "1GiB"
+[trust]
+keys = ["RWQAAQIDBAUGB1hmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZm"]
+required = false
+revoked = []
 [plugins.a]
 path = "a.wasm"
+instances = "warm"
+digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 [plugins.a.settings]
 unit = "C"
 [plugins.a.limits]
 call_timeout = "100ms"
 memory = "32MiB"
 output = "1MiB"
+outputs = 10
+table_elements = 10
+host_calls = 10
+log_lines = 10
+log_bytes = "64KiB"
+calls = 10
+instances = 10
+time_per_second = "100ms"
 [plugins.a.grants]
 state = false
 publish = []
@@ -275,6 +292,16 @@ listen = "127.0.0.1:9090"
             ("gateway.instance", "instance = \"gw2\"", Applies::Restart),
             ("gateway.time_zone", "time_zone = \"Z\"", Applies::Live),
             ("gateway.shutdown_timeout", "shutdown_timeout = \"11s\"", Applies::Live),
+            ("gateway.state", "state = \"state2\"", Applies::Restart),
+            ("gateway.compile_memory", "compile_memory = \"2GiB\"", Applies::Restart),
+            ("gateway.compile_time", "compile_time = \"121s\"", Applies::Restart),
+            ("trust.keys", "keys = []", Applies::Live),
+            ("trust.required", "required = true", Applies::Live),
+            (
+                "trust.revoked",
+                "revoked = [\"sha256:1111111111111111111111111111111111111111111111111111111111111111\"]",
+                Applies::Live,
+            ),
             ("mqtt.url", "url = \"mqtts://other:8883\"", Applies::Restart),
             ("mqtt.client_id", "client_id = \"id2\"", Applies::Restart),
             ("mqtt.name", "name = \"mosquitto\"", Applies::Reconnect),
@@ -301,6 +328,20 @@ listen = "127.0.0.1:9090"
             ("spool.path", "path = \"spool2\"", Applies::Restart),
             ("spool.max_size", "max_size = \"2GiB\"", Applies::Live),
             ("plugins.a.path", "path = \"a2.wasm\"", Applies::Live),
+            ("plugins.a.instances", "instances = \"fresh\"", Applies::Live),
+            (
+                "plugins.a.digest",
+                "digest = \"sha256:1111111111111111111111111111111111111111111111111111111111111111\"",
+                Applies::Live,
+            ),
+            ("plugins.a.limits.outputs", "outputs = 11", Applies::Live),
+            ("plugins.a.limits.table_elements", "table_elements = 11", Applies::Live),
+            ("plugins.a.limits.host_calls", "host_calls = 11", Applies::Live),
+            ("plugins.a.limits.log_lines", "log_lines = 11", Applies::Live),
+            ("plugins.a.limits.log_bytes", "log_bytes = \"1KiB\"", Applies::Live),
+            ("plugins.a.limits.calls", "calls = 11", Applies::Live),
+            ("plugins.a.limits.instances", "instances = 11", Applies::Live),
+            ("plugins.a.limits.time_per_second", "time_per_second = \"200ms\"", Applies::Live),
             ("plugins.a.limits.call_timeout", "call_timeout = \"1s\"", Applies::Live),
             ("plugins.a.limits.memory", "memory = \"1MiB\"", Applies::Live),
             ("plugins.a.limits.output", "output = \"2MiB\"", Applies::Live),

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Place, SettingsError};
 use super::interpolate::Sources;
-use super::resolved::{Admin, Commands, Gateway, Queues, Settings, Spool};
+use super::resolved::{Admin, Commands, CompileLimits, Gateway, Queues, Settings, Spool};
 use super::table::Type;
 use super::written::{Section, Written};
 use super::{BUILT_IN_NAME, Effective, units};
 use crate::topic::TopicTemplate;
+use crate::trust::{Trust, TrustedKey};
 
 /// What resolving needs from outside.
 pub struct Outside<'a> {
@@ -58,6 +59,7 @@ impl Resolver<'_> {
         let redis = self.redis(section("redis"));
         let queues = self.queues(section("queues"));
         let spool = self.spool(section("spool"));
+        let trust = self.trust(section("trust"));
         // A file that names neither plugins nor routes wants the built-in ones.
         let own = written.plugins.is_some() || written.routes.is_some();
         let (plugins, routes) = if own {
@@ -89,6 +91,7 @@ impl Resolver<'_> {
             redis: redis?,
             queues: queues?,
             spool: spool?,
+            trust,
             plugins,
             routes,
             commands: commands?,
@@ -134,7 +137,16 @@ impl Resolver<'_> {
         let zone = self.find(entries, "gateway", "time_zone", "gateway");
         let time_zone = zone.and_then(|found| self.read(&found, Type::Offset, units::parse_offset));
         let shutdown_timeout = self.duration(entries, "gateway", "shutdown_timeout", "gateway");
-        Some(Gateway { instance: instance?, time_zone: time_zone?, shutdown_timeout: shutdown_timeout? })
+        let state = self.word(entries, "gateway", "state", "gateway", 4_096);
+        let compile_memory = self.size(entries, "gateway", "compile_memory", "gateway");
+        let compile_time = self.duration(entries, "gateway", "compile_time", "gateway");
+        Some(Gateway {
+            instance: instance?,
+            time_zone: time_zone?,
+            shutdown_timeout: shutdown_timeout?,
+            state: self.outside.base.join(state?),
+            compile: CompileLimits { memory: compile_memory?, time: compile_time? },
+        })
     }
 
     fn queues(&mut self, entries: &Section) -> Option<Queues> {
@@ -156,6 +168,32 @@ impl Resolver<'_> {
             self.wrong(None, "queues.outgoing", "must hold no braces: they are what a Redis cluster places keys by");
         }
         Some(queues)
+    }
+
+    fn trust(&mut self, entries: &Section) -> Trust {
+        let required = self.find(entries, "trust", "required", "trust");
+        let required = required.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok()));
+        let mut trust = Trust { required: required.unwrap_or_default(), ..Trust::default() };
+        if let Some(found) = self.find(entries, "trust", "keys", "trust") {
+            for line in &found.texts {
+                match TrustedKey::parse(line) {
+                    Ok(key) => trust.keys.push(key),
+                    Err(error) => self.misread(&found, format!("`{line}`: {error}")),
+                }
+            }
+            if trust.required && found.texts.is_empty() {
+                self.wrong(None, "trust.required", "needs a key in `trust.keys`: no build could be taken");
+            }
+        }
+        if let Some(found) = self.find(entries, "trust", "revoked", "trust") {
+            for text in &found.texts {
+                match text.parse() {
+                    Ok(digest) => trust.revoked.push(digest),
+                    Err(error) => self.misread(&found, format!("`{text}`: {error}")),
+                }
+            }
+        }
+        trust
     }
 
     fn spool(&mut self, entries: &Section) -> Option<Spool> {

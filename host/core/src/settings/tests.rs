@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -298,6 +299,22 @@ fn files_for_tls_without_tls_are_warned_of() {
 fn the_limits_defaults_are_the_tables() {
     let settings = read_with(None, &[]).expect("good").settings;
     assert_eq!(settings.plugins["heartbeat"].limits, Limits::default());
+}
+
+#[test]
+fn fresh_instances_serve_one_call_and_their_number_follows_from_their_memory() {
+    let read = |own: &str, limits: &str| {
+        let text = format!(
+            "[plugins.a]\npath = \"a\"\n{own}\n[plugins.a.limits]\n{limits}\n[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}\"\nhandlers = [\"a\"]\n"
+        );
+        read_with(Some(&text), &[]).expect("good").settings.plugins["a"].limits
+    };
+    assert_eq!((read("", "").calls, read("", "").instances), (10_000, 8));
+    assert_eq!(read("instances = \"fresh\"", "calls = 5").calls, 1);
+    assert_eq!(read("instances = \"warm\"", "calls = 5").calls, 5);
+    assert_eq!(read("", "memory = \"256MiB\"").instances, 2);
+    assert_eq!(read("", "memory = \"256MiB\"\ninstances = 5").instances, 5);
+    assert_eq!(read("", "time_per_second = \"500ms\"").time_per_second, Some(Duration::from_millis(500)));
 }
 
 #[test]

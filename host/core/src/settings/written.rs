@@ -60,7 +60,7 @@ pub(super) struct Written {
 }
 
 /// The sections that are tables of keys.
-const SECTIONS: [&str; 7] = ["gateway", "mqtt", "redis", "queues", "spool", "commands", "admin"];
+const SECTIONS: [&str; 8] = ["gateway", "mqtt", "redis", "queues", "spool", "trust", "commands", "admin"];
 
 type Table<'i> = DeTable<'i>;
 

@@ -1,0 +1,200 @@
+//! A plugin's life: the steps that a build takes, and which builds of it are kept.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// A step of a plugin's life; the same word in code, log, metric and status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// The file is there and can be read.
+    Found,
+    /// It is the build that the settings pin, of somebody whom they trust, and a component with a manifest.
+    Verified,
+    /// The engine compiled it.
+    Compiled,
+    /// It implements one world of this interface and imports nothing that was not granted.
+    Checked,
+    /// Its own samples gave what they promise.
+    Rehearsed,
+    /// New messages are handled with it.
+    Live,
+    /// It is live, and judged by how it does there.
+    Probation,
+    /// It was live before, and is kept for the case that the one after it fails.
+    Fallback,
+}
+
+impl Step {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Found,
+        Self::Verified,
+        Self::Compiled,
+        Self::Checked,
+        Self::Rehearsed,
+        Self::Live,
+        Self::Probation,
+        Self::Fallback,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Verified => "verified",
+            Self::Compiled => "compiled",
+            Self::Checked => "checked",
+            Self::Rehearsed => "rehearsed",
+            Self::Live => "live",
+            Self::Probation => "probation",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A build that is or was live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Of its file.
+    pub digest: Digest,
+    /// What its manifest calls the plugin.
+    pub name: String,
+    /// As its manifest says.
+    pub version: String,
+}
+
+/// The builds of one plugin that are more than a file: what is live, what it was before, what is not tried again.
+///
+/// Invariant: the live build is neither the fallback nor rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Builds {
+    /// Served with now, or before the last end.
+    pub live: Option<Build>,
+    /// Live before that one; what a rollback goes back to.
+    pub fallback: Option<Build>,
+    /// Rolled back: not tried again until the file holds another build.
+    pub rejected: Vec<Digest>,
+}
+
+impl Builds {
+    /// The plugin's file holds this build now. Whether that changes something.
+    pub fn found(&mut self, digest: Digest) -> bool {
+        let changed = !self.rejected.is_empty() && !self.rejected.contains(&digest);
+        if changed {
+            self.rejected.clear();
+        }
+        changed
+    }
+
+    /// The build of the plugin's file went live: the one before it is kept as its fallback.
+    pub fn took(&mut self, build: Build) {
+        let same = self.live.as_ref().is_some_and(|live| live.digest == build.digest);
+        let before = self.live.replace(build);
+        if !same {
+            self.fallback = before;
+        }
+        self.rejected.clear();
+    }
+
+    /// The fallback went live again. `reject`: what was live is not tried again until the file holds another build.
+    pub fn fell_back(&mut self, reject: bool) {
+        let Some(fallback) = self.fallback.take() else { return };
+        let before = self.live.replace(fallback);
+        if let Some(before) = before.filter(|_| reject) {
+            self.rejected.push(before.digest);
+        }
+    }
+
+    /// Whether the build is one that was rolled back.
+    #[must_use]
+    pub fn is_rejected(&self, digest: Digest) -> bool {
+        self.rejected.contains(&digest)
+    }
+
+    /// What is to be kept on the disk.
+    pub fn kept(&self) -> impl Iterator<Item = &Build> {
+        self.live.iter().chain(&self.fallback)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn build(number: u8) -> Build {
+        Build { digest: Digest([number; 32]), name: "guest".to_owned(), version: number.to_string() }
+    }
+
+    fn versions(builds: &Builds) -> (Option<&str>, Option<&str>, Vec<u8>) {
+        (
+            builds.live.as_ref().map(|build| build.version.as_str()),
+            builds.fallback.as_ref().map(|build| build.version.as_str()),
+            builds.rejected.iter().map(|digest| digest.0[0]).collect(),
+        )
+    }
+
+    #[test]
+    fn one_build_back_and_no_further() {
+        let mut builds = Builds::default();
+        builds.took(build(1));
+        assert_eq!(versions(&builds), (Some("1"), None, vec![]));
+        builds.took(build(2));
+        builds.took(build(2));
+        assert_eq!(versions(&builds), (Some("2"), Some("1"), vec![]));
+        builds.fell_back(true);
+        assert_eq!(versions(&builds), (Some("1"), None, vec![2]));
+        builds.fell_back(true);
+        assert_eq!(versions(&builds), (Some("1"), None, vec![2]));
+        // The same file once more, then another.
+        assert!(!builds.found(build(2).digest) && builds.is_rejected(build(2).digest));
+        assert!(builds.found(build(3).digest) && !builds.is_rejected(build(2).digest));
+        builds.took(build(3));
+        assert_eq!(versions(&builds), (Some("3"), Some("1"), vec![]));
+    }
+
+    #[test]
+    fn every_step_is_written_as_it_is_named() {
+        for step in Step::ALL {
+            assert_eq!(serde_json::to_value(step).unwrap(), step.name());
+        }
+        assert!(Step::ALL.is_sorted());
+    }
+
+    proptest! {
+        /// Whatever happens to a plugin: what is live is neither its own fallback nor rejected.
+        #[test]
+        fn what_is_live_is_neither_its_own_fallback_nor_rejected(history in prop::collection::vec((0_u8..4, 0_u8..4), 0..50)) {
+            let mut builds = Builds::default();
+            for (what, number) in history {
+                match what {
+                    // As the registry does: a rejected build is not taken, any other one clears that.
+                    0 | 1 => {
+                        builds.found(build(number).digest);
+                        if !builds.is_rejected(build(number).digest) {
+                            builds.took(build(number));
+                        }
+                    }
+                    2 => builds.fell_back(true),
+                    _ => builds.fell_back(false),
+                }
+                if let Some(live) = &builds.live {
+                    prop_assert!(!builds.is_rejected(live.digest));
+                    prop_assert!(builds.fallback.as_ref().is_none_or(|fallback| fallback.digest != live.digest));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Whose builds are taken: pinned and revoked digests, and minisign signatures. Pure: bytes in, a verdict out.
+//!
+//! A signature stands in `FILE.minisig`, and is then of the whole file; or in the component's custom section
+//! `sluicegate:signature`, and is then of all bytes before that section and all behind it, as if it was not there. The section
+//! is everything from its id to its last byte, so that no byte of a file is outside both.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use minisign_verify::{Error, PublicKey, Signature};
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Digest;
+
+/// The custom section that holds a signature, as `FILE.minisig` would.
+pub const SECTION: &str = "sluicegate:signature";
+/// A signature has four lines; its comments are somebody's words.
+pub const MAX_SIGNATURE: usize = 16 << 10;
+
+/// What tells minisign's keys apart; printed as minisign prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId(u64);
+
+impl KeyId {
+    /// The id of a key, as its files hold it.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016X}", self.0)
+    }
+}
+
+/// The id that stands behind the algorithm in a line of base64, of a key or a signature.
+fn id(line: &str) -> Option<KeyId> {
+    let bytes = STANDARD.decode(line.trim()).ok()?;
+    Some(KeyId::from_bytes(bytes.get(2..10)?.try_into().ok()?))
+}
+
+/// A minisign public key that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedKey {
+    id: KeyId,
+    key: PublicKey,
+}
+
+/// What is no public key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no minisign public key: it is the second line of `minisign.pub`, which begins with `RW`")]
+pub struct NoKey;
+
+impl TrustedKey {
+    /// Reads the key's own line, `RW…`.
+    ///
+    /// # Errors
+    /// [`NoKey`], where it is none.
+    pub fn parse(line: &str) -> Result<Self, NoKey> {
+        let key = PublicKey::from_base64(line).map_err(|_| NoKey)?;
+        Ok(Self { id: id(line).ok_or(NoKey)?, key })
+    }
+
+    /// What tells it from others.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// Whose signatures are good.
+    pub keys: Vec<TrustedKey>,
+    /// Whether a build without a signature is refused.
+    pub required: bool,
+    /// Builds that are refused whoever signed them: digests of whole files, or of what was signed.
+    pub revoked: Vec<Digest>,
+}
+
+/// Why a build is not taken, whatever is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// The settings pin another build.
+    #[error("its digest is {found}, and plugins.{plugin}.digest pins {wanted}; write the first one there to allow it")]
+    Pinned {
+        /// The settings' name of the plugin.
+        plugin: String,
+        /// Of the file.
+        found: Digest,
+        /// The settings'.
+        wanted: Digest,
+    },
+    /// It was revoked.
+    #[error("its digest {0} is revoked; take it out of trust.revoked to allow it")]
+    Revoked(Digest),
+    /// It has no signature.
+    #[error(
+        "it is not signed, and trust.required = true; sign it (`sluicegate plugin sign`), or set trust.required = false"
+    )]
+    Unsigned,
+    /// Nobody whom the settings trust signed it.
+    #[error("it is signed with the key {0}, which is none of trust.keys; write that key there to allow it")]
+    UnknownKey(KeyId),
+    /// The signature is of something else.
+    #[error("its signature {place} is wrong: key {key} did not sign these bytes; get file and signature once more")]
+    Wrong {
+        /// `in FILE.minisig` or `in its section …`.
+        place: &'static str,
+        /// Whose it says to be.
+        key: KeyId,
+    },
+    /// A signature of the kind that minisign made before 2021: of the file itself, not of its hash.
+    #[error(
+        "its signature {place} is of the old kind; sign it again, with `sluicegate plugin sign` or a newer minisign"
+    )]
+    Legacy {
+        /// Where it stands.
+        place: &'static str,
+    },
+    /// What is there is no signature.
+    #[error("its signature {place} is none that minisign made")]
+    NoSignature {
+        /// Where it stands.
+        place: &'static str,
+    },
+    /// It has two sections for one signature.
+    #[error("it has more than one section `{SECTION}`; sign it again with `sluicegate plugin sign --embed`")]
+    Twice,
+}
+
+/// A component and the signature inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// What the signature is of: the file without its section.
+    pub content: Cow<'a, [u8]>,
+    /// What the section holds.
+    pub signature: Option<&'a [u8]>,
+}
+
+/// Takes the signature out of a component. What is no WebAssembly, or ends in the middle of a section, has none.
+///
+/// # Errors
+/// [`Distrust::Twice`]: with two, one of them would be outside what the other one covers.
+pub fn split(bytes: &[u8]) -> Result<Split<'_>, Distrust> {
+    let whole = Split { content: Cow::Borrowed(bytes), signature: None };
+    let mut found = None;
+    let mut at = 8;
+    if !bytes.starts_with(b"\0asm") {
+        return Ok(whole);
+    }
+    while let Some((id, content, end)) = section(bytes, at) {
+        if id == 0
+            && let Some(signature) = named(content)
+            && found.replace((at, end, signature)).is_some()
+        {
+            return Err(Distrust::Twice);
+        }
+        at = end;
+    }
+    Ok(match found {
+        None => whole,
+        Some((start, end, signature)) => {
+            let content = [&bytes[..start], &bytes[end..]].concat();
+            Split { content: Cow::Owned(content), signature: Some(signature) }
+        }
+    })
+}
+
+/// A component's section: its id, its content, where it ends.
+fn section(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
+    let id = *bytes.get(at)?;
+    let (size, start) = leb128(bytes, at + 1)?;
+    let end = start.checked_add(size)?;
+    Some((id, bytes.get(start..end)?, end))
+}
+
+/// What a custom section holds, where it is that of the signature.
+fn named(content: &[u8]) -> Option<&[u8]> {
+    let (length, start) = leb128(content, 0)?;
+    let end = start.checked_add(length)?;
+    (content.get(start..end)? == SECTION.as_bytes()).then(|| &content[end..])
+}
+
+/// An unsigned LEB128 number of 32 bits, and where it ends.
+fn leb128(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut value = 0_u64;
+    for place in 0..5 {
+        let byte = *bytes.get(at + place)?;
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(u32::try_from(value).ok()?).ok()?, at + place + 1));
+        }
+    }
+    None
+}
+
+/// The component with this signature in a section of its own, at its end; in place of one that it had.
+///
+/// # Errors
+/// [`Distrust::Twice`]
+pub fn embed(bytes: &[u8], signature: &str) -> Result<Vec<u8>, Distrust> {
+    let mut signed = split(bytes)?.content.into_owned();
+    let mut content = Vec::with_capacity(SECTION.len() + signature.len() + 1);
+    write_leb128(&mut content, SECTION.len());
+    content.extend_from_slice(SECTION.as_bytes());
+    content.extend_from_slice(signature.as_bytes());
+    signed.push(0);
+    write_leb128(&mut signed, content.len());
+    signed.extend_from_slice(&content);
+    Ok(signed)
+}
+
+fn write_leb128(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// SHA-256 of some bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+impl Trust {
+    /// Whether this build may be taken, and who signed it; `beside`: what `FILE.minisig` holds.
+    ///
+    /// Every signature that is there must be good, whether or not one is required.
+    ///
+    /// # Errors
+    /// [`Distrust`] says why not, and which setting would allow it.
+    pub fn judge(
+        &self,
+        plugin: &str,
+        pinned: Option<Digest>,
+        bytes: &[u8],
+        beside: Option<&[u8]>,
+    ) -> Result<Option<KeyId>, Distrust> {
+        let found = digest(bytes);
+        let split = split(bytes)?;
+        // A revoked build with another signature in it, or none, is the same code.
+        let signed = if split.signature.is_some() { digest(&split.content) } else { found };
+        if let Some(revoked) = [found, signed].into_iter().find(|digest| self.revoked.contains(digest)) {
+            return Err(Distrust::Revoked(revoked));
+        }
+        if let Some(wanted) = pinned.filter(|wanted| *wanted != found) {
+            return Err(Distrust::Pinned { plugin: plugin.to_owned(), found, wanted });
+        }
+        let inside =
+            split.signature.map(|signature| (signature, &*split.content, "in its section sluicegate:signature"));
+        let beside = beside.map(|signature| (signature, bytes, "in FILE.minisig"));
+        let mut signer = None;
+        for (signature, content, place) in inside.into_iter().chain(beside) {
+            signer = Some(self.check(signature, content, place)?);
+        }
+        if signer.is_none() && self.required {
+            return Err(Distrust::Unsigned);
+        }
+        Ok(signer)
+    }
+
+    fn check(&self, signature: &[u8], content: &[u8], place: &'static str) -> Result<KeyId, Distrust> {
+        let none = || Distrust::NoSignature { place };
+        let text = std::str::from_utf8(signature).ok().filter(|text| text.len() <= MAX_SIGNATURE).ok_or_else(none)?;
+        let key = text.lines().nth(1).and_then(id).ok_or_else(none)?;
+        let signature = Signature::decode(text).map_err(|_| none())?;
+        // Two keys may have one id: it is chance, not a hash of the key.
+        let mut known = self.keys.iter().filter(|trusted| trusted.id == key).peekable();
+        if known.peek().is_none() {
+            return Err(Distrust::UnknownKey(key));
+        }
+        let mut wrong = Distrust::Wrong { place, key };
+        for trusted in known {
+            match trusted.key.verify(content, &signature, false) {
+                Ok(()) => return Ok(key),
+                Err(Error::UnexpectedAlgorithm) => wrong = Distrust::Legacy { place },
+                Err(_) => {}
+            }
+        }
+        Err(wrong)
+    }
+}

@@ -1,0 +1,99 @@
+//! `/api/plugins` and `/api/history`: which builds there are, what changed, back to the build before.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::local::from_here;
+use super::routes::{Method, Route, answer};
+use crate::registry::desk::{Desk, DeskError, RolledBack};
+use crate::telemetry::board::NamedPlugin;
+
+pub(super) fn table() -> Vec<Route<Desk>> {
+    vec![
+        Route::new(Method::Get, "/api/plugins", list),
+        Route::new(Method::Get, "/api/plugins/{name}", show),
+        from_here(Route::new(Method::Post, "/api/plugins/{name}/rollback", roll_back)),
+        Route::new(Method::Get, "/api/history", history),
+    ]
+}
+
+/// Why a request is not answered.
+enum Refused {
+    Desk(DeskError),
+    Request(String),
+}
+
+impl From<DeskError> for Refused {
+    fn from(error: DeskError) -> Self {
+        Self::Desk(error)
+    }
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Request(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Request(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Desk(error) => {
+                let status = match error {
+                    DeskError::Unknown { .. } => StatusCode::NOT_FOUND,
+                    DeskError::NoFallback(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
+                    DeskError::Busy | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                answer(status, &error.to_string())
+            }
+            Self::Request(text) => answer(StatusCode::BAD_REQUEST, &text),
+        }
+    }
+}
+
+async fn list(State(desk): State<Desk>) -> Json<Value> {
+    Json(json!({ "plugins": desk.plugins() }))
+}
+
+async fn show(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json<NamedPlugin>, Refused> {
+    Ok(Json(desk.plugin(&name)?))
+}
+
+/// Nothing is to be said; what is said all the same was meant for something else.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {}
+
+async fn roll_back(
+    State(desk): State<Desk>,
+    Path(name): Path<String>,
+    body: Result<Json<Rollback>, JsonRejection>,
+) -> Result<Json<RolledBack>, Refused> {
+    let Json(Rollback {}) = body?;
+    Ok(Json(desk.roll_back(&name).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    plugin: Option<String>,
+}
+
+async fn history(
+    State(desk): State<Desk>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Query(Wanted { plugin }) = query?;
+    Ok(Json(json!({ "changes": desk.history().of(plugin.as_deref()) })))
+}

@@ -1,0 +1,180 @@
+//! What others ask of the registry: which builds there are, what changed, and to go back to the build before.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::Step;
+use sluicegate_core::settings::Settings;
+use tokio::sync::{mpsc, oneshot};
+
+use super::history::History;
+use super::{Proposal, Wanted, wanted};
+use crate::telemetry::board::{Board, NamedPlugin};
+
+/// Orders that wait while a build is loaded; beyond it the desk says that it is busy.
+const ORDERS: usize = 8;
+
+/// Why an order was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeskError {
+    /// There is no such plugin.
+    #[error("the settings have no plugin `{}`; {known}", name.escape_debug())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// No build is kept.
+    #[error(
+        "plugin `{0}` has no build to go back to: one is kept when another one takes its place, and a rollback uses it up"
+    )]
+    NoFallback(String),
+    /// The build that was kept cannot be live any more.
+    #[error("the build before, {digest}, was refused, and the live one goes on: not {step}: {reason}")]
+    Refused {
+        /// The build.
+        digest: Digest,
+        /// The step.
+        step: Step,
+        /// Why.
+        reason: String,
+    },
+    /// Too many orders.
+    #[error("the plugin registry is busy; try again when `sluicegate plugin list` shows no candidate")]
+    Busy,
+    /// The gateway ends.
+    #[error("the gateway is shutting down")]
+    Stopping,
+}
+
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RolledBack {
+    /// The plugin.
+    pub plugin: String,
+    /// What was live, and is not tried again until the file holds another build.
+    pub from: Digest,
+    /// What is live.
+    pub to: Digest,
+    /// Its version.
+    pub version: String,
+    /// Its number since the gateway started.
+    pub generation: u64,
+}
+
+/// An order to the registry.
+pub(super) enum Order {
+    /// The build before is to go live again.
+    Rollback {
+        /// Of this plugin.
+        plugin: String,
+        /// How it went.
+        done: oneshot::Sender<Result<RolledBack, DeskError>>,
+    },
+    /// Other settings are to be in force: what they need is to be loaded.
+    Settings {
+        /// Every plugin that they name.
+        wanted: Vec<Wanted>,
+        /// What came of it.
+        answer: oneshot::Sender<Ordered>,
+    },
+}
+
+/// What an order of other settings came to; or why not, a sentence for each plugin.
+pub type Ordered = Result<Ready, Vec<String>>;
+
+/// What other settings need is loaded. Dropped, they were not taken: what is live stays so.
+pub struct Ready {
+    /// The builds that are new.
+    pub builds: Vec<Proposal>,
+    pub(super) taken: oneshot::Sender<()>,
+}
+
+impl Ready {
+    /// The settings are in force: the registry looks after their plugins and no others. Gives the builds that are live now.
+    #[must_use]
+    pub fn taken(self) -> Vec<Proposal> {
+        // The registry may have come to its end.
+        let _ = self.taken.send(());
+        self.builds
+    }
+}
+
+/// What the registry works on: orders, and what others see of it.
+pub struct Orders {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) history: Arc<History>,
+}
+
+/// Asks the registry.
+#[derive(Clone)]
+pub struct Desk {
+    board: Arc<Board>,
+    history: Arc<History>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// A desk, and what is ordered at it.
+#[must_use]
+pub fn desk(board: Arc<Board>) -> (Desk, Orders) {
+    let (sender, orders) = mpsc::channel(ORDERS);
+    let history = Arc::new(History::default());
+    (Desk { board, history: history.clone(), orders: sender }, Orders { orders, history })
+}
+
+impl Desk {
+    /// Every plugin.
+    #[must_use]
+    pub fn plugins(&self) -> Vec<NamedPlugin> {
+        self.board.plugins()
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`DeskError::Unknown`]
+    pub fn plugin(&self, name: &str) -> Result<NamedPlugin, DeskError> {
+        let plugins = self.board.plugins();
+        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let known =
+            if names.is_empty() { "they have none".to_owned() } else { format!("they have {}", names.join(", ")) };
+        let unknown = || DeskError::Unknown { name: name.to_owned(), known };
+        plugins.iter().find(|plugin| plugin.name == name).cloned().ok_or_else(unknown)
+    }
+
+    /// What changed.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Loads what other settings need and is not loaded yet; the answer comes once all of it is, or is refused.
+    ///
+    /// # Errors
+    /// [`DeskError`]: nothing changes.
+    pub fn order(&self, settings: &Settings) -> Result<oneshot::Receiver<Ordered>, DeskError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::Settings { wanted: wanted(settings), answer })?;
+        Ok(answered)
+    }
+
+    fn send(&self, order: Order) -> Result<(), DeskError> {
+        self.orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
+            mpsc::error::TrySendError::Closed(_) => DeskError::Stopping,
+        })
+    }
+
+    /// Makes the build before live again, and waits until it is.
+    ///
+    /// # Errors
+    /// [`DeskError`]: nothing changed.
+    pub async fn roll_back(&self, name: &str) -> Result<RolledBack, DeskError> {
+        self.plugin(name)?;
+        let (done, answer) = oneshot::channel();
+        self.send(Order::Rollback { plugin: name.to_owned(), done })?;
+        answer.await.unwrap_or(Err(DeskError::Stopping))
+    }
+}

@@ -1,0 +1,264 @@
+//! The state folder: the builds that are or were live, which of them is which, and what changed. It outlives a restart.
+//!
+//! `plugins-INSTANCE/index.json` and `history.json`, `plugins-INSTANCE/builds/DIGEST.wasm` with the `.minisig` that lay beside
+//! its file. What is here is no more trusted than a plugin's file: it goes through the same steps.
+
+use std::collections::HashSet;
+use std::fs::{self, File as SystemFile, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::Builds;
+
+use super::history::Change;
+use super::load::{self, File};
+
+/// How the index is written; another one is another program's.
+const VERSION: u32 = 1;
+const INDEX: &str = "index.json";
+const HISTORY: &str = "history.json";
+
+/// Why a build is not kept, or what is kept cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    /// The system's word.
+    #[error("cannot {what} {} (gateway.state, its permissions, and the room on its disk)", path.display())]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process writes there.
+    #[error("another gateway keeps its builds in {}; give each its own gateway.instance or gateway.state", .0.display())]
+    InUse(PathBuf),
+    /// It cannot be understood.
+    #[error("{} is damaged ({reason}); it was put aside as {aside}, and is written anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// Its new name.
+        aside: String,
+    },
+    /// A newer program wrote it.
+    #[error("{} is of version {found}, and this gateway knows version {VERSION}; give it another gateway.state", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// Which builds of which plugin there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Index {
+    version: u32,
+    /// By the settings' name of the plugin.
+    pub(super) plugins: IndexMap<String, Builds>,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self { version: VERSION, plugins: IndexMap::new() }
+    }
+
+    /// Every build that a plugin may need.
+    pub(super) fn kept(&self) -> HashSet<Digest> {
+        self.plugins.values().flat_map(Builds::kept).map(|build| build.digest).collect()
+    }
+}
+
+/// The folder of one instance. It blocks: not for a thread that polls.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+    lock: Arc<Mutex<Option<SystemFile>>>,
+}
+
+impl Folder {
+    /// Of this instance, below `state`. Nothing is touched yet.
+    pub(super) fn new(state: &Path, instance: &str) -> Self {
+        // The instance's name is no path: it has letters, digits, `_`, `.` and `-`, and stands behind a word.
+        Self { path: state.join(format!("plugins-{instance}")), lock: Arc::default() }
+    }
+
+    /// What an earlier run left. It may be read where it cannot be written.
+    ///
+    /// # Errors
+    /// [`FolderError`]; with [`FolderError::Damaged`] what was damaged is out of the way.
+    pub(super) fn read(&self) -> Result<(Index, Vec<Change>), FolderError> {
+        let index = match self.read_json(INDEX, |index: &Index| index.version)? {
+            Some(index) => index,
+            None => Index::new(),
+        };
+        #[derive(Deserialize)]
+        struct Written {
+            version: u32,
+            changes: Vec<Change>,
+        }
+        let history = self.read_json(HISTORY, |written: &Written| written.version)?;
+        Ok((index, history.map(|written| written.changes).unwrap_or_default()))
+    }
+
+    fn read_json<T: for<'de> Deserialize<'de>>(
+        &self,
+        name: &str,
+        version: impl Fn(&T) -> u32,
+    ) -> Result<Option<T>, FolderError> {
+        let path = self.path.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(FolderError::System { what: "read", path, source }),
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        if let Ok(Versioned { version: found }) = serde_json::from_slice(&bytes)
+            && found != VERSION
+        {
+            return Err(FolderError::Foreign { path, found });
+        }
+        match serde_json::from_slice::<T>(&bytes) {
+            Ok(value) if version(&value) == VERSION => Ok(Some(value)),
+            wrong => {
+                let reason = wrong.err().map_or_else(String::new, |error| error.to_string());
+                let aside = format!("{name}.damaged");
+                fs::rename(&path, self.path.join(&aside)).map_err(|source| FolderError::System {
+                    what: "put aside",
+                    path: path.clone(),
+                    source,
+                })?;
+                Err(FolderError::Damaged { path, reason, aside })
+            }
+        }
+    }
+
+    fn builds(&self) -> PathBuf {
+        self.path.join("builds")
+    }
+
+    /// The file of a build that is kept.
+    pub(super) fn file(&self, digest: Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.builds().join(format!("{}.wasm", name.trim_start_matches("sha256:")))
+    }
+
+    /// Writes down what is so now, and removes the builds that nobody needs any more: first the builds, then what names them,
+    /// so that an end at any point leaves an index whose builds are there.
+    ///
+    /// # Errors
+    /// [`FolderError`]: what was written before may stand there in part, and is whole with the next call that succeeds.
+    pub(super) fn save(&self, index: &Index, files: &[Arc<File>], history: &[Change]) -> Result<(), FolderError> {
+        self.lock()?;
+        for file in files {
+            let path = self.file(file.digest);
+            // Its name is its content's.
+            let there = fs::metadata(&path).is_ok_and(|data| data.len() == file.bytes.len() as u64);
+            if !there {
+                write(&path, &file.bytes)?;
+            }
+            let beside = load::signature_path(&path);
+            match &file.signature {
+                Some(signature) => write_changed(&beside, signature)?,
+                None => remove(&beside)?,
+            }
+        }
+        write_changed(&self.path.join(INDEX), &json(index))?;
+        let history = serde_json::json!({ "version": VERSION, "changes": history });
+        write_changed(&self.path.join(HISTORY), &json(&history))?;
+        self.prune(&index.kept());
+        Ok(())
+    }
+
+    /// Taken by the first write, kept until the end.
+    fn lock(&self) -> Result<(), FolderError> {
+        let cannot = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::System { what: "use", path, source }
+        };
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let builds = self.builds();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&builds).map_err(cannot(&builds))?;
+        if held.is_some() {
+            return Ok(());
+        }
+        // It may have been made by somebody else, for others to look into.
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&self.path, private).map_err(cannot(&self.path))?;
+        let path = self.path.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(cannot(&path))?;
+        match file.try_lock() {
+            Ok(()) => *held = Some(file),
+            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => return Err(cannot(&path)(source)),
+        }
+        Ok(())
+    }
+
+    /// What cannot be removed is tried again with the next change.
+    fn prune(&self, kept: &HashSet<Digest>) {
+        let names: HashSet<PathBuf> =
+            kept.iter().map(|digest| self.file(*digest)).flat_map(|path| [load::signature_path(&path), path]).collect();
+        let entries = fs::read_dir(self.builds()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !names.contains(path)) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a build that is not needed any more cannot be removed");
+            }
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Invariant: it is made of texts, numbers and lists.
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+fn write_changed(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    write(path, bytes)
+}
+
+/// Whole or not at all, and on the disk when it returns.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    let cannot = |what| move |source| FolderError::System { what, path: path.to_owned(), source };
+    let new = path.with_extension("new");
+    let written = (|| {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    })();
+    if written.is_err() {
+        // On a full disk the half of a file would take the room of what comes later.
+        let _ = fs::remove_file(&new);
+    }
+    written.map_err(cannot("write"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    SystemFile::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot("sync the name of"))
+}
+
+fn remove(path: &Path) -> Result<(), FolderError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(FolderError::System { what: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

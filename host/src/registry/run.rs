@@ -1,0 +1,544 @@
+//! What is done about each plugin: its file is looked at, loaded where it is another build, the kept one where it is none, and
+//! the build before where somebody asks for that. One thing after another, so that there is one order of what is live.
+
+mod order;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
+
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::{Build, Builds, Step};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{DeskError, Order, Orders, RolledBack};
+use super::folder::{Folder, FolderError, Index};
+use super::history::{Change, Outcome, What, Who};
+use super::load::{self, File};
+use super::{Proposal, Source, Wanted};
+use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
+use crate::telemetry::board::{Board, Candidate, Kept, Refused};
+use crate::telemetry::causes::with_causes;
+use crate::telemetry::clock;
+use crate::watch::Watch;
+
+/// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
+const TRIES: u32 = 5;
+/// Raised while a build could not be kept.
+const UNKEPT: &str = "a plugin's fallback is not kept";
+
+/// One plugin and what became of its file so far.
+struct Watched {
+    wanted: Wanted,
+    /// Live in this run.
+    live: Option<Seen>,
+    /// The build that was refused last.
+    refused: Option<Tried>,
+    /// The last reason for which the file could not be read, so that it is said once.
+    unreadable: Option<String>,
+    number: u64,
+}
+
+/// What tells one file from another, and one signature of it.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    digest: Digest,
+    signature: Option<Vec<u8>>,
+}
+
+impl Seen {
+    fn of(file: &File) -> Self {
+        Self { digest: file.digest, signature: file.signature.clone() }
+    }
+}
+
+/// A build that was refused: not tried again until the file or its signature changes, or where it may do better later, a few times.
+struct Tried {
+    seen: Seen,
+    tries: u32,
+    most: u32,
+}
+
+/// Looks after the plugins' builds.
+pub struct Registry {
+    sandbox: Sandbox,
+    plugins: Vec<Watched>,
+    proposals: mpsc::Sender<Proposal>,
+    board: Arc<Board>,
+    orders: Orders,
+    /// None: a newer program's, which is left alone.
+    folder: Option<Folder>,
+    index: Index,
+    /// Builds that may have to be written to the folder, or go live again before they are.
+    files: HashMap<Digest, Arc<File>>,
+    /// The folder holds less than it should.
+    unsaved: bool,
+    /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
+    gone: HashMap<String, u64>,
+}
+
+/// What came of a build.
+enum Ended {
+    Live(Arc<Generation>),
+    Refused(Refusal),
+    /// The gateway did not make it live: it comes to its end.
+    NotTaken,
+}
+
+enum Event {
+    Changed(Vec<usize>),
+    Ordered(Order),
+}
+
+impl Registry {
+    /// Proposals go to `proposals`; what is refused, to the board and the log. What outlives a restart stands below `state`.
+    #[must_use]
+    pub fn new(
+        sandbox: Sandbox,
+        plugins: Vec<Wanted>,
+        (state, instance): (&Path, &str),
+        proposals: mpsc::Sender<Proposal>,
+        orders: Orders,
+        board: Arc<Board>,
+    ) -> Self {
+        let plugins: Vec<Watched> = plugins
+            .into_iter()
+            .map(|wanted| Watched { wanted, live: None, refused: None, unreadable: None, number: 0 })
+            .collect();
+        for Watched { wanted, .. } in &plugins {
+            show_path(&board, wanted);
+        }
+        Self {
+            sandbox,
+            plugins,
+            proposals,
+            board,
+            orders,
+            folder: Some(Folder::new(state, instance)),
+            index: Index::new(),
+            files: HashMap::new(),
+            unsaved: false,
+            gone: HashMap::new(),
+        }
+    }
+
+    /// Loads every plugin, then each new build of it, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        self.restore().await;
+        // Watched first, read then: what changes in between is noticed.
+        let mut watch = Watch::new(files(self.plugins.iter().map(|plugin| &plugin.wanted))).await;
+        for index in 0..self.plugins.len() {
+            self.look(index, Who::Start).await;
+            if self.plugins[index].live.is_none() {
+                self.fall_back(index).await;
+            }
+        }
+        loop {
+            if self.unsaved {
+                self.save().await;
+            }
+            let event = tokio::select! {
+                changed = watch.changed() => Event::Changed(changed),
+                Some(order) = self.orders.orders.recv() => Event::Ordered(order),
+            };
+            match event {
+                Event::Changed(files) => {
+                    let mut plugins: Vec<usize> = files.into_iter().map(|file| file / 2).collect();
+                    plugins.dedup();
+                    for index in plugins {
+                        self.look(index, Who::File).await;
+                    }
+                }
+                Event::Ordered(Order::Rollback { plugin, done }) => {
+                    let went = self.roll_back(&plugin).await;
+                    // Who asked may have gone away; it is done all the same.
+                    let _ = done.send(went);
+                }
+                Event::Ordered(Order::Settings { wanted, answer }) => {
+                    watch = self.obey(wanted, answer).await.unwrap_or(watch);
+                }
+            }
+        }
+    }
+
+    /// Reads what an earlier run left.
+    async fn restore(&mut self) {
+        let Some(folder) = self.folder.clone() else { return };
+        let read = blocking(move || match folder.read() {
+            // What was damaged is out of the way now.
+            Err(error @ FolderError::Damaged { .. }) => (folder.read().ok(), Some(error)),
+            Err(error) => (None, Some(error)),
+            Ok(read) => (Some(read), None),
+        });
+        let Some((read, error)) = read.await else { return };
+        if let Some(error) = error {
+            if matches!(error, FolderError::Foreign { .. }) {
+                self.folder = None;
+            }
+            self.unkept(Some(&with_causes(&error)));
+        }
+        if let Some((index, changes)) = read {
+            self.index = index;
+            self.orders.history.restore(changes);
+        }
+        // What the settings name no more needs no fallback.
+        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
+        self.index.plugins.retain(|name, _| named(name));
+        for index in 0..self.plugins.len() {
+            let live = self.builds(index).live.as_ref().map(|build| build.name.clone());
+            self.plugins[index].wanted.before = live;
+            self.show(index);
+        }
+    }
+
+    fn builds(&mut self, index: usize) -> &mut Builds {
+        self.index.plugins.entry(self.plugins[index].wanted.name.clone()).or_default()
+    }
+
+    /// Looks at one plugin's file, and loads it where it is a build that was not seen yet.
+    async fn look(&mut self, index: usize, who: Who) {
+        let path = self.plugins[index].wanted.plugin.path.clone();
+        // Off the threads that poll: a file may lie on a slow disk, and compiling takes as long as it takes.
+        let file = match blocking(move || load::read(&path)).await {
+            Some(Ok(file)) => Arc::new(file),
+            Some(Err(refusal)) => return self.unreadable(index, &refusal, who),
+            None => return,
+        };
+        if self.builds(index).found(file.digest) {
+            self.unsaved = true;
+            self.show(index);
+        }
+        let watched = &mut self.plugins[index];
+        watched.unreadable = None;
+        if watched.live.as_ref().is_some_and(|live| live.digest == file.digest) {
+            watched.refused = None;
+            // The signature may be another one: it is kept with the build.
+            let seen = Some(Seen::of(&file));
+            if watched.live != seen {
+                watched.live = seen;
+                self.files.insert(file.digest, file);
+                self.unsaved = true;
+            }
+            return;
+        }
+        let seen = Seen::of(&file);
+        if watched.refused.as_ref().is_some_and(|refused| refused.seen == seen && refused.tries >= refused.most) {
+            return;
+        }
+        if self.builds(index).is_rejected(file.digest) {
+            let plugin = &self.plugins[index].wanted.name;
+            tracing::debug!(plugin, digest = %file.digest, "the file holds a build that was rolled back");
+            return;
+        }
+        match self.attempt(index, &file, Source::File).await {
+            Ended::Live(generation) => {
+                self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
+                self.builds(index).took(build(&generation));
+                self.lives(index, file, &generation);
+                self.note(index, None);
+                self.save().await;
+            }
+            Ended::Refused(refusal) => self.refused(index, Some(&file), &refusal, who),
+            Ended::NotTaken => {}
+        }
+    }
+
+    /// There is no good file at the start: the build that was live before goes live again, or the one before that.
+    async fn fall_back(&mut self, index: usize) {
+        let kept: Vec<Build> = self.builds(index).kept().cloned().collect();
+        for (place, kept) in kept.iter().enumerate() {
+            let file = match self.kept(kept.digest).await {
+                Some(Ok(file)) => file,
+                Some(Err(refusal)) => {
+                    self.kept_is_refused(index, kept, &refusal);
+                    continue;
+                }
+                None => return,
+            };
+            // Its file in place was refused, and this is the same.
+            if self.plugins[index].refused.as_ref().is_some_and(|refused| refused.seen == Seen::of(&file)) {
+                continue;
+            }
+            match self.attempt(index, &file, Source::Fallback).await {
+                Ended::Live(generation) => {
+                    if place > 0 {
+                        self.changed(index, What::Load, Some(kept.digest), Who::Start, Step::Fallback, None);
+                        self.builds(index).fell_back(false);
+                    }
+                    self.lives(index, file, &generation);
+                    let rejected =
+                        self.builds(index).rejected.first().map(|digest| format!("{digest} was rolled back"));
+                    let refused = || self.board.last_refusal(&self.plugins[index].wanted.name);
+                    let why = rejected.or_else(refused).unwrap_or_else(|| "it could not be read".to_owned());
+                    self.note(index, Some(&why));
+                    return self.save().await;
+                }
+                Ended::Refused(refusal) => self.kept_is_refused(index, kept, &refusal),
+                Ended::NotTaken => return,
+            }
+        }
+    }
+
+    fn kept_is_refused(&self, index: usize, kept: &Build, refusal: &Refusal) {
+        let plugin = &self.plugins[index].wanted.name;
+        tracing::error!(plugin, digest = %kept.digest, step = %refusal.step, reason = %refusal.problem, "the kept build was refused, too");
+        self.changed(index, What::Load, Some(kept.digest), Who::Start, refusal.step, Some(&refusal.problem));
+    }
+
+    async fn roll_back(&mut self, name: &str) -> Result<RolledBack, DeskError> {
+        let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
+        let none = || DeskError::NoFallback(name.to_owned());
+        let index = index.ok_or_else(none)?;
+        let builds = self.builds(index).clone();
+        let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
+        let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
+            Ok(file) => match self.attempt(index, &file, Source::Fallback).await {
+                Ended::Live(generation) => Ok((file, generation)),
+                Ended::Refused(refusal) => Err(refusal),
+                Ended::NotTaken => return Err(DeskError::Stopping),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        let (file, generation) = match ended {
+            Ok(done) => done,
+            Err(refusal) => {
+                let (digest, step, reason) = (kept.digest, refusal.step, refusal.problem.to_string());
+                tracing::error!(plugin = name, %digest, %step, reason, "a rollback was refused; the live build goes on");
+                self.changed(index, What::Rollback, Some(digest), Who::Api, step, Some(&refusal.problem));
+                return Err(DeskError::Refused { digest, step, reason });
+            }
+        };
+        self.changed(index, What::Rollback, Some(kept.digest), Who::Api, Step::Fallback, None);
+        self.builds(index).fell_back(true);
+        self.lives(index, file, &generation);
+        tracing::warn!(plugin = name, from = %live.digest, to = %kept.digest, "rolled back; the file is not tried again until it holds another build");
+        self.note(index, Some(&format!("{} was rolled back", live.digest)));
+        self.save().await;
+        Ok(RolledBack {
+            plugin: name.to_owned(),
+            from: live.digest,
+            to: kept.digest,
+            version: kept.version,
+            generation: generation.number(),
+        })
+    }
+
+    /// A build that is kept: in memory where it could not be written yet.
+    async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
+        if let Some(file) = self.files.get(&digest) {
+            return Some(Ok(file.clone()));
+        }
+        let path = self.folder.as_ref()?.file(digest);
+        let read = blocking(move || {
+            let file = load::read(&path)?;
+            if file.digest != digest {
+                let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
+                return Err(Refusal { step: Step::Found, problem });
+            }
+            Ok(Arc::new(file))
+        });
+        read.await
+    }
+
+    /// Takes a build through every step, until new messages are handled with it.
+    async fn attempt(&mut self, index: usize, file: &Arc<File>, source: Source) -> Ended {
+        let watched = &self.plugins[index];
+        let (sandbox, wanted, number) = (self.sandbox.clone(), watched.wanted.clone(), watched.number + 1);
+        let (digest, name) = (file.digest, wanted.name.clone());
+        tracing::debug!(plugin = name, %digest, source = source.name(), "a build was found");
+        let board = self.board.clone();
+        let at = move |step: Step| {
+            let candidate = Candidate { digest: digest.to_string(), step: step.name(), since: clock::now() };
+            board.plugin_candidate(&name, Some(candidate));
+        };
+        at(Step::Found);
+        let (bytes, tell) = (file.clone(), at.clone());
+        let loaded = blocking(move || load::load(&sandbox, &wanted, &bytes, number, tell)).await;
+        let ended = match loaded {
+            Some(Ok(loaded)) => {
+                at(Step::Live);
+                let generation = Arc::new(loaded.generation);
+                let (live, went) = oneshot::channel();
+                let proposal = Proposal { generation: generation.clone(), source, signed_by: loaded.signed_by, live };
+                // The gateway ends after the registry; without it there is nobody to tell.
+                let sent = self.proposals.send(proposal).await.is_ok();
+                if sent && went.await.is_ok() { Ended::Live(generation) } else { Ended::NotTaken }
+            }
+            Some(Err(refusal)) => Ended::Refused(refusal),
+            None => {
+                let problem = Problem::Host("the engine panicked; see the log".to_owned());
+                Ended::Refused(Refusal { step: Step::Compiled, problem })
+            }
+        };
+        self.board.plugin_candidate(&self.plugins[index].wanted.name, None);
+        ended
+    }
+
+    /// A build is live.
+    fn lives(&mut self, index: usize, file: Arc<File>, generation: &Generation) {
+        let watched = &mut self.plugins[index];
+        watched.number = generation.number();
+        watched.wanted.before = Some(generation.manifest_name().to_owned());
+        if watched.refused.as_ref().is_some_and(|refused| refused.seen.digest == file.digest) {
+            watched.refused = None;
+        }
+        watched.live = Some(Seen::of(&file));
+        self.files.insert(file.digest, file);
+        self.show(index);
+    }
+
+    /// Tells the board what is kept and what is not tried again.
+    fn show(&mut self, index: usize) {
+        let builds = self.builds(index).clone();
+        let fallback = builds.fallback.map(|build| Kept { version: build.version, digest: build.digest.to_string() });
+        let rejected = builds.rejected.iter().map(Digest::to_string).collect();
+        self.board.plugin_builds(&self.plugins[index].wanted.name, fallback, rejected);
+    }
+
+    /// What serves is not what lies in the plugin's file, for this reason.
+    fn note(&mut self, index: usize, reason: Option<&str>) {
+        let name = self.plugins[index].wanted.name.clone();
+        let live = self.builds(index).live.clone();
+        let text = reason.zip(live).map(|(reason, live)| {
+            format!(
+                "plugin {name} serves with the kept build {} ({}), not with its file: {reason}",
+                live.version, live.digest
+            )
+        });
+        if let Some(text) = &text {
+            tracing::warn!(plugin = name, "{text}");
+        }
+        self.board.notice(&format!("plugin {name} serves with a kept build"), text.as_deref());
+    }
+
+    /// A vanished file changes nothing for a live plugin: the settings name it, so it stays live.
+    fn unreadable(&mut self, index: usize, refusal: &Refusal, who: Who) {
+        let reason = refusal.problem.to_string();
+        let watched = &mut self.plugins[index];
+        if watched.unreadable.as_ref() == Some(&reason) {
+            return;
+        }
+        watched.unreadable = Some(reason);
+        if watched.live.is_some() && refusal.problem.is_absence() {
+            let path = watched.wanted.plugin.path.display();
+            tracing::warn!(plugin = watched.wanted.name, %path, "the plugin's file is gone; the live build goes on");
+            return;
+        }
+        self.refused(index, None, refusal, who);
+    }
+
+    fn refused(&mut self, index: usize, file: Option<&File>, refusal: &Refusal, who: Who) {
+        let digest = file.map(|file| file.digest);
+        let watched = &mut self.plugins[index];
+        let before = watched.refused.take().filter(|before| file.is_some_and(|file| before.seen == Seen::of(file)));
+        let tries = before.map_or(0, |before| before.tries) + 1;
+        let most = if refusal.problem.may_pass() { TRIES } else { 1 };
+        watched.refused = file.map(|file| Tried { seen: Seen::of(file), tries, most });
+        let name = &watched.wanted.name;
+        let remaining = if watched.live.is_some() { "the live build goes on" } else { "the plugin is missing" };
+        tracing::error!(
+            plugin = name,
+            digest = digest.map(tracing::field::display),
+            step = %refusal.step,
+            reason = %refusal.problem,
+            path = %watched.wanted.plugin.path.display(),
+            "a build was refused; {remaining}"
+        );
+        self.board.plugin_refused(
+            name,
+            Refused {
+                digest: digest.map(|digest| digest.to_string()),
+                step: refusal.step.name(),
+                reason: refusal.problem.to_string(),
+                at: clock::now(),
+            },
+        );
+        self.changed(index, What::Load, digest, who, refusal.step, Some(&refusal.problem));
+        self.unsaved = true;
+    }
+
+    /// Writes into the history what went live (no problem), or did not. To be called before the index is changed.
+    fn changed(&self, index: usize, what: What, to: Option<Digest>, who: Who, step: Step, problem: Option<&Problem>) {
+        let name = &self.plugins[index].wanted.name;
+        let from = self.index.plugins.get(name).and_then(|builds| builds.live.as_ref()).map(|build| build.digest);
+        // A start that finds what was live before changes nothing.
+        if problem.is_none() && from == to {
+            return;
+        }
+        self.orders.history.add(Change {
+            at: clock::now(),
+            plugin: name.clone(),
+            what,
+            from,
+            to,
+            outcome: if problem.is_none() { Outcome::Live } else { Outcome::Refused },
+            step,
+            reason: problem.map(Problem::to_string),
+            who,
+        });
+    }
+
+    /// Writes to the folder what is so now; what could not be written is tried again at the next look.
+    async fn save(&mut self) {
+        let kept = self.index.kept();
+        self.files.retain(|digest, _| kept.contains(digest));
+        let Some(folder) = self.folder.clone() else { return };
+        let (index, files) = (self.index.clone(), self.files.values().cloned().collect::<Vec<_>>());
+        let history = self.orders.history.all();
+        let saved = blocking(move || folder.save(&index, &files, &history)).await;
+        self.unsaved = !matches!(saved, Some(Ok(())));
+        match saved {
+            Some(Ok(())) => {
+                // They stand on the disk: what is live is compiled, and the file is read again where it is needed.
+                self.files.clear();
+                self.unkept(None);
+            }
+            Some(Err(error)) => self.unkept(Some(&with_causes(&error))),
+            None => {}
+        }
+    }
+
+    fn unkept(&self, reason: Option<&str>) {
+        let text =
+            reason.map(|reason| format!("{reason}; a restart, or a rollback after one, has no build to go back to"));
+        if self.board.notice(UNKEPT, text.as_deref())
+            && let Some(text) = text
+        {
+            tracing::error!("{text}");
+        }
+    }
+}
+
+/// Of each plugin its file, then the signature beside it.
+fn files<'a>(plugins: impl Iterator<Item = &'a Wanted>) -> Vec<PathBuf> {
+    plugins.flat_map(|wanted| [wanted.plugin.path.clone(), load::signature_path(&wanted.plugin.path)]).collect()
+}
+
+fn show_path(board: &Board, wanted: &Wanted) {
+    let path = &wanted.plugin.path;
+    board.plugin_path(&wanted.name, absolute(path).unwrap_or_else(|_| path.clone()).display().to_string());
+}
+
+/// What a build is remembered by.
+fn build(generation: &Generation) -> Build {
+    Build {
+        digest: generation.digest(),
+        name: generation.manifest_name().to_owned(),
+        version: generation.version().to_owned(),
+    }
+}
+
+/// Does what blocks off the threads that poll; nothing, where it panicked.
+#[expect(clippy::disallowed_methods, reason = "it is awaited here")]
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "the plugin registry's work panicked")).ok()
+}

@@ -1,0 +1,1 @@
+//! Whose builds are taken.
