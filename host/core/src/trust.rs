@@ -288,3 +288,130 @@ impl Trust {
         Err(wrong)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Of the ordinary tool: its own example.
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    const OF_TEST: &str = "untrusted comment: signature from minisign secret key
+RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=
+trusted comment: timestamp:1556193335\tfile:test
+y/rUw2y8/hOUYjZU71eHp/Wo1KZ40fGy2VJEDl34XMJM+TX48Ss/17u3IvIfbVR1FkZZSNCisQbuQY+bHwhEBg==
+";
+    /// The same with minisign's older kind.
+    const OLD_OF_TEST: &str = "untrusted comment: signature from minisign secret key
+RWQf6LRCGA9i59SLOFxz6NxvASXDJeRtuZykwQepbDEGt87ig1BNpWaVWuNrm73YiIiJbq71Wi+dP9eKL8OC351vwIasSSbXxwA=
+trusted comment: timestamp:1555779966\tfile:test
+QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfNQUaOAA==
+";
+
+    fn trust(keys: &[&str], required: bool) -> Trust {
+        Trust { keys: keys.iter().map(|key| TrustedKey::parse(key).unwrap()).collect(), required, revoked: Vec::new() }
+    }
+
+    fn id() -> KeyId {
+        TrustedKey::parse(KEY).unwrap().id()
+    }
+
+    #[test]
+    fn a_signature_of_the_ordinary_minisign_is_good() {
+        assert_eq!(id().to_string(), "E7620F1842B4E81F");
+        let trust = trust(&[KEY], true);
+        assert_eq!(trust.judge("a", None, b"test", Some(OF_TEST.as_bytes())), Ok(Some(id())));
+        let place = "in FILE.minisig";
+        assert_eq!(
+            trust.judge("a", None, b"Test", Some(OF_TEST.as_bytes())),
+            Err(Distrust::Wrong { place, key: id() })
+        );
+        assert_eq!(trust.judge("a", None, b"test", Some(OLD_OF_TEST.as_bytes())), Err(Distrust::Legacy { place }));
+        assert_eq!(trust.judge("a", None, b"test", None), Err(Distrust::Unsigned));
+        // The trusted comment is signed, too.
+        let renamed = OF_TEST.replace("file:test", "file:tess");
+        assert_eq!(
+            trust.judge("a", None, b"test", Some(renamed.as_bytes())),
+            Err(Distrust::Wrong { place, key: id() })
+        );
+    }
+
+    #[test]
+    fn a_signature_that_is_there_must_be_good_though_none_is_required() {
+        let nobody = trust(&[], false);
+        assert_eq!(nobody.judge("a", None, b"test", None), Ok(None));
+        assert_eq!(nobody.judge("a", None, b"test", Some(OF_TEST.as_bytes())), Err(Distrust::UnknownKey(id())));
+        for garbage in [&b""[..], b"\xff", b"a\nb\nc\nd\n", &OF_TEST.as_bytes()[..100], &[b'x'; MAX_SIGNATURE + 1]] {
+            assert_eq!(
+                nobody.judge("a", None, b"test", Some(garbage)),
+                Err(Distrust::NoSignature { place: "in FILE.minisig" })
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_or_revoked_is_told_with_the_setting() {
+        let [one, two] = [digest(b"one"), digest(b"two")];
+        let mut trust = trust(&[], false);
+        assert_eq!(trust.judge("acme", Some(one), b"one", None), Ok(None));
+        let pinned = trust.judge("acme", Some(one), b"two", None).unwrap_err().to_string();
+        assert_eq!(
+            pinned,
+            format!("its digest is {two}, and plugins.acme.digest pins {one}; write the first one there to allow it")
+        );
+        trust.revoked.push(two);
+        assert_eq!(trust.judge("acme", Some(two), b"two", None), Err(Distrust::Revoked(two)));
+        // With a signature put into it the file is another one, and what is in it is not.
+        let component = b"\0asm\x0d\0\x01\0";
+        trust.revoked.push(digest(component));
+        let signed = embed(component, OF_TEST).unwrap();
+        assert_eq!(trust.judge("acme", None, &signed, None), Err(Distrust::Revoked(digest(component))));
+    }
+
+    #[test]
+    fn no_key_is_told() {
+        for wrong in ["", "RW", &KEY[1..], &format!("{KEY} "), "untrusted comment: minisign public key"] {
+            assert_eq!(TrustedKey::parse(wrong), Err(NoKey), "{wrong}");
+        }
+    }
+
+    /// Custom sections with these contents.
+    fn component(sections: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        for content in sections {
+            bytes.push(0);
+            write_leb128(&mut bytes, content.len() + 2);
+            bytes.extend([1, b'x']);
+            bytes.extend_from_slice(content);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_into_a_component_comes_out_of_it(
+            sections in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..5),
+            signature in "[ -~\n]{0,300}",
+        ) {
+            let bytes = component(&sections);
+            let signed = embed(&bytes, &signature).unwrap();
+            let found = split(&signed).unwrap();
+            prop_assert_eq!(found.signature, Some(signature.as_bytes()));
+            prop_assert_eq!(&*found.content, &*bytes);
+            // Signed once more, the section is replaced.
+            prop_assert_eq!(&embed(&signed, &signature).unwrap(), &signed);
+            let twice = [&signed[..], &signed[bytes.len()..]].concat();
+            prop_assert_eq!(split(&twice), Err(Distrust::Twice));
+            prop_assert_eq!(split(&bytes).unwrap(), Split { content: Cow::Borrowed(&bytes[..]), signature: None });
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), beside in prop::option::of(".{0,200}")) {
+            let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+            component.extend_from_slice(&bytes);
+            let _ = trust(&[KEY], false).judge("a", None, &component, beside.as_deref().map(str::as_bytes));
+            let _ = embed(&component, "x");
+        }
+    }
+}

@@ -241,6 +241,8 @@ impl Registry {
                 self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
                 self.builds(index).took(build(&generation));
                 self.lives(index, file, &generation);
+                // The file held another build since.
+                self.plugins[index].refused = None;
                 self.note(index, None);
                 self.save().await;
             }
@@ -385,9 +387,6 @@ impl Registry {
         let watched = &mut self.plugins[index];
         watched.number = generation.number();
         watched.wanted.before = Some(generation.manifest_name().to_owned());
-        if watched.refused.as_ref().is_some_and(|refused| refused.seen.digest == file.digest) {
-            watched.refused = None;
-        }
         watched.live = Some(Seen::of(&file));
         self.files.insert(file.digest, file);
         self.show(index);

@@ -13,6 +13,8 @@ mod handlers;
 mod leases;
 mod order;
 mod plugins;
+mod plugins_lifecycle;
+mod plugins_trust;
 mod retries;
 mod spool;
 mod status;
