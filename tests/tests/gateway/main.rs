@@ -14,6 +14,7 @@ mod leases;
 mod order;
 mod plugins;
 mod plugins_lifecycle;
+mod plugins_page;
 mod plugins_trust;
 mod retries;
 mod spool;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::client::Client;
@@ -15,6 +16,12 @@ fn short(digest: &Value) -> String {
 
 fn word(value: &Value) -> String {
     terminal(value.as_str().unwrap_or("-"))
+}
+
+/// A time in whole seconds.
+fn time(value: &Value) -> String {
+    let at = value.as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    at.map_or_else(|| word(value), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// Columns as wide as what stands in them.
@@ -48,12 +55,12 @@ pub(super) fn list(client: &Client, output: &Output) -> Result<Code, Failure> {
             let what = if live["source"] == "fallback" { "fallback" } else { "live" };
             let signed =
                 live["signed_by"].as_str().map_or_else(String::new, |key| format!(", signed by {}", terminal(key)));
-            let more = format!("generation {} since {}{signed}", live["generation"], word(&live["since"]));
+            let more = format!("generation {} since {}{signed}", live["generation"], time(&live["since"]));
             row(what, &live["version"], &live["digest"], more);
         }
         let candidate = &plugin["candidate"];
         if candidate.is_object() {
-            let more = format!("{} since {}", word(&candidate["step"]), word(&candidate["since"]));
+            let more = format!("{} since {}", word(&candidate["step"]), time(&candidate["since"]));
             row("candidate", &Value::Null, &candidate["digest"], more);
         }
         let fallback = &plugin["fallback"];
@@ -76,7 +83,7 @@ pub(super) fn list(client: &Client, output: &Output) -> Result<Code, Failure> {
         let refused = &plugin["last_refusal"];
         if refused.is_object() {
             let more =
-                format!("not {}: {} ({})", word(&refused["step"]), word(&refused["reason"]), word(&refused["at"]));
+                format!("not {}: {} ({})", word(&refused["step"]), word(&refused["reason"]), time(&refused["at"]));
             row("refused", &Value::Null, &refused["digest"], more);
         }
     }
@@ -99,7 +106,7 @@ pub(super) fn history(client: &Client, name: Option<&str>, output: &Output) -> R
                 None => word(&change["step"]),
             };
             vec![
-                word(&change["at"]),
+                time(&change["at"]),
                 word(&change["plugin"]),
                 word(&change["what"]),
                 format!("by {}", word(&change["who"])),
