@@ -87,6 +87,11 @@ struct Counts {
 fn run_tests(root: &Path, counts: &mut Counts) -> Result<()> {
     let mut command = cargo(root);
     command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        // Those with real servers wait for most of their time.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        command.env("RUST_TEST_THREADS", (2 * cores).to_string());
+    }
     let mut child = command.spawn().context("starting `cargo test`")?;
     let output = child.stdout.take().context("`cargo test` has no output")?;
     for line in BufReader::new(output).lines() {

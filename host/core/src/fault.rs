@@ -19,6 +19,9 @@ pub enum Fault {
     /// The guest's answer is larger than it may be.
     #[error("answered with more than {0} (limits.output)")]
     OutputTooLarge(ByteSize),
+    /// The guest's answer has more parts than it may have.
+    #[error("answered with more than {0} outputs (limits.outputs)")]
+    TooManyOutputs(usize),
     /// The guest's answer is not one of the interface.
     #[error("answered with garbage: {0}")]
     Garbage(String),
@@ -35,7 +38,7 @@ impl Fault {
             Self::Trap(_) => "trap",
             Self::TimedOut(_) => "timeout",
             Self::OutOfMemory(_) => "memory",
-            Self::OutputTooLarge(_) => "output",
+            Self::OutputTooLarge(_) | Self::TooManyOutputs(_) => "output",
             Self::Garbage(_) => "garbage",
             Self::Instantiate(_) => "instantiate",
         }

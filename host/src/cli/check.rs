@@ -10,16 +10,15 @@ use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
 use super::plugin;
-use crate::gateway::preflight;
+use crate::gateway::{preflight, servers};
 use crate::registry::{self, load};
-use crate::sandbox::Sandbox;
 use crate::telemetry::causes::with_causes;
 
-pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failure> {
+pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Result<Code, Failure> {
     let resolved = config::load(file)?;
     // Where a server is reached by TLS, what would be made for it needs this.
     crate::tls::install().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
+    let sandbox = plugin::sandbox(Some(&resolved.settings))?;
     let (mut text, mut errors, mut plugins) = (String::new(), Vec::new(), Vec::new());
     let mut next = BTreeSet::new();
     for wanted in registry::wanted(&resolved.settings) {
@@ -52,7 +51,25 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         errors.push(reason);
         next.insert("sluicegate config show (every value, and where it came from)");
     }
-    for warning in &resolved.warnings {
+    let mut warnings = resolved.warnings;
+    if connect {
+        let answers = servers::ask(&resolved.settings)
+            .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no event loop: {error}"), ""))?;
+        for answer in answers {
+            match answer {
+                Ok(servers::Good { name, less }) => {
+                    let _ = writeln!(text, "ok     {name} answers");
+                    warnings.extend(less.iter().map(|less| format!("{name} {less}")));
+                }
+                Err(reason) => {
+                    let _ = writeln!(text, "wrong  {reason}");
+                    errors.push(reason);
+                    next.insert("see that it runs, and mqtt.url and redis.url");
+                }
+            }
+        }
+    }
+    for warning in &warnings {
         let _ = writeln!(text, "note   {warning}");
     }
     if !resolved.without_effect.is_empty() {
@@ -67,7 +84,7 @@ pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<Code, Failur
         Code::Good => writeln!(text, "all good"),
         _ => writeln!(text, "wrong; next: {}", next.join("; ")),
     };
-    let data = json!({ "plugins": plugins, "warnings": resolved.warnings, "without_effect": resolved.without_effect });
+    let data = json!({ "plugins": plugins, "warnings": warnings, "without_effect": resolved.without_effect });
     Ok(output.verdict(code, &text, &data, &errors))
 }
 

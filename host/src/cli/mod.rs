@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::sandbox::compiled::child;
 use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
@@ -65,7 +66,12 @@ enum Command {
     /// Runs the gateway until SIGTERM or Ctrl-C; a second one ends it at once.
     Run,
     /// Checks settings and plugins: everything short of connecting.
-    Check,
+    Check {
+        /// Also connect: whether broker and Redis answer, and what the broker grants less of than the settings ask for. A
+        /// gateway that runs is not disturbed.
+        #[arg(long)]
+        connect: bool,
+    },
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -99,6 +105,16 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
+    /// Compiles standard input to standard output, within limits: what the gateway starts for each file.
+    #[command(hide = true)]
+    InternalCompile {
+        /// Who started it.
+        parent: u32,
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of the processor.
+        seconds: u64,
+    },
     /// Prints completions for a shell.
     Completions {
         /// Which.
@@ -123,7 +139,14 @@ enum SpoolCommand {
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unread(&error),
+    };
+    // Before anything else is done: its first acts are its limits.
+    if let Command::InternalCompile { parent, memory, seconds } = arguments.command {
+        return child::main(parent, memory, seconds);
+    }
     let output = Output::new(arguments.json);
     let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
         .map_err(|error| Failure::new(Code::Usage, error.to_string(), "sluicegate --help"))
@@ -134,11 +157,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Help and version, or a mistake of usage; a script that wants JSON gets it here, too.
+fn unread(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Output::new(true).fail(&Failure::new(Code::Usage, message, "sluicegate --help")).into()
+}
+
 fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check => check::check(config, output),
+        Command::Check { connect } => check::check(config, *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(command) => plugin::run(command, config, output),
@@ -149,6 +182,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         }
         Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
         Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
+        Command::InternalCompile { .. } => unreachable!("`main` did it"),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

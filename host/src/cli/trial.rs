@@ -13,8 +13,8 @@ use sluicegate_core::route::{Routes, SERIAL_NO};
 use sluicegate_core::settings::{OnFailure, Route, Settings};
 use tokio::runtime::Runtime;
 
-use super::config;
 use super::output::{Code, Failure, Output, terminal};
+use super::{config, plugin};
 use crate::registry::{self, load};
 use crate::sandbox::{Generation, Pool, Sandbox};
 use crate::telemetry::causes::with_causes;
@@ -111,7 +111,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
         let wrong = |error: &(dyn std::error::Error + 'static)| Failure::new(Code::Wrong, with_causes(error), "");
-        let sandbox = Sandbox::new().map_err(|error| wrong(&error))?;
+        let sandbox = plugin::sandbox(Some(&settings))?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;
         let routes = Routes::new(&settings.routes);

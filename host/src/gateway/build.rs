@@ -145,7 +145,9 @@ impl Gateway {
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
         let queues = &settings.queues;
-        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, settings.redis.wait_replicas);
+        let replicas = settings.redis.wait_replicas;
+        let board = self.board.clone();
+        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, replicas, board);
         let limits =
             settings.routes.iter().filter_map(|route| Some((keys.queue(&route.queue).into(), queues.incoming_max?)));
         let mut behind = Vec::new();
@@ -351,6 +353,7 @@ async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64)
         let Depth { jobs, parked, bytes, .. } = depth;
         board.set_spool(SpoolStatus { jobs, parked, bytes, max_bytes, oldest });
         board.alarm("the spool takes nothing", refused.as_deref());
+        board.measure_usage();
         let broken: Vec<String> = current.load().broken().map(str::to_owned).collect();
         let text =
             format!("{} fails at everything; its messages wait in the spool until it is repaired", broken.join(", "));

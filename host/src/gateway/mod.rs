@@ -4,6 +4,7 @@
 
 mod build;
 pub mod preflight;
+pub mod servers;
 mod signals;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use crate::mqtt::connect::MqttError;
 use crate::redis::connect::RedisFault;
 use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
-use crate::sandbox::{Generation, Sandbox, Step};
+use crate::sandbox::{Cache, Compiler, Generation, Sandbox, Step};
 use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::Exporter;
@@ -119,6 +120,13 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
     result.and(ended)
 }
 
+/// Where compiled code is kept; without it each start compiles anew, and that is all.
+fn cache(settings: &Settings) -> Option<Cache> {
+    Cache::make(&settings.gateway.state)
+        .inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept; each start compiles them anew"))
+        .ok()
+}
+
 fn board(settings: &Settings) -> Board {
     let routes = settings
         .routes
@@ -172,7 +180,7 @@ impl Gateway {
         signals: &mut Signals,
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         // One place: the registry waits while a swap is made.
         let (sender, mut proposals) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
@@ -255,6 +263,7 @@ impl Gateway {
             source = proposal.source.name(),
             "a build is live"
         );
+        self.board.plugin_usage(generation.name(), generation.usage().clone());
         self.board.plugin_live(
             generation.name(),
             step.name(),

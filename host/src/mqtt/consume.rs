@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
+use super::grants;
 use crate::telemetry::board::{Board, Connection, ConnectionState};
 use crate::telemetry::causes::with_causes;
 
@@ -142,7 +143,7 @@ pub struct Consumer {
     refused: bool,
     /// What SUBACKs are awaited for, in order.
     asked: VecDeque<Asked>,
-    grants: Grants,
+    grants: grants::Asked,
     /// What the broker's drop counters said first, and last; one for each node.
     dropped: HashMap<Bytes, (u64, u64)>,
 }
@@ -154,13 +155,6 @@ enum Asked {
     Routes,
     /// The broker's own drop counter.
     Drops,
-}
-
-/// What the broker is asked for.
-#[derive(Debug, Clone, Copy)]
-struct Grants {
-    session_expiry: u64,
-    max_packet: u64,
 }
 
 /// Alarms.
@@ -216,6 +210,8 @@ impl Consumer {
             .capacity(connect.requests)
             .try_build()
             .map_err(|error| MqttError::Client(error.to_string()))?;
+        let qos = subscriptions.iter().map(|subscription| subscription.qos).max().unwrap_or_default();
+        let grants = grants::Asked::new(mqtt, qos);
         Ok(Self {
             name: mqtt.name.clone(),
             client,
@@ -233,7 +229,7 @@ impl Consumer {
             subscribe_at: None,
             refused: false,
             asked: VecDeque::new(),
-            grants: Grants { session_expiry: mqtt.session_expiry.as_secs(), max_packet: mqtt.max_packet_size.0 },
+            grants,
             dropped: HashMap::new(),
         })
     }
@@ -430,27 +426,9 @@ impl Consumer {
         }
     }
 
-    /// What the broker grants less of than was asked for is an alarm: it is where messages are lost in silence.
+    /// What the broker grants less of than was asked for is for a person to see.
     fn on_grants(&self, connack: &ConnAck) {
-        let Some(properties) = &connack.properties else { return };
-        let mut less = Vec::new();
-        if let Some(granted) = properties.session_expiry_interval
-            && u64::from(granted) < self.grants.session_expiry
-        {
-            let asked = self.grants.session_expiry;
-            less.push(format!("keeps the session {granted} s, where mqtt.session_expiry asks for {asked} s"));
-        }
-        if let Some(granted) = properties.max_packet_size
-            && u64::from(granted) < self.grants.max_packet
-        {
-            let asked = self.grants.max_packet;
-            less.push(format!("takes packets of {granted} bytes, where mqtt.max_packet_size says {asked}"));
-        }
-        if let Some(granted) = properties.max_qos
-            && self.subscriptions.iter().any(|subscription| subscription.qos > granted)
-        {
-            less.push(format!("has QoS {granted} at the most"));
-        }
+        let less = self.grants.less(connack);
         let text = (!less.is_empty()).then(|| format!("{} {}", self.name, less.join("; ")));
         if self.board.notice(GRANTS, text.as_deref())
             && let Some(text) = text

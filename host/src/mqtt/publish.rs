@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
+use super::grants;
 use crate::telemetry::board::{Board, Connection, ConnectionState};
 use crate::telemetry::causes::with_causes;
 
@@ -199,11 +200,8 @@ impl Connected {
     fn grants(&self, connack: &ConnAck) -> (Granted, Option<String>) {
         let properties = connack.properties.as_ref();
         let largest = properties.and_then(|properties| properties.max_packet_size).unwrap_or(u32::MAX);
-        // Where it does not say, 65,535 [MQTT 5, 3.2.2.3.3].
-        let most = usize::from(properties.and_then(|properties| properties.receive_max).unwrap_or(u16::MAX));
-        let detail = (most < self.in_flight).then(|| {
-            format!("{} takes {most} commands at once, where commands.in_flight is {}", self.name, self.in_flight)
-        });
+        let (most, less) = grants::window(connack, self.in_flight);
+        let detail = less.map(|less| format!("{} {less}", self.name));
         let window = Arc::new(Semaphore::new(most.min(self.in_flight)));
         (Granted { window, largest: usize::try_from(largest).unwrap_or(usize::MAX) }, detail)
     }

@@ -161,6 +161,15 @@ impl Connector {
         self.scripts
     }
 
+    /// Whether the server answers, takes the user and the password, and has a list or nothing under a key.
+    ///
+    /// # Errors
+    /// [`RedisFault`] says what it answers instead.
+    pub async fn ask(&self, list: &str) -> Result<(), RedisFault> {
+        let length = redis::cmd("LLEN").arg(list).query_async::<u64>(&mut self.connect().await?).await;
+        length.map(drop).map_err(|error| RedisFault::answered(list, &error))
+    }
+
     /// One connection, whose commands time out.
     pub(super) async fn connect(&self) -> Result<Wire, RedisFault> {
         match &self.servers {

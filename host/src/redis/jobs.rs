@@ -10,6 +10,7 @@ use super::cap::Cap;
 use super::connect::{Connector, RedisFault};
 use super::script::Script;
 use super::wire::Wire;
+use crate::telemetry::board::Board;
 
 /// Appends entries to a list, each once where it has a key: the check and the push are one step. A script does not roll back,
 /// so the push comes before the memory of it. KEYS: the list, then the keys; ARGV: how many values, the values, then for each key
@@ -48,6 +49,8 @@ return known
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// How long one WAIT may take in the server.
 const WAIT_REPLICAS: Duration = Duration::from_secs(1);
+/// The alarm.
+const REPLICAS: &str = "replicas do not confirm";
 
 /// Entries for one list, in order.
 pub struct Jobs<'a> {
@@ -77,15 +80,22 @@ pub struct JobPusher {
     dead_letters: Arc<str>,
     letters: Cap,
     replicas: u32,
+    board: Arc<Board>,
 }
 
 impl JobPusher {
     /// `dead_letters` is the list that is kept to its newest `dead_letters_max` entries; `replicas` must have a push before it
     /// counts.
     #[must_use]
-    pub fn new(connector: Connector, dead_letters: Arc<str>, dead_letters_max: u64, replicas: u32) -> Self {
+    pub fn new(
+        connector: Connector,
+        dead_letters: Arc<str>,
+        dead_letters_max: u64,
+        replicas: u32,
+        board: Arc<Board>,
+    ) -> Self {
         let (script, letters) = (Script::new(ONCE), Cap::new(dead_letters_max));
-        Self { connector, connection: None, script, dead_letters, letters, replicas }
+        Self { connector, connection: None, script, dead_letters, letters, replicas, board }
     }
 
     /// Makes the connection, where there is none.
@@ -203,18 +213,23 @@ impl JobPusher {
     /// Until enough replicas of the server that has the list have what was pushed. It is pushed already, so it is waited for and not
     /// repeated.
     async fn wait_for_replicas(&mut self, list: &str) -> Result<(), RedisFault> {
-        let mut said = false;
         while self.replicas > 0 {
             let Some(connection) = &mut self.connection else { break };
             let mut wait = redis::cmd("WAIT");
             wait.arg(self.replicas).arg(u64::try_from(WAIT_REPLICAS.as_millis()).unwrap_or(1_000));
             let confirmed: u32 = connection.at(list, wait).await?;
             if confirmed >= self.replicas {
+                if self.board.notice(REPLICAS, None) {
+                    tracing::info!("replicas confirm again");
+                }
                 break;
             }
-            if !std::mem::replace(&mut said, true) {
-                let wanted = self.replicas;
-                tracing::warn!(confirmed, wanted, "replicas do not confirm (redis.wait_replicas); waiting for them");
+            let text = format!(
+                "{confirmed} of {} replicas confirm what is pushed (redis.wait_replicas); what comes waits in the spool until they do",
+                self.replicas
+            );
+            if self.board.notice(REPLICAS, Some(&text)) {
+                tracing::warn!("{text}");
             }
         }
         Ok(())

@@ -41,7 +41,7 @@ impl Popper {
     /// What stands in the processing list, oldest first. Makes the connection, where there is none.
     ///
     /// # Errors
-    /// [`RedisFault::Unavailable`].
+    /// [`RedisFault`]: where there is no answer, commands may have been moved.
     pub async fn standing(&mut self) -> Result<Vec<Bytes>, RedisFault> {
         if self.connection.is_none() {
             self.connection = Some(self.connector.connect_for_blocking().await?);
@@ -49,14 +49,14 @@ impl Popper {
         let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
         let mut command = redis::cmd("LRANGE");
         command.arg(&self.processing).arg(0).arg(-1);
-        let standing = within(command.query_async::<Vec<Vec<u8>>>(connection)).await;
+        let standing = within(&self.processing, command.query_async::<Vec<Vec<u8>>>(connection)).await;
         Ok(self.keep(standing)?.into_iter().map(Bytes::from).collect())
     }
 
     /// Whether each `message_id` is to be sent, or was sent already; empty ones are always to be sent.
     ///
     /// # Errors
-    /// [`RedisFault::Unavailable`].
+    /// [`RedisFault`]: where there is no answer, commands may have been moved.
     pub async fn claim(&mut self, ids: &[&str]) -> Result<Vec<bool>, RedisFault> {
         let mut free = vec![true; ids.len()];
         let named: Vec<usize> = (0..ids.len()).filter(|index| !ids[*index].is_empty()).collect();
@@ -78,7 +78,7 @@ impl Popper {
     /// Moves up to `room` commands, oldest first; waits a few seconds for the first one. None may have come.
     ///
     /// # Errors
-    /// [`RedisFault::Unavailable`].
+    /// [`RedisFault`]: where there is no answer, commands may have been moved.
     ///
     /// # Cancel safety
     /// Dropped, commands may have been moved that nobody was told of: they stand in the processing list.
@@ -95,7 +95,7 @@ impl Popper {
             for _ in 0..asked {
                 pipeline.cmd("LMOVE").arg(&self.outgoing).arg(&self.processing).arg("LEFT").arg("RIGHT");
             }
-            let moved = within(pipeline.query_async::<Vec<Option<Vec<u8>>>>(connection)).await?;
+            let moved = within(&self.outgoing, pipeline.query_async::<Vec<Option<Vec<u8>>>>(connection)).await?;
             let moved: Vec<Bytes> = moved.into_iter().flatten().map(Bytes::from).collect();
             self.ask = if moved.len() == asked { (self.ask * 4).min(MOST) } else { 0 };
             if !moved.is_empty() {
@@ -104,7 +104,7 @@ impl Popper {
         }
         let mut command = redis::cmd("BLMOVE");
         command.arg(&self.outgoing).arg(&self.processing).arg("LEFT").arg("RIGHT").arg(BLOCK.as_secs());
-        let moved = within(command.query_async::<Option<Vec<u8>>>(connection)).await?;
+        let moved = within(&self.outgoing, command.query_async::<Option<Vec<u8>>>(connection)).await?;
         // Where one came, more may stand there: they are asked for without waiting, more each time.
         self.ask = if moved.is_some() { 4 } else { 0 };
         Ok(moved.map(Bytes::from).into_iter().collect())
@@ -118,9 +118,10 @@ impl Popper {
     }
 }
 
-async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RedisFault> {
+/// `key` is the list that an answer that says no is about.
+async fn within<T>(key: &str, answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RedisFault> {
     match tokio::time::timeout(SILENCE, answer).await {
-        Ok(answer) => Ok(answer?),
+        Ok(answer) => answer.map_err(|error| RedisFault::answered(key, &error)),
         Err(_) => Err(silent()),
     }
 }

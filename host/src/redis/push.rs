@@ -136,6 +136,7 @@ impl Pusher {
         let answer = redis::cmd("LLEN").arg(key).query_async::<u64>(self.line.get().await?).await;
         self.line.heard(key, answer)
     }
+
     /// What the server that has a list does when it is full (`maxmemory-policy`); none: it does not say.
     ///
     /// # Errors

@@ -1,13 +1,18 @@
 //! The engine: what it takes, what it refuses, and the clock by which guests yield.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::compiled::cache::Cache;
+use super::compiled::{Compiled, Compiler};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+use crate::telemetry::usage::Usage;
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
 pub(super) const TICK: Duration = Duration::from_millis(5);
@@ -33,18 +38,31 @@ pub enum EngineError {
 #[derive(Clone)]
 pub struct Sandbox {
     engine: Engine,
+    pub(super) compiled: Arc<Compiled>,
+    usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
     _clock: Arc<Clock>,
 }
 
 impl Sandbox {
-    /// Starts the engine.
+    /// Starts the engine. Without a cache each file is compiled anew.
     ///
     /// # Errors
     /// [`EngineError`], where the machine cannot reserve what it needs.
-    pub fn new() -> Result<Self, EngineError> {
-        let engine = Engine::new(&config()).map_err(|error| EngineError::Engine(error.into()))?;
+    pub fn new(compiler: Compiler, cache: Option<Cache>) -> Result<Self, EngineError> {
+        let engine = Engine::new(&config(Allocation::Pool)).map_err(|error| EngineError::Engine(error.into()))?;
         let clock = Clock::start(engine.clone()).map_err(EngineError::Clock)?;
-        Ok(Self { engine, _clock: Arc::new(clock) })
+        Ok(Self {
+            engine,
+            compiled: Arc::new(Compiled::new(compiler, cache)),
+            usages: Arc::default(),
+            _clock: Arc::new(clock),
+        })
+    }
+
+    /// What a plugin used so far, by whatever build.
+    pub(super) fn usage(&self, plugin: &str) -> Arc<Usage> {
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        usages.entry(plugin.to_owned()).or_default().clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -52,7 +70,16 @@ impl Sandbox {
     }
 }
 
-fn config() -> Config {
+/// Where memories and stacks come from.
+pub(super) enum Allocation {
+    /// A pool that is reserved at the start.
+    Pool,
+    /// The system, one by one: for a process that only compiles, and has no room for a pool. The code is the same.
+    OnDemand,
+}
+
+/// What compiles and what runs are one configuration: code is refused by an engine of another one.
+pub(super) fn config(allocation: Allocation) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(MAX_INSTANCES)
         .total_core_instances(MAX_INSTANCES * 4)
@@ -65,13 +92,17 @@ fn config() -> Config {
         // A second one is what guests with references to the host's things have.
         .max_tables_per_module(4)
         .max_memory_size(MAX_MEMORY)
-        .table_elements(20_000)
+        // Room in the address space only; each plugin has its own limit below it.
+        .table_elements(100_000)
         // Pages that the next instance would touch again anyway.
         .linear_memory_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .allocation_strategy(match allocation {
+            Allocation::Pool => InstanceAllocationStrategy::Pooling(pool),
+            Allocation::OnDemand => InstanceAllocationStrategy::OnDemand,
+        })
         .memory_reservation(MAX_MEMORY as u64)
         .memory_guard_size(64 << 10)
         .epoch_interruption(true)

@@ -15,23 +15,17 @@ use wasmtime::component::{Component, HasSelf, Linker};
 use super::bindings::handler::sluicegate::plugin::host;
 use super::bindings::handler::{TopicHandler, TopicHandlerPre};
 use super::bindings::validator::{CommandValidator, CommandValidatorPre};
+use super::compiled::Origin;
 use super::engine::Sandbox;
 use super::guest_log::GuestLog;
 use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
+use super::share::Share;
+use super::wasi;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
-
-/// Bytes that all instances of one build may hold; where one alone may have more, two of them.
-const MAX_BYTES: u64 = 256 << 20;
-/// Instances of one build, however small they are: other builds need places of the engine too.
-const MAX_PLACES: usize = 64;
-
-/// How many instances of a build there may be.
-fn places(limits: Limits) -> usize {
-    usize::try_from(MAX_BYTES / limits.memory.0.max(1)).unwrap_or(usize::MAX).clamp(2, MAX_PLACES)
-}
+use crate::telemetry::usage::Usage;
 
 /// A build, ready to be instantiated.
 pub struct Generation {
@@ -45,9 +39,11 @@ pub struct Generation {
     pub(super) sandbox: Sandbox,
     pub(super) linked: Linked,
     pub(super) metrics: PluginMetrics,
-    /// Of its instances, over all lanes: together they hold no more than [`MAX_BYTES`].
+    /// Of its instances, over all lanes: `limits.instances` of them.
     pub(super) places: Arc<Semaphore>,
     pub(super) log: Arc<GuestLog>,
+    usage: Arc<Usage>,
+    pub(super) share: Share,
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -74,8 +70,7 @@ impl Sandbox {
     ) -> Result<Generation, Refusal> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
-        let component = Component::from_binary(self.engine(), bytes)
-            .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
+        let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
             .link(&component, inspection.world)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
@@ -89,16 +84,29 @@ impl Sandbox {
             sandbox: self.clone(),
             linked,
             metrics: PluginMetrics::new(name),
-            places: Arc::new(Semaphore::new(places(limits))),
-            log: Arc::new(GuestLog::new(name)),
+            places: Arc::new(Semaphore::new(limits.instances)),
+            log: Arc::new(GuestLog::new(name, &limits)),
+            usage: self.usage(name),
+            share: Share::new(limits.time_per_second),
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
         })
     }
 
+    /// Verifies and compiles a component, for the cache alone.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the step and what is wrong.
+    pub fn precompile(&self, bytes: &[u8]) -> Result<(Inspection, Origin), Refusal> {
+        let inspection = inspect::inspect(bytes)?;
+        let (_, origin) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
+        Ok((inspection, origin))
+    }
+
     fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        wasi::link(&mut linker)?;
         let linked = linker.instantiate_pre(component)?;
         Ok(match world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
@@ -142,6 +150,18 @@ impl Generation {
     #[must_use]
     pub fn world(&self) -> World {
         self.inspection.world
+    }
+
+    /// What the plugin used so far, by all of its builds.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// A lane spent so long in it.
+    pub(super) fn busy(&self, time: Duration) {
+        self.usage.busy(time);
+        self.share.took(time);
     }
 
     /// A place for an instance; who finds none free waits.

@@ -2,32 +2,43 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use sluicegate_core::settings::Limits;
+
 use super::bindings::handler::sluicegate::plugin::host::Level;
 use crate::telemetry::clock;
 
-/// Lines of one plugin in a second, over all lanes.
-const MAX_LINES: u32 = 200;
-
-/// Where the lines of one build go.
+/// Where the lines of one build go: so many of them, and so many bytes, in a second, over all lanes.
 #[derive(Debug)]
 pub(super) struct GuestLog {
     plugin: String,
+    max_lines: u32,
+    max_bytes: u64,
     /// The second that is counted, since the gateway started.
     second: AtomicU64,
     lines: AtomicU32,
+    bytes: AtomicU64,
+    left_out: AtomicU32,
 }
 
 impl GuestLog {
-    pub(super) fn new(plugin: &str) -> Self {
-        Self { plugin: plugin.to_owned(), second: AtomicU64::new(0), lines: AtomicU32::new(0) }
+    pub(super) fn new(plugin: &str, limits: &Limits) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            max_lines: limits.log_lines,
+            max_bytes: limits.log_bytes.0,
+            second: AtomicU64::new(0),
+            lines: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+            left_out: AtomicU32::new(0),
+        }
     }
 
     /// Writes a line, unless the plugin has had its share of this second.
     pub(super) fn line(&self, level: Level, text: &str) {
         let plugin = &*self.plugin;
-        let (written, left_out) = self.count(clock::uptime().as_secs());
+        let (written, left_out) = self.count(clock::uptime().as_secs(), text.len());
         if left_out > 0 {
-            tracing::warn!(target: "sluicegate::plugin", plugin, lines = left_out, "lines were left out: more than {MAX_LINES} in a second");
+            tracing::warn!(target: "sluicegate::plugin", plugin, lines = left_out, "lines were left out: more in a second than limits.log_lines or limits.log_bytes");
         }
         if !written {
             return;
@@ -43,25 +54,40 @@ impl GuestLog {
     }
 
     /// Whether one more may be written in this second; and how many were left out of the one before.
-    fn count(&self, second: u64) -> (bool, u32) {
+    fn count(&self, second: u64, length: usize) -> (bool, u32) {
         let before = self.second.swap(second, Ordering::Relaxed);
-        let left_out =
-            if before == second { 0 } else { self.lines.swap(0, Ordering::Relaxed).saturating_sub(MAX_LINES) };
-        (self.lines.fetch_add(1, Ordering::Relaxed) < MAX_LINES, left_out)
+        let left_out = if before == second {
+            0
+        } else {
+            self.lines.store(0, Ordering::Relaxed);
+            self.bytes.store(0, Ordering::Relaxed);
+            self.left_out.swap(0, Ordering::Relaxed)
+        };
+        let length = length as u64;
+        let written = self.lines.fetch_add(1, Ordering::Relaxed) < self.max_lines
+            && self.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length) <= self.max_bytes;
+        if !written {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        (written, left_out)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_core::settings::ByteSize;
+
     use super::*;
 
     #[test]
     fn what_is_beyond_its_share_of_a_second_is_left_out_and_counted() {
-        let log = GuestLog::new("a");
-        let written = (0..350).filter(|_| log.count(7).0).count();
+        let log = GuestLog::new("a", &Limits { log_lines: 200, log_bytes: ByteSize(1_000), ..Limits::default() });
+        let written = (0..350).filter(|_| log.count(7, 5).0).count();
         assert_eq!(written, 200);
-        assert_eq!(log.count(8), (true, 150));
-        assert_eq!(log.count(8), (true, 0));
-        assert_eq!(log.count(9), (true, 0));
+        assert_eq!(log.count(8, 600), (true, 150));
+        assert_eq!(log.count(8, 401), (false, 0));
+        assert_eq!(log.count(9, 1_000), (true, 1));
+        assert_eq!(log.count(9, 1), (false, 0));
+        assert_eq!(log.count(10, 1_001), (false, 1));
     }
 }

@@ -6,12 +6,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sluicegate_core::digest::Digest;
 use sluicegate_samples::Sample;
-use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
+use wasmparser::{CanonicalFunction, ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
 use super::refusal::{Problem, Refusal, Step};
+use super::wasi;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
+/// The largest function's body: an honest interpreter's loop has some 100 KiB.
+const MAX_FUNCTION_BYTES: u32 = 1 << 20;
+/// Functions of all modules together: Python has some 20,000.
+const MAX_FUNCTIONS: u64 = 100_000;
+/// Components and modules within components.
+const MAX_DEPTH: usize = 8;
+/// Modules and components in all.
+const MAX_PARTS: usize = 100;
+/// Types, imports, exports, instances, aliases and such, each entry of all sections together.
+const MAX_ENTRIES: u64 = 500_000;
 /// The interface that this gateway serves.
 const PACKAGE: &str = "sluicegate:plugin/";
 const VERSION: &str = "@0.1.0";
@@ -111,9 +122,11 @@ impl<'a> Surface<'a> {
             Problem::NotComponent(message.escape_debug().to_string())
         };
         let mut surface = Self::default();
-        let mut depth = 0_usize;
+        let (mut depth, mut size) = (0_usize, Size::default());
         for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(wrong)? {
+            let payload = payload.map_err(wrong)?;
+            size.count(&payload, depth)?;
+            match payload {
                 Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => return Err(Problem::CoreModule),
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
@@ -147,6 +160,62 @@ impl<'a> Surface<'a> {
     }
 }
 
+/// How much there is to compile, counted before anything is.
+#[derive(Default)]
+struct Size {
+    parts: usize,
+    functions: u64,
+    entries: u64,
+}
+
+impl Size {
+    fn count(&mut self, payload: &Payload<'_>, depth: usize) -> Result<(), Problem> {
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                self.parts += 1;
+                within(self.parts as u64, MAX_PARTS as u64, "modules and components")?;
+                within(depth as u64 + 1, MAX_DEPTH as u64, "levels of components in one another")?;
+            }
+            Payload::FunctionSection(section) => {
+                self.functions += u64::from(section.count());
+                within(self.functions, MAX_FUNCTIONS, "functions")?;
+            }
+            Payload::CodeSectionEntry(body) => {
+                let size = body.range().end - body.range().start;
+                within(size as u64, u64::from(MAX_FUNCTION_BYTES), "bytes in one function")?;
+            }
+            Payload::ComponentCanonicalSection(section) => {
+                for function in section.clone() {
+                    // What is wrong with it is the engine's to say.
+                    if matches!(function, Ok(CanonicalFunction::ResourceNew { .. })) {
+                        return Err(Problem::Resources);
+                    }
+                }
+                self.entries += u64::from(section.count());
+            }
+            Payload::TypeSection(section) => self.entries += u64::from(section.count()),
+            Payload::ImportSection(section) => self.entries += u64::from(section.count()),
+            Payload::GlobalSection(section) => self.entries += u64::from(section.count()),
+            Payload::ExportSection(section) => self.entries += u64::from(section.count()),
+            Payload::ElementSection(section) => self.entries += u64::from(section.count()),
+            Payload::DataSection(section) => self.entries += u64::from(section.count()),
+            Payload::CoreTypeSection(section) => self.entries += u64::from(section.count()),
+            Payload::InstanceSection(section) => self.entries += u64::from(section.count()),
+            Payload::ComponentInstanceSection(section) => self.entries += u64::from(section.count()),
+            Payload::ComponentAliasSection(section) => self.entries += u64::from(section.count()),
+            Payload::ComponentTypeSection(section) => self.entries += u64::from(section.count()),
+            Payload::ComponentImportSection(section) => self.entries += u64::from(section.count()),
+            Payload::ComponentExportSection(section) => self.entries += u64::from(section.count()),
+            _ => {}
+        }
+        within(self.entries, MAX_ENTRIES, "types, imports, exports and such")
+    }
+}
+
+fn within(found: u64, max: u64, what: &'static str) -> Result<(), Problem> {
+    if found > max { Err(Problem::TooMuch { found, max, what }) } else { Ok(()) }
+}
+
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let manifest: Manifest = toml::from_str(text).map_err(|error| error.message().to_owned())?;
@@ -161,8 +230,15 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
 
 fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
     for import in imports {
+        if wasi::has(import) {
+            continue;
+        }
         let Some(rest) = import.strip_prefix(PACKAGE) else {
-            let remedy = "this version grants nothing beyond sluicegate:plugin; build the plugin without it";
+            let remedy = if import.starts_with("wasi:http/") {
+                "grants.http has no effect in this version; build the plugin without it"
+            } else {
+                "there are sluicegate:plugin and, with nothing behind them, cli, clocks, filesystem, io, random and sockets of WASI 0.2; build the plugin without it"
+            };
             return Err(Problem::Import { import: import.clone(), remedy });
         };
         if !rest.ends_with(VERSION) {

@@ -13,17 +13,19 @@ use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, Field, GuestCommand, Job, Message, Output, Publication};
 use sluicegate_core::settings::Limits;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout_at;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
 use super::limits::Allowance;
+use super::wasi::Wasi;
+use crate::telemetry::usage::Usage;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
 const ANSWER_ALLOWANCE: u64 = 64 << 10;
-/// Calls of the host's functions in one call.
-const MAX_HOST_CALLS: u32 = 1_000;
 /// Log lines of one call.
 const MAX_LINES: u32 = 64;
 /// Bytes of one log line, and of a failure's reason.
@@ -40,16 +42,29 @@ pub(super) struct State {
     deadline: Instant,
     lines: u32,
     host_calls: u32,
+    max_host_calls: u32,
+    wasi: Option<Wasi>,
 }
 
 impl State {
-    /// Each of them may make the host copy and allocate.
-    fn count_host_call(&mut self) -> wasmtime::Result<()> {
-        self.host_calls += 1;
-        if self.host_calls > MAX_HOST_CALLS {
-            return Err(wasmtime::Error::msg(format!("more than {MAX_HOST_CALLS} host calls in one call")));
+    /// Counts a host call that cannot be refused by itself: the next tick of the epoch ends the call.
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.host_calls = self.host_calls.saturating_add(1);
+        self.wasi.get_or_insert_with(|| Wasi::new(&self.log))
+    }
+
+    fn over_host_calls(&self) -> wasmtime::Result<()> {
+        if self.host_calls > self.max_host_calls {
+            let most = self.max_host_calls;
+            return Err(wasmtime::Error::msg(format!("more than {most} host calls in one call (limits.host_calls)")));
         }
         Ok(())
+    }
+
+    /// Each of them may make the host copy and allocate.
+    fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.host_calls = self.host_calls.saturating_add(1);
+        self.over_host_calls()
     }
 }
 
@@ -70,6 +85,13 @@ impl host::Host for State {
     }
 }
 
+/// What the host may allocate while it takes an answer: the engine asks before it does, for what it becomes here, which is several times what it is
+/// in the guest.
+fn fuel(limits: &Limits) -> usize {
+    let outputs = limits.outputs.saturating_mul(size_of::<types::Output>());
+    usize::try_from(limits.output.0 + ANSWER_ALLOWANCE).unwrap_or(usize::MAX).saturating_add(outputs)
+}
+
 enum Bindings {
     Handler(HandlerBindings),
     Validator(ValidatorBindings),
@@ -81,6 +103,22 @@ enum NotStarted {
     Fault(Fault),
 }
 
+/// Counts an instance as long as it is there.
+struct Counted(Arc<Usage>);
+
+impl Counted {
+    fn new(usage: Arc<Usage>) -> Self {
+        usage.started();
+        Self(usage)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
 /// A running copy.
 pub(super) struct Instance {
     store: Store<State>,
@@ -88,6 +126,7 @@ pub(super) struct Instance {
     limits: Limits,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
+    usage: Counted,
     /// Calls that it answered.
     pub(super) calls: u32,
 }
@@ -104,7 +143,8 @@ impl Instance {
         loop {
             match Self::try_start(generation, settings.clone()).await {
                 Ok((store, bindings)) => {
-                    return Ok(Self { store, bindings, limits: generation.limits, _place: place, calls: 0 });
+                    let usage = Counted::new(generation.usage().clone());
+                    return Ok(Self { store, bindings, limits: generation.limits, _place: place, usage, calls: 0 });
                 }
                 Err(NotStarted::Fault(fault)) => return Err(fault),
                 Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
@@ -118,29 +158,36 @@ impl Instance {
     ) -> Result<(Store<State>, Bindings), NotStarted> {
         let limits = generation.limits;
         let state = State {
-            allowance: Allowance::new(limits.memory.0),
+            allowance: Allowance::new(&limits),
             settings,
             log: generation.log.clone(),
             deadline: Instant::now() + limits.call_timeout,
             lines: 0,
             host_calls: 0,
+            max_host_calls: limits.host_calls,
+            wasi: None,
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
         // What the host allocates while it lifts an answer is bounded by this alone.
-        store.set_hostcall_fuel(usize::try_from(limits.output.0 + ANSWER_ALLOWANCE).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(fuel(&limits));
         store.epoch_deadline_callback(|store| {
+            store.data().over_host_calls()?;
             let over = Instant::now() >= store.data().deadline;
             Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
         store.set_epoch_deadline(1);
+        let deadline = store.data().deadline;
         let started = AssertUnwindSafe(async {
             match &generation.linked {
                 Linked::Handler(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Handler),
                 Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
             }
         });
-        match started.catch_unwind().await {
+        let Ok(started) = timeout_at(deadline.into(), started.catch_unwind()).await else {
+            return Err(NotStarted::Fault(Fault::TimedOut(limits.call_timeout)));
+        };
+        match started {
             Ok(Ok(bindings)) => Ok((store, bindings)),
             Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Err(NotStarted::Busy),
             Ok(Err(error)) => Err(NotStarted::Fault(match fault(&error, &store, limits) {
@@ -172,9 +219,11 @@ impl Instance {
         };
         let message = lower(message);
         // The engine has panicked while lifting before: one message's plugin must not end the process.
-        let answer = AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind().await;
-        let answer = self.unwrap(answer)?;
-        match answer {
+        let deadline = self.store.data().deadline;
+        let call = AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind();
+        // Where the guest waits for the host no epoch reaches it. Ready at once, no timer is made.
+        let answer = timeout_at(deadline.into(), call).await;
+        match self.unwrap(answer)? {
             Ok(outputs) => self.lift(outputs).map(Ok),
             Err(failure) => Ok(Err(lift_failure(failure))),
         }
@@ -192,7 +241,9 @@ impl Instance {
             payload: command.payload.to_vec(),
             message_id: command.message_id.clone(),
         };
-        let answer = AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind().await;
+        let deadline = self.store.data().deadline;
+        let call = AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind();
+        let answer = timeout_at(deadline.into(), call).await;
         match self.unwrap(answer)? {
             Ok(payload) if payload.len() as u64 > self.limits.output.0 => {
                 Err(Fault::OutputTooLarge(self.limits.output))
@@ -202,11 +253,13 @@ impl Instance {
         }
     }
 
-    fn unwrap<T>(&self, answer: std::thread::Result<wasmtime::Result<T>>) -> Result<T, Fault> {
+    fn unwrap<T>(&self, answer: Result<std::thread::Result<wasmtime::Result<T>>, Elapsed>) -> Result<T, Fault> {
+        self.usage.0.memory(self.store.data().allowance.memory_used);
         match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(fault(&error, &self.store, self.limits)),
-            Err(_) => Err(Fault::Garbage("the engine panicked while it read the answer".to_owned())),
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => Err(fault(&error, &self.store, self.limits)),
+            Err(_) => Err(Fault::TimedOut(self.limits.call_timeout)),
+            Ok(Err(_)) => Err(Fault::Garbage("the engine panicked while it read the answer".to_owned())),
         }
     }
 
@@ -218,6 +271,9 @@ impl Instance {
                 types::Output::Publish(publication) => publication.payload.len() + publication.topic.len(),
             })
             .sum();
+        if outputs.len() > self.limits.outputs {
+            return Err(Fault::TooManyOutputs(self.limits.outputs));
+        }
         if size as u64 > self.limits.output.0 {
             return Err(Fault::OutputTooLarge(self.limits.output));
         }

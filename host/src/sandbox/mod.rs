@@ -2,11 +2,15 @@
 //!
 //! - [`inspect`]: what a file says of itself, read without running or compiling it.
 //! - [`engine`]: the engine and its clock.
+//! - [`compiled`]: from bytes to code: the compiler in a process of its own, and the cache.
 //! - [`generation`]: one compiled build of a plugin.
 //! - [`instance`]: one running copy of it, and what it may use.
 //! - [`pool`]: the warm instances of one lane.
+//! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
+//! - [`wasi`]: WASI preview 2 with nothing behind it.
 
+pub mod compiled;
 pub mod engine;
 pub mod generation;
 mod guest_log;
@@ -16,9 +20,13 @@ mod limits;
 pub mod pool;
 pub mod refusal;
 pub mod rehearse;
+mod share;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wasi;
 
+pub use compiled::cache::Cache;
+pub use compiled::{Compiler, Origin};
 pub use engine::Sandbox;
 pub use generation::Generation;
 pub use inspect::{Inspection, Manifest, World};

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +15,6 @@ use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
 use super::generation::Generation;
 use super::instance::Instance;
 
-/// Calls that an instance serves before it is made anew: what it gathered in its memory goes with it.
-const MAX_CALLS: u32 = 10_000;
 /// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
 /// one is only used at once where guests take longer than a tick.
 const MAX_IDLE: usize = 2;
@@ -74,6 +74,8 @@ impl Pool {
         generation: &Arc<Generation>,
         work: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        // Before anything is taken: who waits for its share holds neither a place nor the lane.
+        generation.share.wait().await;
         let mut began = Instant::now();
         let called = async {
             // Taken out for the call: dropped or failed, it does not come back.
@@ -82,7 +84,7 @@ impl Pool {
             self.put(generation, instance);
             Ok(answer)
         };
-        let answer = called.await;
+        let answer = busy(generation, called).await;
         count(generation, began, &answer);
         answer
     }
@@ -121,7 +123,7 @@ impl Pool {
         if self.retired.borrow().contains(&generation.id) || all.values().any(superseded) {
             all.remove(&generation.id);
         } else if let Some(warm) = all.get_mut(&generation.id)
-            && instance.calls < MAX_CALLS
+            && instance.calls < generation.limits.calls
             && warm.idle.len() < MAX_IDLE
             // The last place goes round: kept idle in a quiet lane, it would be lost to the others.
             && generation.places.available_permits() > 0
@@ -138,7 +140,20 @@ impl Pool {
     }
 }
 
+/// Counts the time that this lane spends in it, each time it is its turn: what it waits for is not its work.
+async fn busy<F: Future>(generation: &Generation, work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let began = Instant::now();
+        let polled = work.as_mut().poll(context);
+        generation.busy(began.elapsed());
+        polled
+    })
+    .await
+}
+
 fn count<T>(generation: &Generation, began: Instant, answer: &Result<T, Fault>) {
+    generation.usage().called(answer.is_err());
     generation.metrics.called(began.elapsed());
     if let Err(fault) = answer {
         generation.metrics.fault(fault.kind());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sluicegate_core::fault::Fault;
 pub use sluicegate_core::lifecycle::Step;
+use sluicegate_core::settings::ByteSize;
 use sluicegate_core::trust::Distrust;
 
 /// A build that was refused, and at which step.
@@ -30,6 +31,7 @@ impl Problem {
             self,
             Self::Slow { .. }
                 | Self::Host(_)
+                | Self::CompileWait { .. }
                 | Self::SampleFault { fault: Fault::TimedOut(_) | Fault::Instantiate(_), .. }
         )
     }
@@ -63,6 +65,21 @@ pub enum Problem {
         /// The limit.
         max: u64,
     },
+    /// More to compile than a plugin may have.
+    #[error("it has {found} {what}; a plugin may have {max}")]
+    TooMuch {
+        /// How many.
+        found: u64,
+        /// The limit.
+        max: u64,
+        /// Of what.
+        what: &'static str,
+    },
+    /// Resources of its own: the host would hold a table of them, without a bound.
+    #[error(
+        "it makes resources of its own (`resource.new`), which the host would have to keep; build the plugin without them"
+    )]
+    Resources,
     /// The settings do not trust it.
     #[error(transparent)]
     Untrusted(#[from] Distrust),
@@ -81,6 +98,29 @@ pub enum Problem {
     /// The engine refuses it.
     #[error("the engine refuses it: {0}")]
     Engine(String),
+    /// Compiling it takes too much of the processor.
+    #[error(
+        "compiling it takes more than {limit:?} of the processor (gateway.compile_time); make its functions smaller"
+    )]
+    CompileTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Compiling it takes too much memory.
+    #[error("compiling it takes more than {limit} of memory (gateway.compile_memory); make its functions smaller")]
+    CompileMemory {
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// The machine was too busy to compile it.
+    #[error("it was not compiled within {limit:?}, since others need the processor; give the gateway more of it")]
+    CompileWait {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The compiler did not survive it.
+    #[error("the compiler failed on it, alone in its process: {0}")]
+    Compiler(String),
     /// It exports neither function, or both.
     #[error(
         "it exports {found}; a plugin exports either `handle` (world topic-handler) or `validate` (world command-validator)"

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::tally::{Counts, Tally};
+use super::usage::{Usage, Used};
 use super::{clock, metrics};
 
 /// A connection of the gateway.
@@ -118,6 +119,8 @@ struct PluginStatus {
     live: Option<LiveBuild>,
     candidate: Option<Candidate>,
     last_refusal: Option<Refused>,
+    #[serde(skip)]
+    counted: Option<Arc<Usage>>,
     fallback: Option<Kept>,
     /// Rolled back: not tried again until the file holds another build.
     rejected: Vec<String>,
@@ -202,6 +205,8 @@ pub struct NamedPlugin {
     pub name: String,
     #[serde(flatten)]
     status: PluginStatus,
+    /// None: no build was ever live.
+    usage: Option<Used>,
 }
 
 /// Where the gateway's parts write what they know.
@@ -321,6 +326,20 @@ impl Board {
         self.plugin(name, |plugin| plugin.live = Some(build));
     }
 
+    /// Where what a plugin uses is counted.
+    pub fn plugin_usage(&self, name: &str, usage: Arc<Usage>) {
+        self.state().plugins.entry(name.to_owned()).or_default().counted = Some(usage);
+    }
+
+    /// Shows what the plugins used so far as metrics.
+    pub fn measure_usage(&self) {
+        for (name, plugin) in &self.state().plugins {
+            if let Some(usage) = &plugin.counted {
+                metrics::usage(name, &usage.now());
+            }
+        }
+    }
+
     /// A build was refused.
     pub fn plugin_refused(&self, name: &str, refused: Refused) {
         metrics::reload(name, refused.step, "refused");
@@ -395,8 +414,11 @@ impl Board {
 
 impl State {
     fn plugins(&self) -> Vec<NamedPlugin> {
-        let named =
-            |(name, status): (&String, &PluginStatus)| NamedPlugin { name: name.clone(), status: status.clone() };
+        let named = |(name, status): (&String, &PluginStatus)| NamedPlugin {
+            name: name.clone(),
+            status: status.clone(),
+            usage: status.counted.as_ref().map(|usage| usage.now()),
+        };
         self.plugins.iter().map(named).collect()
     }
 

@@ -10,6 +10,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::tally::Counts;
+use super::usage::Used;
 
 const RECEIVED: &str = "sluicegate_uplink_received_total";
 const PUSHED: &str = "sluicegate_uplink_pushed_total";
@@ -37,6 +38,9 @@ const BATCH: &str = "sluicegate_sink_batch_messages";
 const COMMANDS: &str = "sluicegate_downlink_commands_total";
 const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
+const BUSY: &str = "sluicegate_plugin_busy_seconds";
+const MEMORY_PEAK: &str = "sluicegate_plugin_memory_peak_bytes";
+const INSTANCES: &str = "sluicegate_plugin_instances";
 const RELOADS: &str = "sluicegate_plugin_reloads_total";
 const LAST_RELOAD: &str = "sluicegate_plugin_last_reload_seconds";
 const LAST_RELOAD_GOOD: &str = "sluicegate_plugin_last_reload_successful";
@@ -102,6 +106,9 @@ fn describe() {
     describe_counter!(COMMANDS, "Commands by what became of them.");
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
+    describe_gauge!(BUSY, Unit::Seconds, "Time that lanes spent in a plugin's code since the start.");
+    describe_gauge!(MEMORY_PEAK, Unit::Bytes, "The most memory that one instance of a plugin had.");
+    describe_gauge!(INSTANCES, "Instances of a plugin.");
     describe_counter!(RELOADS, "New builds of a plugin, by the step that they came to and the result.");
     describe_gauge!(LAST_RELOAD, Unit::Seconds, "When a build of a plugin went live or was refused last, since 1970.");
     describe_gauge!(LAST_RELOAD_GOOD, "1 where that build went live.");
@@ -135,6 +142,14 @@ impl PluginMetrics {
     pub fn fault(&self, kind: &'static str) {
         counter!(FAULTS, "plugin" => self.plugin.clone(), "kind" => kind).increment(1);
     }
+}
+
+/// What a plugin used so far.
+pub fn usage(plugin: &str, used: &Used) {
+    let set = |name: &'static str, value: f64| gauge!(name, "plugin" => plugin.to_owned()).set(value);
+    set(BUSY, used.busy_ms as f64 / 1e3);
+    set(MEMORY_PEAK, used.memory_peak_bytes as f64);
+    set(INSTANCES, used.instances as f64);
 }
 
 /// Where a route's messages are.

@@ -7,3 +7,4 @@ pub mod clock;
 pub mod log;
 pub mod metrics;
 pub mod tally;
+pub mod usage;

@@ -132,6 +132,17 @@ impl Guest {
         self.component("topic-handler", self.core("handle", 13))
     }
 
+    /// As a component of the world topic-handler with more imports in it (in WIT's words), of more packages.
+    ///
+    /// # Panics
+    /// Where it is no WebAssembly, or there are no such packages.
+    #[must_use]
+    pub fn handler_importing(&self, imports: &str, packages: &str) -> Vec<u8> {
+        let world = "world topic-handler {";
+        let text = interface().replace(world, &format!("{world} {imports}"));
+        self.component_of(&format!("{text}\n{packages}"), "topic-handler", self.core("handle", 13))
+    }
+
     /// As a component of the world command-validator.
     ///
     /// # Panics
@@ -142,8 +153,7 @@ impl Guest {
     }
 
     fn component(&self, world: &str, core: Vec<u8>) -> Vec<u8> {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit"));
-        self.component_of(&text.expect("wit/plugin.wit"), world, core)
+        self.component_of(&interface(), world, core)
     }
 
     /// As a component of a world of another interface.
@@ -171,7 +181,31 @@ impl Guest {
     }
 }
 
-fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+fn interface() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
+    std::fs::read_to_string(path).expect("wit/plugin.wit")
+}
+
+/// A core module with one function, which takes a compiler long: `rounds` loops among 400 values. 8,000 of them take seconds, and more than 128
+/// MiB, although they are 160 KiB.
+///
+/// # Panics
+/// Where it is no WebAssembly.
+#[must_use]
+pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
+    let mut body = String::new();
+    for round in 0..rounds {
+        let (one, other) = (round * 7 % 400, round * 13 % 400);
+        body.push_str(&format!(
+            "(loop (local.set {one} (i64.add (i64.mul (local.get {one}) (local.get {other})) (i64.const {round})))
+               (br_if 0 (i64.eqz (local.get {other}))))"
+        ));
+    }
+    wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
+}
+
+/// A custom section: its name, its content.
+pub fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     let mut content = Vec::new();
     leb128(&mut content, name.len());
     content.extend_from_slice(name.as_bytes());

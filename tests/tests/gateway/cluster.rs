@@ -264,12 +264,15 @@ async fn a_replica_that_takes_over_has_every_job_once() {
     gateway.kill();
     gateway.run().await;
     transactions(&machine, 200..250).await;
+    gateway.says("0 of 1 replicas confirm what is pushed").await;
     assert!(gateway.messages().await.is_some_and(|messages| messages["pushed"] == 0));
     // It comes back as the replica of the one that was its own.
     cluster.nodes[master].restart().await;
     arrive(&cluster, 250).await;
     gateway.counts(&[("in_flight", 0), ("spooled", 0)]).await;
     arrive(&cluster, 250).await;
+    let silent = async || gateway.get("/readyz").await?["notices"].as_array()?.is_empty().then_some(());
+    eventually("replicas confirm again", silent).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use sluicegate_guests::Guest;
 use sluicegate_tests::gateway::{binary, root};
+use sluicegate_tests::{Broker, Gateway, RedisServer};
 use tempfile::TempDir;
 
 fn sluicegate(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
@@ -260,6 +261,42 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let alive = (0..20).all(|_| alive() == Some(0));
     let _ = (gateway.kill(), gateway.wait());
     assert!(alive);
+}
+
+/// Beside a gateway that runs, which is not disturbed.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_connects_where_it_is_told_to_and_says_what_is_granted_less_of() {
+    let (broker, redis) =
+        (Broker::with("max_packet_size 20000\nmax_inflight_messages 7").await, RedisServer::start().await);
+    let gateway = Gateway::start(broker.port, redis.port).await;
+    let (mqtt, redis_port) = (broker.port.to_string(), redis.port.to_string());
+    let connect = |mqtt: &str| {
+        let environment: &[(&str, &[u8])] =
+            &[("MQTT_BROKER_PORT", mqtt.as_bytes()), ("MQTT_REDIS_PORT", redis_port.as_bytes())];
+        sluicegate_with(environment, &["check", "--connect", "--config", "sluicegate.toml"], "")
+    };
+    let (code, out, _) = connect(&mqtt);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("ok     MQTT broker answers\n") && out.contains("ok     Redis answers\n"), "{out}");
+    let less = "note   MQTT broker takes packets of 20000 bytes, where mqtt.max_packet_size says 1048576\n";
+    assert!(out.contains(less), "{out}");
+    assert!(out.contains("note   MQTT broker takes 7 commands at once, where commands.in_flight is 1000\n"), "{out}");
+    assert!(!gateway.log().contains("no connection to"), "{}", gateway.log());
+    redis.command("SET mqtt_incoming_jobs text").await;
+    let (code, out, _) = connect("1");
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("wrong  MQTT broker at 127.0.0.1:1 does not take a connection: "), "{out}");
+    assert!(out.contains("does not take a connection: Redis refuses `mqtt_incoming_jobs`: WRONGTYPE"), "{out}");
+}
+
+#[test]
+fn a_mistake_of_usage_is_json_where_that_is_asked_for() {
+    let (code, out, err) = sluicegate(&["check", "--json", "--colour"], "");
+    let answer: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &answer["ok"], err.as_str()), (Some(2), &false.into(), ""));
+    assert!(answer["errors"][0]["message"].as_str().is_some_and(|text| text.contains("--colour")), "{answer}");
+    let (code, out, err) = sluicegate(&["check", "--colour"], "");
+    assert!(code == Some(2) && out.is_empty() && err.contains("--colour"), "{err}");
 }
 
 #[test]

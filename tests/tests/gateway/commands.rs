@@ -25,6 +25,20 @@ async fn a_command_reaches_its_machine_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_list_of_commands_that_is_none_is_named_and_taken_once_it_is_one() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    redis.command(&format!("SET {COMMANDS} text")).await;
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, ""));
+    gateway.spawn().await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    gateway.says(&format!("Redis refuses `{COMMANDS}`: WRONGTYPE")).await;
+    redis.command(&format!("DEL {COMMANDS}")).await;
+    let command = r#"{"target":"M-1","command":"reboot","payload":[],"message_id":"MSG_1"}"#;
+    redis.push(COMMANDS, &[command.to_owned()]).await;
+    assert_eq!(machine.next().await.1, command);
+}
+
+#[tokio::test]
 async fn a_thousand_commands_keep_each_machines_order() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let gateway = Gateway::start(broker.port, redis.port).await;

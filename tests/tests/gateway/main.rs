@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod command_line;
 mod commands;
+mod compiling;
 mod dead_letters;
 mod delivery;
 mod embedded;

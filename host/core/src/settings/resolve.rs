@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Place, SettingsError};
 use super::interpolate::Sources;
-use super::resolved::{Admin, Commands, Gateway, Queues, Settings, Spool};
+use super::resolved::{Admin, Commands, CompileLimits, Gateway, Queues, Settings, Spool};
 use super::table::Type;
 use super::written::{Section, Written};
 use super::{BUILT_IN_NAME, Effective, units};
@@ -137,8 +137,16 @@ impl Resolver<'_> {
         let zone = self.find(entries, "gateway", "time_zone", "gateway");
         let time_zone = zone.and_then(|found| self.read(&found, Type::Offset, units::parse_offset));
         let shutdown_timeout = self.duration(entries, "gateway", "shutdown_timeout", "gateway");
-        let state = self.word(entries, "gateway", "state", "gateway", 4_096).map(|path| self.outside.base.join(path));
-        Some(Gateway { instance: instance?, time_zone: time_zone?, shutdown_timeout: shutdown_timeout?, state: state? })
+        let state = self.word(entries, "gateway", "state", "gateway", 4_096);
+        let compile_memory = self.size(entries, "gateway", "compile_memory", "gateway");
+        let compile_time = self.duration(entries, "gateway", "compile_time", "gateway");
+        Some(Gateway {
+            instance: instance?,
+            time_zone: time_zone?,
+            shutdown_timeout: shutdown_timeout?,
+            state: self.outside.base.join(state?),
+            compile: CompileLimits { memory: compile_memory?, time: compile_time? },
+        })
     }
 
     fn queues(&mut self, entries: &Section) -> Option<Queues> {

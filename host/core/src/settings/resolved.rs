@@ -44,8 +44,35 @@ pub struct Gateway {
     pub time_zone: UtcOffset,
     /// How long an orderly end may take.
     pub shutdown_timeout: Duration,
-    /// Folder of what must outlive a restart.
+    /// The folder of what must outlive a restart, already joined with the settings file's.
     pub state: PathBuf,
+    /// `compile_memory`, `compile_time`
+    pub compile: CompileLimits,
+}
+
+/// What compiling one plugin may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Address space of the process that does it.
+    pub memory: ByteSize,
+    /// Of the processor.
+    pub time: Duration,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        let default = |name| default("gateway", name);
+        Self {
+            memory: units::parse_size(default("compile_memory")).expect("the default is a size"),
+            time: units::parse_duration(default("compile_time")).expect("the default is a duration"),
+        }
+    }
+}
+
+/// What a key is, unless set.
+fn default(section: &'static str, name: &str) -> &'static str {
+    let key = table::of(section).find(|key| key.name == name);
+    key.and_then(|key| key.default).expect("it has a default in the table of keys")
 }
 
 /// A text that is never shown: `Debug` prints stars.
@@ -208,19 +235,54 @@ pub struct Limits {
     pub memory: ByteSize,
     /// All outputs of one call together.
     pub output: ByteSize,
+    /// Outputs of one call.
+    pub outputs: usize,
+    /// Elements of an instance's tables together.
+    pub table_elements: usize,
+    /// Calls of the host's functions in one call.
+    pub host_calls: u32,
+    /// Lines logged in a second.
+    pub log_lines: u32,
+    /// Bytes logged in a second.
+    pub log_bytes: ByteSize,
+    /// Calls that an instance serves; one, where each call has a fresh one.
+    pub calls: u32,
+    /// Instances at once.
+    pub instances: usize,
+    /// Of the processor in a second; none: as much as there is.
+    pub time_per_second: Option<Duration>,
+}
+
+/// What all instances of a build may hold together, where their number is not set.
+const MAX_INSTANCES_BYTES: u64 = 256 << 20;
+/// The most that there are then, however small they are: other builds need places of the engine too.
+const MAX_INSTANCES: usize = 64;
+
+impl Limits {
+    /// How many instances there may be of a build, where that is not set.
+    #[must_use]
+    pub fn instances_of(memory: ByteSize) -> usize {
+        usize::try_from(MAX_INSTANCES_BYTES / memory.0.max(1)).unwrap_or(usize::MAX).clamp(2, MAX_INSTANCES)
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let default = |name: &str| {
-            let key = table::of("plugins.*.limits").find(|key| key.name == name);
-            key.and_then(|key| key.default).expect("every limit has a default in the table of keys")
-        };
+        let default = |name| default("plugins.*.limits", name);
         let size = |name| units::parse_size(default(name)).expect("the default is a size");
+        let number = |name| default(name).parse::<u32>().expect("the default is a number");
         Self {
             call_timeout: units::parse_duration(default("call_timeout")).expect("the default is a duration"),
             memory: size("memory"),
             output: size("output"),
+            outputs: number("outputs") as usize,
+            table_elements: number("table_elements") as usize,
+            host_calls: number("host_calls"),
+            log_lines: number("log_lines"),
+            log_bytes: size("log_bytes"),
+            calls: number("calls"),
+            instances: Self::instances_of(size("memory")),
+            time_per_second: None,
         }
     }
 }

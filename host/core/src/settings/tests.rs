@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -222,6 +223,7 @@ fn a_syntax_error_has_a_place() {
     let errors = read_with(Some("[mqtt]\nurl = \n"), &[]).expect_err("refused");
     let place = errors.0[0].place.clone().expect("a place");
     assert_eq!((place.line, errors.0[0].key.as_str()), (2, ""));
+    wrong("[mqtt]\nname = \"a\"\nname = \"b\"\n", &["s.toml:3:1: `name` is there twice; leave one of them"]);
 }
 
 const PLUGIN: &str = "[plugins.a]\npath = \"a.wasm\"\n";
@@ -300,6 +302,22 @@ fn the_limits_defaults_are_the_tables() {
 }
 
 #[test]
+fn fresh_instances_serve_one_call_and_their_number_follows_from_their_memory() {
+    let read = |own: &str, limits: &str| {
+        let text = format!(
+            "[plugins.a]\npath = \"a\"\n{own}\n[plugins.a.limits]\n{limits}\n[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}\"\nhandlers = [\"a\"]\n"
+        );
+        read_with(Some(&text), &[]).expect("good").settings.plugins["a"].limits
+    };
+    assert_eq!((read("", "").calls, read("", "").instances), (10_000, 8));
+    assert_eq!(read("instances = \"fresh\"", "calls = 5").calls, 1);
+    assert_eq!(read("instances = \"warm\"", "calls = 5").calls, 5);
+    assert_eq!(read("", "memory = \"256MiB\"").instances, 2);
+    assert_eq!(read("", "memory = \"256MiB\"\ninstances = 5").instances, 5);
+    assert_eq!(read("", "time_per_second = \"500ms\"").time_per_second, Some(Duration::from_millis(500)));
+}
+
+#[test]
 fn what_is_left_out_and_another_key_gives_is_shown() {
     let shown = to_toml(&read_with(None, &[]).expect("good").effective);
     assert!(
@@ -327,6 +345,9 @@ fn overlaps_and_unused_plugins_are_warned_of() {
     assert!(warnings[0].contains("match route `x` too"), "{warnings:?}");
     assert!(warnings[1].contains("commands.validator"), "{warnings:?}");
     assert_eq!(warnings[2], "plugins.b: no route and no command uses it");
+    let text = text.replace("handlers = [\"a\"]\n[[", "handlers = [\"a\"]\nwhen_behind = \"latest\"\n[[");
+    let warnings = read_with(Some(&text), &[]).expect("good").warnings;
+    assert!(warnings[0].starts_with("routes[0].when_behind: has no effect without priority"), "{warnings:?}");
 }
 
 #[test]

@@ -79,8 +79,14 @@ impl<'a> Reader<'a> {
         let mut written = Written::default();
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
-            let at = error.span().map_or(0, |span| span.start);
-            self.wrong(at, "", error.message().to_owned());
+            let span = error.span().unwrap_or_default();
+            let mut message = error.message().to_owned();
+            if message == "duplicate key" {
+                // The parser does not say which.
+                let named = self.text.get(span.clone()).and_then(|text| text.lines().next()).unwrap_or_default();
+                message = format!("`{named}` is there twice; leave one of them");
+            }
+            self.wrong(span.start, "", message);
         }
         if !errors.is_empty() {
             return written;

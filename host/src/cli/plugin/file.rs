@@ -7,13 +7,11 @@ use indexmap::IndexMap;
 use serde_json::json;
 use sluicegate_core::settings::{Limits, Plugin};
 
-use super::{read, wrong};
+use super::{read, sandbox, wrong};
 use crate::cli::output::{Code, Failure, Output};
 use crate::registry::Wanted;
 use crate::registry::load;
-use crate::sandbox::Sandbox;
 use crate::sandbox::inspect::{self, Inspection};
-use crate::telemetry::causes::with_causes;
 
 /// What a component file says of itself.
 pub(in crate::cli) fn inspected(file: &Path) -> Result<Inspection, Failure> {
@@ -48,7 +46,7 @@ pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
 
 pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let read = read(file)?;
-    let sandbox = Sandbox::new().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
+    let sandbox = sandbox(None)?;
     let plugin = Plugin {
         path: file.to_owned(),
         digest: None,

@@ -1,11 +1,13 @@
 //! `sluicegate plugin …`
 //!
 //! - [`file`]: what a component file is, by itself.
+//! - [`compile`]: compiled as the gateway does it.
 //! - [`sign`]: whose it is.
 //! - [`ask`]: what a running gateway says of its plugins, and the way back.
 //! - [`put`]: a file into its place, and what becomes of it there.
 
 mod ask;
+mod compile;
 mod file;
 mod put;
 mod sign;
@@ -21,12 +23,18 @@ use crate::registry::load::{self, File};
 use crate::sandbox::refusal::Step;
 use crate::sandbox::{Problem, Refusal};
 
+pub(super) use compile::sandbox;
 pub(super) use file::inspected;
 
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {
     /// What a component file says of itself.
     Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
+    Compile {
         /// The component.
         file: PathBuf,
     },
@@ -90,6 +98,7 @@ pub(super) fn run(command: &PluginCommand, config: Option<&Path>, output: &Outpu
     let client = |gateway: &Gateway| Ok(Client::find(config, gateway.address)?.patient());
     match command {
         PluginCommand::Inspect { file } => file::inspect(file, output),
+        PluginCommand::Compile { file } => compile::compile(file, config, output),
         PluginCommand::Test { file } => file::test(file, output),
         PluginCommand::Sign(sign) => sign::sign(sign, output),
         PluginCommand::Verify(verify) => sign::verify(verify, config, output),
@@ -111,6 +120,9 @@ fn wrong(refusal: &Refusal) -> Failure {
 
 /// What to do about it, wherever the file is from.
 pub(super) fn next(refusal: &Refusal) -> &'static str {
+    if matches!(refusal.problem, Problem::CompileTime { .. } | Problem::CompileMemory { .. }) {
+        return "raise that limit where the plugin is worth it; `sluicegate plugin compile FILE` tries it beforehand";
+    }
     if matches!(refusal.problem, Problem::Untrusted(_)) {
         return "sluicegate plugin verify FILE (whose a build is, and whether it is taken)";
     }

@@ -121,6 +121,88 @@ fn whoever_finds_no_free_instance_waits() {
 }
 
 #[test]
+fn a_fresh_instance_knows_nothing_of_the_call_before() {
+    let generation = build(&counting().handler(), Limits { calls: 1, ..limits() });
+    run(async {
+        let pool = Pool::new();
+        for payload in ["a", "b", "c"] {
+            assert_eq!(call(&pool, &generation, payload).await, Ok("1".to_owned()));
+        }
+    });
+    let generation = build(&counting().handler(), Limits { calls: 2, ..limits() });
+    run(async {
+        let pool = Pool::new();
+        for answer in ["1", "2", "1", "2"] {
+            assert_eq!(call(&pool, &generation, "a").await, Ok(answer.to_owned()));
+        }
+    });
+}
+
+#[test]
+fn no_more_instances_than_the_limit_are_there_at_once() {
+    let spinning = Limits { call_timeout: Duration::from_millis(100), instances: 3, ..limits() };
+    let generation = build_as("spinning", &counting().handler(), spinning);
+    run(async {
+        let pool = Pool::new();
+        let all = join_all((0..7).map(|_| call(&pool, &generation, ".")));
+        let most = async {
+            let mut most = 0;
+            for _ in 0..40 {
+                most = most.max(generation.usage().now().instances);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            most
+        };
+        let (_, most) = tokio::join!(all, most);
+        assert!((1..=3).contains(&most), "{most}");
+    });
+}
+
+#[test]
+fn what_a_plugin_uses_is_counted() {
+    let limits = Limits { call_timeout: Duration::from_millis(50), ..limits() };
+    let component = counting().handler();
+    let of = |number| {
+        Arc::new(sandbox().compile(&component, IndexMap::new(), limits, "counted", number).expect("it compiles"))
+    };
+    let (one, other) = (of(1), of(2));
+    run(async {
+        let pool = Pool::new();
+        assert_eq!(call(&pool, &one, "a").await, Ok("1".to_owned()));
+        assert_eq!(call(&pool, &other, "!").await, Err("trap".to_owned()));
+        assert_eq!(call(&pool, &other, ".").await, Err("timeout".to_owned()));
+        let used = one.usage().now();
+        assert_eq!((used.calls, used.faults, used.instances, used.memory_peak_bytes), (3, 2, 1, 128 << 10), "{used:?}");
+        // It spun for as long as a call may take.
+        assert!((45..5_000).contains(&used.busy_ms), "{used:?}");
+        assert_eq!(other.usage().now(), used, "the plugin's, not the build's");
+    });
+    assert_eq!(one.usage().now().instances, 0);
+}
+
+#[test]
+fn a_plugin_over_its_share_waits_and_its_neighbours_do_not() {
+    let limits = Limits { call_timeout: Duration::from_millis(50), ..limits() };
+    let share = Limits { time_per_second: Some(Duration::from_millis(1)), ..limits };
+    let greedy = build_as("greedy", &counting().handler(), share);
+    let other = build(&counting().handler(), limits);
+    run(async {
+        let pool = Pool::new();
+        // Fifty seconds' share.
+        assert_eq!(call(&pool, &greedy, ".").await, Err("timeout".to_owned()));
+        let waiting = tokio::time::timeout(Duration::from_millis(200), call(&pool, &greedy, "a"));
+        let beside = async {
+            for answer in 1..=5 {
+                assert_eq!(call(&pool, &other, "a").await, Ok(answer.to_string()));
+            }
+        };
+        let (waited, ()) = tokio::join!(waiting, beside);
+        assert!(waited.is_err(), "{waited:?}");
+        assert_eq!(greedy.usage().now().instances, 0, "who waits holds no place");
+    });
+}
+
+#[test]
 fn a_validator_answers() {
     let generation = build(&Guest::echo_validator(), limits());
     let command = GuestCommand {
@@ -169,7 +251,7 @@ fn a_setting_is_the_operators() {
 }
 
 /// What is logged while `test` runs.
-fn logged(test: impl FnOnce()) -> String {
+pub(super) fn logged(test: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Lines {

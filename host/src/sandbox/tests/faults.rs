@@ -155,6 +155,53 @@ fn an_answer_is_bounded_by_its_sum() {
 }
 
 #[test]
+fn an_answer_is_bounded_by_its_number_before_the_host_has_it() {
+    let roomy = Limits { output: sluicegate_core::settings::ByteSize(1 << 20), ..limits() };
+    assert_eq!(fault_of(&jobs(1_001, 0), roomy), Fault::TooManyOutputs(1_000));
+    let generation = build(&jobs(1_000, 0).handler(), roomy);
+    let answer = run(async { Pool::new().handle(&generation, &message("{}")).await });
+    assert_eq!(answer.expect("an answer").expect("outputs").len(), 1_000);
+    // Four billion of them, each of which is nothing, and a text of two billion bytes: refused by what they claim.
+    let claims = |len: &str| {
+        format!(
+            "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1028) (i32.const 8))
+             (i32.store (i32.const 1032) (i32.const {len})) (i32.const 1024)"
+        )
+    };
+    for len in ["-1", "0x7fffffff", "0x10000000"] {
+        let fault = fault_of(&Guest::doing(&claims(len)), roomy);
+        assert!(matches!(&fault, Fault::Garbage(text) if text.contains("out of bounds")), "{fault}");
+    }
+    let fault = fault_of(&Guest::doing(&format!("(local.set $len (i32.const 0x7fffffff)) {ONE_JOB}")), roomy);
+    assert!(matches!(&fault, Fault::Garbage(text) if text.contains("out of bounds")), "{fault}");
+}
+
+#[test]
+fn each_limit_is_the_settings() {
+    let few = Limits { table_elements: 100, host_calls: 3, ..limits() };
+    let table = |elements| Guest { extra: format!("(table {elements} funcref)"), ..Guest::echo() };
+    assert!(matches!(fault_of(&table(101), few), Fault::Instantiate(_)));
+    let grows = Guest {
+        extra: "(table $t 100 funcref)".to_owned(),
+        ..Guest::doing(&format!(
+            "(if (i32.ne (table.grow $t (ref.null func) (i32.const 1)) (i32.const -1)) (then unreachable)) {}",
+            Guest::echo().body
+        ))
+    };
+    let generation = build(&grows.handler(), few);
+    assert!(run(async { Pool::new().handle(&generation, &message("{}")).await }).is_ok());
+    let log = "(call $log (i32.const 0) (i32.const 0) (i32.const 8))";
+    let calling = |times: usize| Guest {
+        imports: "(import \"sluicegate:plugin/host@0.1.0\" \"log\" (func $log (param i32 i32 i32)))".to_owned(),
+        ..Guest::doing(&format!("{} {}", log.repeat(times), Guest::echo().body))
+    };
+    let generation = build(&calling(3).handler(), few);
+    assert!(run(async { Pool::new().handle(&generation, &message("{}")).await }).is_ok());
+    let fault = fault_of(&calling(4), few);
+    assert!(fault.to_string().contains("more than 3 host calls in one call (limits.host_calls)"), "{fault}");
+}
+
+#[test]
 fn garbage_is_told_apart_from_a_trap() {
     #[track_caller]
     fn garbage(body: &str, part: &str) {

@@ -4,6 +4,7 @@ mod calls;
 mod faults;
 mod plugins;
 mod refusals;
+mod wasi;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,22 +13,34 @@ use indexmap::IndexMap;
 use sluicegate_core::message::{Field, Message};
 use sluicegate_core::settings::{ByteSize, Limits};
 
-use super::{Generation, Refusal, Sandbox};
+use super::{Compiler, Generation, Refusal, Sandbox};
 
 /// One engine for all tests: it reserves address space for a thousand instances.
 pub(crate) fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new().expect("an engine"))
+    SANDBOX.get_or_init(|| Sandbox::new(Compiler::Here, None).expect("an engine"))
 }
 
 fn limits() -> Limits {
-    Limits { call_timeout: Duration::from_secs(2), memory: ByteSize(4 << 20), output: ByteSize(64 << 10) }
+    Limits {
+        call_timeout: Duration::from_secs(2),
+        memory: ByteSize(4 << 20),
+        output: ByteSize(64 << 10),
+        instances: 32,
+        ..Limits::default()
+    }
 }
 
 #[track_caller]
 fn build(component: &[u8], limits: Limits) -> Arc<Generation> {
+    build_as("guest", component, limits)
+}
+
+/// Under a name of its own, where what the plugin uses is looked at: that is counted by name.
+#[track_caller]
+fn build_as(name: &str, component: &[u8], limits: Limits) -> Arc<Generation> {
     let settings = IndexMap::from([("colour".to_owned(), "green".to_owned())]);
-    Arc::new(sandbox().compile(component, settings, limits, "guest", 1).expect("it compiles"))
+    Arc::new(sandbox().compile(component, settings, limits, name, 1).expect("it compiles"))
 }
 
 #[track_caller]

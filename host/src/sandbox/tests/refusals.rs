@@ -67,10 +67,14 @@ fn what_implements_no_world_or_two() {
 fn what_imports_more_than_was_granted() {
     let import = |name: &str| described(&format!("(component (import \"{name}\" (instance)))"));
     refused(
-        &import("wasi:filesystem/preopens@0.2.3"),
+        &import("wasi:http/outgoing-handler@0.2.3"),
         Step::Checked,
-        "it imports `wasi:filesystem/preopens@0.2.3`, which is not granted",
+        "it imports `wasi:http/outgoing-handler@0.2.3`, which is not granted; grants.http",
     );
+    for name in ["wasi:nn/tensor@0.2.0", "wasi:filesystem/preopens@0.3.0", "wasi:cli/run@0.2.0", "wasi:keyvalue/store"]
+    {
+        refused(&import(name), Step::Checked, &format!("it imports `{name}`, which is not granted; there are"));
+    }
     refused(&import("sluicegate:plugin/state@0.1.0"), Step::Checked, "it imports `sluicegate:plugin/state@0.1.0`");
     refused(&import("sluicegate:plugin/types@0.2.0"), Step::Checked, "built on `sluicegate:plugin/types@0.2.0`");
     let unknown = described(
@@ -104,6 +108,29 @@ fn what_needs_a_feature_that_is_off() {
     refused_module("(module (memory 1 (pagesize 1)))", "custom page sizes");
     refused_module("(module (type $f (func)) (type (cont $f)))", "");
     refused_module("(module (memory 5) (memory 5) (memory 5) (memory 5) (memory 5))", "");
+}
+
+#[test]
+fn what_is_too_much_to_compile() {
+    let with = |sections: &[(u8, Vec<u8>)]| {
+        let mut component = Guest::echo().handler();
+        for (id, content) in sections {
+            section(&mut component, *id, content);
+        }
+        component
+    };
+    let module = |text: &str| (1, wat::parse_str(text).expect("a module"));
+    let large = format!("(module (func {}))", "nop ".repeat(1 << 20));
+    refused(&with(&[module(&large)]), Step::Verified, "bytes in one function; a plugin may have 1048576");
+    let many = format!("(module {})", "(func)".repeat(50_001));
+    refused(&with(&[module(&many), module(&many)]), Step::Verified, "functions; a plugin may have 100000");
+    let empty: Vec<_> = (0..100).map(|_| module("(module)")).collect();
+    refused(&with(&empty), Step::Verified, "modules and components; a plugin may have 100");
+    let nested = format!("{}{}", "(component ".repeat(10), ")".repeat(10));
+    let nested = (4, wat::parse_str(nested).expect("a component"));
+    refused(&with(&[nested]), Step::Verified, "levels of components in one another");
+    let resources = wat::parse_str("(component (type $r (resource (rep i32))) (core func (canon resource.new $r)))");
+    refused(&with(&[(4, resources.expect("a component"))]), Step::Verified, "resources of its own (`resource.new`)");
 }
 
 #[test]

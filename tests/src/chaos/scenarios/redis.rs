@@ -139,10 +139,15 @@ async fn follows(replica: &RedisServer, master: &RedisServer) {
     // It would wait five seconds for more replicas.
     master.command("CONFIG SET repl-diskless-sync-delay 0").await;
     replica.command(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
-    eventually("the replica has what its master has", async || {
-        let mut connection = replica.connect().await;
+    tells(replica, "master_link_status:up").await;
+}
+
+/// Waits until a server says this of its replication.
+async fn tells(redis: &RedisServer, line: &str) {
+    eventually(line, async || {
+        let mut connection = redis.connect().await;
         let info: String = ::redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
-        info.contains("master_link_status:up").then_some(())
+        info.contains(line).then_some(())
     })
     .await;
 }
@@ -155,6 +160,9 @@ async fn fails_over(trial: Trial) -> Outcome {
         follows(&replica, &stage.redis).await;
         stage.chance.pause(50..500).await;
         stage.redis.command(&format!("FAILOVER TO 127.0.0.1 {}", replica.port)).await;
+        // Writes wait until they have agreed; only then the old one refuses them.
+        tells(&stage.redis, "role:slave").await;
+        tells(&stage.redis, "master_failover_state:no-failover").await;
         stage.gateway.says("point redis.url to the master").await;
         stage.chance.pause(0..800).await;
         stage.balances().await;

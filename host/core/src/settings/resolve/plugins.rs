@@ -52,9 +52,8 @@ impl Resolver<'_> {
                 read.map_err(|error: NoDigest| self.misread(&found, error.to_string())).ok()
             });
             let limits = format!("{section}.limits");
-            let call_timeout = self.duration(&written.limits, "plugins.*.limits", "call_timeout", &limits);
-            let memory = self.size(&written.limits, "plugins.*.limits", "memory", &limits);
-            let output = self.size(&written.limits, "plugins.*.limits", "output", &limits);
+            let limits = self.limits(&written.limits, &limits);
+            let fresh = self.fresh(&written.own, &section);
             let grants = self.grants(&written.grants, &format!("{section}.grants"));
             let mut settings = IndexMap::new();
             for (key, entry) in &written.settings {
@@ -68,12 +67,54 @@ impl Resolver<'_> {
                     settings.insert(key.clone(), found.texts.into_iter().next().unwrap_or_default());
                 }
             }
-            let (Some(call_timeout), Some(memory), Some(output)) = (call_timeout, memory, output) else { continue };
-            let limits = Limits { call_timeout, memory, output };
+            let (Some(mut limits), Some(fresh)) = (limits, fresh) else { continue };
+            if fresh {
+                limits.calls = 1;
+            }
             let path = path.unwrap_or_default();
             plugins.insert(name.clone(), Plugin { path, digest, settings, limits, grants });
         }
         plugins
+    }
+
+    fn fresh(&mut self, entries: &Section, path: &str) -> Option<bool> {
+        let found = self.find(entries, "plugins.*", "instances", path)?;
+        self.read(&found, Self::kind("plugins.*", "instances"), |text| match text {
+            "warm" => Some(false),
+            "fresh" => Some(true),
+            _ => None,
+        })
+    }
+
+    fn limits(&mut self, entries: &Section, path: &str) -> Option<Limits> {
+        const SECTION: &str = "plugins.*.limits";
+        // Each is read, so that all mistakes are told at once.
+        let call_timeout = self.duration(entries, SECTION, "call_timeout", path);
+        let memory = self.size(entries, SECTION, "memory", path);
+        let output = self.size(entries, SECTION, "output", path);
+        let log_bytes = self.size(entries, SECTION, "log_bytes", path);
+        let mut number = |name| self.integer(entries, SECTION, name, path);
+        let (outputs, table_elements) = (number("outputs"), number("table_elements"));
+        let (host_calls, log_lines, calls) = (number("host_calls"), number("log_lines"), number("calls"));
+        let instances = number("instances");
+        let time_per_second = self.duration(entries, SECTION, "time_per_second", path);
+        let memory = memory?;
+        Some(Limits {
+            call_timeout: call_timeout?,
+            memory,
+            output: output?,
+            outputs: usize::try_from(outputs?).ok()?,
+            table_elements: usize::try_from(table_elements?).ok()?,
+            host_calls: u32::try_from(host_calls?).ok()?,
+            log_lines: u32::try_from(log_lines?).ok()?,
+            log_bytes: log_bytes?,
+            calls: u32::try_from(calls?).ok()?,
+            instances: match instances {
+                Some(instances) => usize::try_from(instances).ok()?,
+                None => Limits::instances_of(memory),
+            },
+            time_per_second,
+        })
     }
 
     pub(super) fn grants(&mut self, entries: &Section, path: &str) -> Grants {

@@ -19,6 +19,11 @@ impl Resolver<'_> {
                 let message = format!("`{}` is the name of another route; names are unique", route.name);
                 self.wrong(None, &format!("{path}.name"), message);
             }
+            if route.when_behind == WhenBehind::Latest && route.priority != Priority::Low {
+                self.warnings.push(format!(
+                    "{path}.when_behind: has no effect without priority = \"low\": all messages of this route are kept"
+                ));
+            }
             if let Some(first) = routes.iter().find(|other| other.topic.covers(&route.topic)) {
                 let message = format!(
                     "`{}` can never match: route `{}` stands before it and takes every topic of it; put it before",

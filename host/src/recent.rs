@@ -1,0 +1,133 @@
+//! The last messages of each route, for a new build to be tried on before it is live. They are in memory alone, and nothing else reads them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluicegate_core::message::{Field, Message};
+
+/// Messages of one route.
+pub const MAX_MESSAGES: usize = 256;
+/// Bytes of one route's messages, all together.
+const MAX_BYTES: usize = 4 << 20;
+/// Of one route in a second: a rush is represented, not followed, so noting costs next to nothing under load.
+const MAX_A_SECOND: usize = 256;
+
+/// Where they are kept.
+///
+/// The lock is held for a copy of one small message, or of a list of references; never across a wait.
+#[derive(Debug, Default)]
+pub struct Recent {
+    rings: Mutex<HashMap<Arc<str>, Ring>>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    messages: VecDeque<Arc<Message>>,
+    bytes: usize,
+    /// The second that is counted, since the gateway started, and what was noted in it.
+    second: u64,
+    noted: usize,
+}
+
+impl Recent {
+    fn rings(&self) -> MutexGuard<'_, HashMap<Arc<str>, Ring>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a message of a route as the first handler is given it; `now` is since the gateway started.
+    pub fn note(&self, route: &Arc<str>, message: &Message, now: Duration) {
+        let mut rings = self.rings();
+        let ring = match rings.get_mut(route) {
+            Some(ring) => ring,
+            None => rings.entry(route.clone()).or_default(),
+        };
+        if ring.second != now.as_secs() {
+            (ring.second, ring.noted) = (now.as_secs(), 0);
+        }
+        let size = size(message);
+        if ring.noted >= MAX_A_SECOND || size > MAX_BYTES {
+            return;
+        }
+        ring.noted += 1;
+        // A copy: the payload is a part of what was read from the broker, and would keep all of that in memory.
+        let message = Message { payload: Bytes::copy_from_slice(&message.payload), ..message.clone() };
+        ring.bytes += size;
+        ring.messages.push_back(Arc::new(message));
+        while ring.messages.len() > MAX_MESSAGES || ring.bytes > MAX_BYTES {
+            let Some(oldest) = ring.messages.pop_front() else { break };
+            ring.bytes -= self::size(&oldest);
+        }
+    }
+
+    /// The newest messages of a route, oldest first, at most so many.
+    #[must_use]
+    pub fn of(&self, route: &str, most: usize) -> Vec<Arc<Message>> {
+        let rings = self.rings();
+        let Some(ring) = rings.get(route) else { return Vec::new() };
+        let skip = ring.messages.len().saturating_sub(most);
+        ring.messages.iter().skip(skip).cloned().collect()
+    }
+
+    /// Forgets routes that are not kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.rings().retain(|route, _| keep(route));
+    }
+}
+
+fn size(message: &Message) -> usize {
+    let fields = |fields: &[Field]| fields.iter().map(|field| field.name.len() + field.value.len()).sum::<usize>();
+    message.payload.len() + message.topic.len() + fields(&message.captures) + fields(&message.properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(number: usize, size: usize) -> Message {
+        Message {
+            topic: "t".to_owned(),
+            captures: Vec::new(),
+            payload: vec![b'x'; size].into(),
+            properties: Vec::new(),
+            received_at: String::new(),
+            id: number.to_string(),
+            attempt: 1,
+        }
+    }
+
+    fn ids(recent: &Recent, most: usize) -> Vec<usize> {
+        recent.of("a", most).iter().map(|message| message.id.parse().expect("a number")).collect()
+    }
+
+    #[test]
+    fn the_newest_are_kept_within_bounds() {
+        let recent = Recent::default();
+        let route: Arc<str> = "a".into();
+        for number in 0..1_000 {
+            recent.note(&route, &message(number, 10), Duration::from_millis(number as u64 * 10));
+        }
+        assert_eq!(ids(&recent, usize::MAX), (744..1_000).collect::<Vec<_>>());
+        assert_eq!(ids(&recent, 3), [997, 998, 999]);
+        for number in 0..5 {
+            recent.note(&route, &message(number, 1 << 20), Duration::from_secs(100));
+        }
+        assert_eq!(ids(&recent, usize::MAX), [2, 3, 4], "with its topic, a fourth one is too much");
+        recent.note(&route, &message(9, 5 << 20), Duration::from_secs(101));
+        assert_eq!(ids(&recent, usize::MAX), [2, 3, 4]);
+        assert_eq!(recent.of("b", 9), Vec::<Arc<Message>>::new());
+        recent.retain(|route| route != "a");
+        assert_eq!(ids(&recent, usize::MAX), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_rush_is_represented_by_its_beginning() {
+        let recent = Recent::default();
+        let route: Arc<str> = "a".into();
+        for number in 0..10_000 {
+            recent.note(&route, &message(number, 10), Duration::from_secs(1));
+        }
+        assert_eq!(ids(&recent, usize::MAX), (0..256).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,149 @@
+//! What a rehearsal on real messages came to.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use sluicegate_core::compared::{Sum, Tolerance, Worse, compare};
+
+/// Differences that are kept.
+const MAX_DIFFERENCES: usize = 20;
+/// Characters of one side of a difference that are kept.
+const MAX_TEXT: usize = 2_000;
+
+/// What both builds made of the same messages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Digests: of the live build, and of the new one.
+    pub before: String,
+    /// The same of the new one.
+    pub now: String,
+    /// Messages that both were given.
+    pub messages: u64,
+    /// Of those, which the new build fails at and the live one does not.
+    pub new_failures: u64,
+    /// Of those, which the live build fails at and the new one does not.
+    pub mended: u64,
+    /// Of those, of which they make something else.
+    pub differing: u64,
+    /// Average of a call, in microseconds.
+    pub before_us: f64,
+    /// The same of the new one.
+    pub now_us: f64,
+    /// Why it was refused.
+    pub refused: Option<String>,
+    /// The first of those that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// One message of which they make something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its topic.
+    pub topic: String,
+    /// What was published; replacement characters stand for what is no text.
+    pub payload: String,
+    /// What the live build makes of it: lines.
+    pub before: Vec<String>,
+    /// What the new one does.
+    pub now: Vec<String>,
+}
+
+/// Gathers what both make of one message after another.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) before: Sum,
+    pub(super) now: Sum,
+    new_failures: u64,
+    mended: u64,
+    differing: u64,
+    differences: Vec<Difference>,
+}
+
+/// What one build made of a message.
+pub(super) struct Side {
+    pub(super) failed: bool,
+    pub(super) took: Duration,
+    /// What would be sent, or why not.
+    pub(super) lines: Vec<String>,
+}
+
+impl Gathered {
+    pub(super) fn add(&mut self, topic: &str, payload: &[u8], before: Side, now: Side) {
+        for (sum, side) in [(&mut self.before, &before), (&mut self.now, &now)] {
+            sum.calls += 1;
+            sum.failures += u64::from(side.failed);
+            sum.busy += side.took;
+        }
+        self.new_failures += u64::from(now.failed && !before.failed);
+        self.mended += u64::from(before.failed && !now.failed);
+        if before.lines == now.lines {
+            return;
+        }
+        self.differing += 1;
+        if self.differences.len() < MAX_DIFFERENCES {
+            let cut = |lines: Vec<String>| lines.into_iter().map(|line| line.chars().take(MAX_TEXT).collect()).collect();
+            self.differences.push(Difference {
+                topic: topic.to_owned(),
+                payload: String::from_utf8_lossy(payload).chars().take(MAX_TEXT).collect(),
+                before: cut(before.lines),
+                now: cut(now.lines),
+            });
+        }
+    }
+
+    /// New failures count against all messages; where it is slower, both had the same ones.
+    pub(super) fn worse(&self, tolerance: Tolerance) -> Option<Worse> {
+        let failures = |failures| Sum { failures, ..self.before };
+        let fails = compare(failures(0), Sum { failures: self.new_failures, ..failures(0) }, tolerance);
+        fails.or_else(|| compare(failures(0), Sum { failures: 0, ..self.now }, tolerance))
+    }
+
+    pub(super) fn report(self, before: String, now: String, refused: Option<String>) -> Report {
+        let mean = |sum: Sum| if sum.calls == 0 { 0.0 } else { sum.busy.as_secs_f64() * 1e6 / calls(sum) };
+        Report {
+            before,
+            now,
+            messages: self.now.calls,
+            new_failures: self.new_failures,
+            mended: self.mended,
+            differing: self.differing,
+            before_us: mean(self.before),
+            now_us: mean(self.now),
+            refused,
+            differences: self.differences,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few hundred messages")]
+fn calls(sum: Sum) -> f64 {
+    sum.calls as f64
+}
+
+impl Report {
+    /// For people: what differed, with `-` before what the live build made and `+` before what the new one makes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{} messages: {} new failures, {} mended, {} differ; a call takes {:.0} µs, {:.0} µs before\n",
+            self.messages, self.new_failures, self.mended, self.differing, self.now_us, self.before_us
+        );
+        for Difference { topic, payload, before, now } in &self.differences {
+            let _ = writeln!(text, "\n  {topic} {payload}");
+            for (mark, lines) in [('-', before), ('+', now)] {
+                for line in lines {
+                    let _ = writeln!(text, "{mark} {line}");
+                }
+            }
+        }
+        let shown = u64::try_from(self.differences.len()).unwrap_or(u64::MAX);
+        if self.differing > shown {
+            let _ = writeln!(text, "\n{} more differ", self.differing - shown);
+        }
+        if let Some(refused) = &self.refused {
+            let _ = writeln!(text, "\nrefused: {refused}");
+        }
+        text
+    }
+}

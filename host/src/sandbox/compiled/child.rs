@@ -1,0 +1,84 @@
+//! The process that compiles one file: this program again, with limits of its own. Its first acts are to take them upon itself; only then it
+//! reads a byte of the file.
+//!
+//! The file is its standard input, the code its standard output, which nothing else is written to: what a file says of itself ends up, escaped,
+//! on standard error. How it ended is its exit code alone.
+
+use std::io::{self, Read as _, Write as _};
+use std::process::ExitCode;
+
+use rustix::process::{self, Pid, Resource, Rlimit, Signal};
+use wasmtime::Engine;
+
+use super::super::engine::{self, Allocation};
+use super::super::generation::one_line;
+use super::super::inspect::MAX_FILE_BYTES;
+
+/// The engine refuses the file; standard error says why.
+pub(super) const REFUSED: u8 = 3;
+/// It could not even begin; standard error says why.
+pub(super) const NOT_BEGUN: u8 = 4;
+/// The largest code that is written.
+const MAX_ARTEFACT_BYTES: u64 = 512 << 20;
+
+/// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
+#[must_use]
+pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
+    if let Err(error) = confine(parent, memory, seconds) {
+        eprintln!("{error}");
+        return NOT_BEGUN.into();
+    }
+    match compile() {
+        Ok(Ok(artefact)) => match io::stdout().write_all(&artefact).and_then(|()| io::stdout().flush()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                NOT_BEGUN.into()
+            }
+        },
+        Ok(Err(error)) => {
+            eprintln!("{}", one_line(&error).escape_debug());
+            REFUSED.into()
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            NOT_BEGUN.into()
+        }
+    }
+}
+
+fn compile() -> io::Result<wasmtime::Result<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(Engine::new(&engine::config(Allocation::OnDemand)).and_then(|engine| engine.precompile_component(&bytes)))
+}
+
+/// Takes the limits upon this process: nobody has to be trusted to have done it before.
+fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
+    // Not longer than the gateway: the signal comes when it ends, and where it ended before this line, another is the parent now.
+    process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if process::getppid().map(Pid::as_raw_pid) != i32::try_from(parent).ok() {
+        return Err(io::Error::other("the process that started this one is gone"));
+    }
+    let limits = [
+        (Resource::As, memory, memory),
+        // The signal of the first one tells what happened; the second is in case it is not enough.
+        (Resource::Cpu, seconds, seconds + 1),
+        (Resource::Fsize, MAX_ARTEFACT_BYTES, MAX_ARTEFACT_BYTES),
+        (Resource::Core, 0, 0),
+        // No other process, no other thread (where it is not root's), few files.
+        (Resource::Nproc, 0, 0),
+        (Resource::Nofile, 16, 16),
+    ];
+    for (resource, current, maximum) in limits {
+        // A limit that the system set already and that is lower stays.
+        let before = process::getrlimit(resource).maximum;
+        let maximum = before.map_or(maximum, |before| before.min(maximum));
+        process::setrlimit(resource, Rlimit { current: Some(current.min(maximum)), maximum: Some(maximum) })?;
+    }
+    // Where memory runs out for all, this process is the one to go. Not every system has it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // Lowest of all, for the disk too: the kernel takes that from this number. Messages go before new builds.
+    process::nice(19)?;
+    Ok(())
+}

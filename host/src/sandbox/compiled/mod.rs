@@ -1,0 +1,108 @@
+//! From a component's bytes to code of this machine: compiled in a process of its own, kept on the disk.
+//!
+//! The engine's authors promise nothing of a compiler's time and memory: one function may take minutes and gigabytes. So it never runs in the
+//! gateway.
+//!
+//! - [`parent`]: starts the process that compiles, and judges how it ended.
+//! - [`child`]: that process: its limits first, then the file.
+//! - [`cache`]: what was compiled before.
+//! - [`precompiled`]: code that is run as it is read: the only `unsafe` of the project.
+
+pub mod cache;
+pub mod child;
+mod parent;
+mod precompiled;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, PoisonError};
+
+use sluicegate_core::digest::Digest;
+use sluicegate_core::settings::CompileLimits;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::generation::one_line;
+use super::refusal::{Problem, Refusal, Step};
+use cache::Cache;
+use precompiled::Artefact;
+
+/// Where files are compiled.
+#[derive(Debug, Clone, Copy)]
+pub enum Compiler {
+    /// In a process of this program, with limits: for every file that is a stranger's.
+    Process(CompileLimits),
+    /// In this process, without limits: for tests, which are another program than the one that can compile.
+    Here,
+}
+
+/// Where code came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was compiled before.
+    Cache,
+    /// It was compiled now.
+    Compiler,
+}
+
+/// Compiles, one file at a time.
+pub(super) struct Compiled {
+    compiler: Compiler,
+    cache: Option<Cache>,
+    /// Held while a file is compiled: two at once would need twice the memory and hold up the traffic twice as much.
+    one: Mutex<()>,
+}
+
+impl Compiled {
+    pub(super) fn new(compiler: Compiler, cache: Option<Cache>) -> Self {
+        Self { compiler, cache, one: Mutex::new(()) }
+    }
+
+    /// The code of a file whose digest this is. It takes as long as compiling takes.
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        bytes: &[u8],
+    ) -> Result<(Component, Origin), Refusal> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(component) = self.cached(engine, digest) {
+            return Ok((component, Origin::Cache));
+        }
+        let artefact = self.compile(engine, bytes).map_err(|problem| Refusal::new(Step::Compiled, problem))?;
+        let component = artefact
+            .component(engine)
+            .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.put(engine, digest, &artefact)
+        {
+            let path = cache.path().display();
+            tracing::warn!(%path, %error, "compiled code was not kept; the next start compiles it again");
+        }
+        Ok((component, Origin::Compiler))
+    }
+
+    fn cached(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
+        let cache = self.cache.as_ref()?;
+        let found = cache.get(engine, digest);
+        let reason = match found {
+            Ok(None) => return None,
+            Ok(Some(artefact)) => match artefact.component(engine) {
+                Ok(component) => return Some(component),
+                Err(error) => one_line(&error),
+            },
+            Err(error) => error.to_string(),
+        };
+        let path = cache.path().display();
+        tracing::warn!(%path, %digest, reason, "compiled code on the disk is not used; the file is compiled anew");
+        cache.remove(engine, digest);
+        None
+    }
+
+    fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Artefact, Problem> {
+        match self.compiler {
+            Compiler::Process(limits) => parent::compile(bytes, limits),
+            Compiler::Here => Artefact::compile(engine, bytes).map_err(|error| Problem::Engine(one_line(&error))),
+        }
+    }
+}

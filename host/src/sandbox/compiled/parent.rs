@@ -1,0 +1,119 @@
+//! The gateway's side of compiling: one process for one file. Whatever the compiler does there costs that process.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use sluicegate_core::settings::CompileLimits;
+
+use super::super::refusal::Problem;
+use super::child;
+use super::precompiled::Artefact;
+
+/// This program, as it runs: a path may lead to another one by now, since packages are upgraded while gateways run.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+/// The wall time of the process, in times of its processor time: at the lowest priority it waits for all others.
+const PATIENCE: u32 = 10;
+/// What is read of what it says.
+const MAX_WORDS: u64 = 1_024;
+
+/// Compiles a file in a process of its own.
+pub(super) fn compile(bytes: &[u8], limits: CompileLimits) -> Result<Artefact, Problem> {
+    let ended = run(bytes, limits).map_err(|error| Problem::Host(format!("the compiling process: {error}")))?;
+    match ended {
+        Ended::Status(status, words, output) => judge(status, &words, limits).and_then(|()| {
+            Artefact::left_by_the_child(output).map_err(|error| Problem::Host(format!("the compiled code: {error}")))
+        }),
+        Ended::TooLate => Err(Problem::CompileWait { limit: limits.time * PATIENCE }),
+    }
+}
+
+enum Ended {
+    /// How, what it said, and what it wrote.
+    Status(ExitStatus, String, File),
+    TooLate,
+}
+
+fn run(bytes: &[u8], limits: CompileLimits) -> io::Result<Ended> {
+    // Files without a name, not pipes: nobody has to feed and drain the process, and what it wrote counts only once it ended well.
+    let file = |name: &str| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
+    let (mut input, output, mut words) = (file("component")?, file("code")?, file("words")?);
+    input.write_all(bytes)?;
+    input.rewind()?;
+    // Nothing of this process's environment, folder or files beyond these three.
+    let child = Command::new(THIS_PROGRAM)
+        .arg("internal-compile")
+        .args([u64::from(std::process::id()), limits.memory.0, limits.time.as_secs().max(1)].map(|it| it.to_string()))
+        .env_clear()
+        .current_dir("/")
+        .stdin(input)
+        .stdout(output.try_clone()?)
+        .stderr(words.try_clone()?)
+        .spawn()?;
+    let Some(status) = wait(Reaped(child), limits.time * PATIENCE)? else { return Ok(Ended::TooLate) };
+    let length = words.seek(SeekFrom::End(0))?;
+    words.seek(SeekFrom::Start(length.saturating_sub(MAX_WORDS)))?;
+    let mut last = Vec::new();
+    words.take(MAX_WORDS).read_to_end(&mut last)?;
+    Ok(Ended::Status(status, String::from_utf8_lossy(&last).trim().escape_debug().to_string(), output))
+}
+
+/// A process that does not outlive what waits for it.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How it ended; none: it did not in time, and was killed.
+fn wait(mut child: Reaped, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
+    let end = pidfd_open(pid, PidfdFlags::empty())?;
+    let until = std::time::Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let left =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return child.0.wait().map(Some),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), Problem> {
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    match (status.code().map(u8::try_from), signal) {
+        (Some(Ok(0)), _) => Ok(()),
+        (Some(Ok(child::REFUSED)), _) if words.contains("Cannot allocate memory") => {
+            Err(Problem::CompileMemory { limit: limits.memory })
+        }
+        (Some(Ok(child::REFUSED)), _) => Err(Problem::Engine(words.to_owned())),
+        (Some(Ok(child::NOT_BEGUN)), _) => Err(Problem::Host(format!("the compiling process: {words}"))),
+        (_, Some(Signal::XCPU)) => Err(Problem::CompileTime { limit: limits.time }),
+        // How a program of Rust ends that gets no memory.
+        (_, Some(Signal::ABORT)) if words.contains("memory allocation of") => {
+            Err(Problem::CompileMemory { limit: limits.memory })
+        }
+        (_, Some(Signal::XFSZ)) => Err(Problem::Compiler("its code would be larger than 512 MiB".to_owned())),
+        // Nobody here sends it once the process has ended: where a machine has no memory left, the system does.
+        (_, Some(Signal::KILL)) => {
+            Err(Problem::Host("the system killed the compiling process; the machine may be out of memory".to_owned()))
+        }
+        _ if words.is_empty() => Err(Problem::Compiler(status.to_string())),
+        _ => Err(Problem::Compiler(format!("{status}: {words}"))),
+    }
+}

@@ -1,0 +1,185 @@
+//! Compiling a stranger's file costs the process that does it, and nobody else.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use sluicegate_guests::section;
+use sluicegate_tests::gateway::{another_build, binary, component};
+use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+
+/// The heartbeat's build with a module more, which nobody uses and which takes a compiler long: the more rounds, the longer.
+fn bomb(rounds: u32) -> Vec<u8> {
+    let module = sluicegate_guests::hard_to_compile(rounds);
+    let mut bytes = component("heartbeat");
+    section(&mut bytes, 1, &module);
+    bytes
+}
+
+async fn start(more: &str) -> (Broker, RedisServer, Gateway) {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, more));
+    gateway.run().await;
+    (broker, redis, gateway)
+}
+
+/// The most memory that a process ever had, in KiB.
+fn peak(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// The process that compiles for this gateway, once it has its limits.
+async fn compiling(gateway: u32) -> u32 {
+    eventually("a process compiles", async || {
+        let tasks = fs::read_dir(format!("/proc/{gateway}/task")).ok()?;
+        let children = tasks.flatten().find_map(|task| {
+            fs::read_to_string(task.path().join("children")).ok().filter(|children| !children.is_empty())
+        })?;
+        let child: u32 = children.split_whitespace().next()?.parse().ok()?;
+        (nice(child)? == 19).then_some(child)
+    })
+    .await
+}
+
+fn nice(process: u32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may hold anything: state is the first, nice the 17th.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+}
+
+async fn refused(gateway: &Gateway, part: &str) {
+    let refusal = eventually(&format!("it is refused: {part}"), async || {
+        let refusal = gateway.plugin("heartbeat").await?["last_refusal"].clone();
+        refusal["reason"].as_str()?.contains(part).then_some(refusal)
+    })
+    .await;
+    assert_eq!(refusal["step"], "compiled");
+}
+
+#[tokio::test]
+async fn a_compile_bomb_costs_neither_traffic_nor_memory() {
+    let (broker, redis, gateway) = start("[gateway]\ncompile_time = \"2s\"\n").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    let before = peak(gateway.process());
+    gateway.install("heartbeat", &bomb(30_000));
+    let child = compiling(gateway.process()).await;
+    for _ in 0..300 {
+        machine.publish("machine/M-1/heartbeat", "{}").await;
+    }
+    redis.list_of("mqtt_incoming_jobs", 300).await;
+    refused(&gateway, "more than 2s of the processor (gateway.compile_time)").await;
+    assert!(nice(child).is_none(), "it is gone");
+    let grown = peak(gateway.process()).saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    // The bomb is not tried again, and a good build goes live after it.
+    gateway.install("heartbeat", &another_build("heartbeat", 1));
+    eventually("the next build is live", async || (gateway.generation("heartbeat").await? == 2).then_some(())).await;
+    machine.publish("machine/M-1/heartbeat", "{}").await;
+    redis.list_of("mqtt_incoming_jobs", 301).await;
+}
+
+#[tokio::test]
+async fn what_needs_too_much_memory_is_refused() {
+    let (_broker, _redis, gateway) = start("[gateway]\ncompile_memory = \"128MiB\"\n").await;
+    gateway.install("heartbeat", &bomb(30_000));
+    refused(&gateway, "more than 128MiB of memory (gateway.compile_memory)").await;
+    assert_eq!(gateway.generation("heartbeat").await, Some(1));
+}
+
+#[tokio::test]
+async fn the_compiling_process_has_nothing_of_the_gateways_and_ends_with_it() {
+    let (_broker, _redis, mut gateway) = start("").await;
+    gateway.install("heartbeat", &bomb(30_000));
+    let child = compiling(gateway.process()).await;
+    let environment = fs::read(format!("/proc/{child}/environ")).expect("it runs");
+    assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
+    for entry in fs::read_dir(format!("/proc/{child}/fd")).expect("it runs") {
+        let path = entry.expect("an entry").path();
+        let (number, file) = (path.file_name().expect("a number"), fs::read_link(&path).expect("it is open"));
+        // Beside its three: what whoever runs this test left open for all, which the gateway does not know of.
+        let inherited = fs::read_link(Path::new("/proc/self/fd").join(number)).is_ok_and(|own| own == file);
+        let memory = file.to_string_lossy().starts_with("/memfd:");
+        assert!(memory && ["0", "1", "2"].map(Some).contains(&number.to_str()) || inherited, "{number:?}: {file:?}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{child}/limits")).expect("it runs");
+    let limit = |name: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).expect("a limit");
+        line[name.len()..].split_whitespace().next().expect("a number").to_owned()
+    };
+    assert_eq!(limit("Max address space"), (1_u64 << 30).to_string());
+    assert_eq!(limit("Max cpu time"), "120");
+    assert_eq!(limit("Max core file size"), "0");
+    gateway.kill();
+    eventually("it went with the gateway", async || {
+        // A zombie has no command line.
+        fs::read(format!("/proc/{child}/cmdline")).map_or(true, |line| line.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_compiled_ahead_is_used_and_what_was_altered_is_not() {
+    let mut gateway = {
+        let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+        let gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, ""));
+        (broker, redis, gateway)
+    };
+    let compile = |gateway: &Gateway, file: &str| -> Value {
+        let output = Command::new(binary())
+            .args(["--config", "sluicegate.toml", "--json", "plugin", "compile", file])
+            .current_dir(gateway.path(""))
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let gateway = &mut gateway.2;
+    assert_eq!(compile(gateway, "plugins/heartbeat.wasm")["data"]["compiled"], true);
+    assert_eq!(compile(gateway, "plugins/heartbeat.wasm")["data"]["compiled"], false);
+    gateway.run().await;
+    assert!(!gateway.log().contains("compiled anew"), "{}", gateway.log());
+    gateway.kill();
+    let folder = gateway.path("state/compiled");
+    let files: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(files.len(), 5, "four plugins and the key: {files:?}");
+    for file in files.iter().filter(|file| !file.ends_with("key")) {
+        let mut bytes = fs::read(file).expect("it is there");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).expect("altered");
+    }
+    gateway.run().await;
+    let log = gateway.log();
+    assert_eq!(log.matches("it is damaged, or another program wrote it").count(), 4, "{log}");
+    gateway.kill();
+    gateway.run().await;
+    assert!(!gateway.log().contains("compiled anew"), "{}", gateway.log());
+    // A folder that others may write is no place for what is run.
+    gateway.kill();
+    let chmod = Command::new("chmod").arg("777").arg(&folder).status().expect("chmod");
+    assert!(chmod.success());
+    gateway.run().await;
+    assert!(gateway.log().contains("is not this user's alone"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn the_status_tells_what_each_plugin_uses() {
+    let (broker, redis, gateway) = start("").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    for _ in 0..10 {
+        machine.publish("machine/M-1/heartbeat", "{}").await;
+    }
+    redis.list_of("mqtt_incoming_jobs", 10).await;
+    let usage = gateway.plugin("heartbeat").await.expect("a status")["usage"].clone();
+    assert_eq!((&usage["calls"], &usage["faults"]), (&10.into(), &0.into()), "{usage}");
+    assert!(usage["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{usage}");
+    assert!(usage["instances"].as_u64().is_some_and(|instances| instances >= 1), "{usage}");
+    eventually("the metrics tell it too", async || {
+        let metrics = gateway.text("/metrics").await?;
+        metrics.contains("sluicegate_plugin_memory_peak_bytes{plugin=\"heartbeat\"}").then_some(())
+    })
+    .await;
+}
