@@ -46,10 +46,13 @@ impl Failure {
     }
 
     /// The same, with another way on where the gateway refused.
-    pub(super) fn refused(mut self, next: &str) -> Self {
-        if self.code == Code::Refused {
-            self.next = next.to_owned();
-        }
+    pub(super) fn refused(self, next: &str) -> Self {
+        if self.code == Code::Refused { self.then(next) } else { self }
+    }
+
+    /// The same, with another way on.
+    pub(super) fn then(mut self, next: &str) -> Self {
+        self.next = next.to_owned();
         self
     }
 

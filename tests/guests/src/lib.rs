@@ -132,17 +132,15 @@ impl Guest {
         self.component("topic-handler", self.core("handle", 13))
     }
 
-    /// As a component of the world topic-handler that imports more: `imports` of the world, declared by `packages` (WIT).
+    /// As a component of the world topic-handler with more imports in it (in WIT's words), of more packages.
     ///
     /// # Panics
-    /// Where it is no WebAssembly, or what is imported is not declared.
+    /// Where it is no WebAssembly, or there are no such packages.
     #[must_use]
-    pub fn handler_with(&self, imports: &str, packages: &str) -> Vec<u8> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
-        let wit = std::fs::read_to_string(path).expect("wit/plugin.wit");
+    pub fn handler_importing(&self, imports: &str, packages: &str) -> Vec<u8> {
         let world = "world topic-handler {";
-        let wit = wit.replacen(world, &format!("{world}\n{imports}"), 1);
-        self.component_of(&format!("{wit}\n{packages}"), "topic-handler", self.core("handle", 13))
+        let text = interface().replace(world, &format!("{world} {imports}"));
+        self.component_of(&format!("{text}\n{packages}"), "topic-handler", self.core("handle", 13))
     }
 
     /// As a component of the world command-validator.
@@ -155,8 +153,7 @@ impl Guest {
     }
 
     fn component(&self, world: &str, core: Vec<u8>) -> Vec<u8> {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit"));
-        self.component_of(&text.expect("wit/plugin.wit"), world, core)
+        self.component_of(&interface(), world, core)
     }
 
     /// As a component of a world of another interface.
@@ -184,6 +181,11 @@ impl Guest {
     }
 }
 
+fn interface() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/plugin.wit");
+    std::fs::read_to_string(path).expect("wit/plugin.wit")
+}
+
 /// A core module with one function, which takes a compiler long: `rounds` loops among 400 values. 8,000 of them take seconds, and more than 128
 /// MiB, although they are 160 KiB.
 ///
@@ -202,7 +204,8 @@ pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
     wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
 }
 
-fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+/// A custom section: its name, its content.
+pub fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     let mut content = Vec::new();
     leb128(&mut content, name.len());
     content.extend_from_slice(name.as_bytes());

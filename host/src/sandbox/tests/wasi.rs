@@ -110,7 +110,7 @@ fn guest(imports: &[String], body: &str) -> Guest {
 
 #[track_caller]
 fn answer_of(guest: &Guest, limits: Limits) -> Result<(), Fault> {
-    let generation = build(&guest.handler_with(IMPORTS, PACKAGES), limits);
+    let generation = build(&guest.handler_importing(IMPORTS, PACKAGES), limits);
     run(async { Pool::new().handle(&generation, &message("{}")).await }).map(|answer| drop(answer.expect("outputs")))
 }
 
@@ -185,7 +185,7 @@ fn sleeping_is_the_calls_time_and_holds_up_nobody() {
     // An hour.
     let sleeps = guest(&imports, "(call $block (call $in (i64.const 3600000000000)))");
     let limits = Limits { call_timeout: Duration::from_millis(300), ..limits() };
-    let sleeping = build_as("sleeping", &sleeps.handler_with(IMPORTS, PACKAGES), limits);
+    let sleeping = build_as("sleeping", &sleeps.handler_importing(IMPORTS, PACKAGES), limits);
     let echo = build(&Guest::echo().handler(), super::limits());
     run(async {
         let pool = Pool::new();

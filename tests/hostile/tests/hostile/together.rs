@@ -1,0 +1,125 @@
+//! All cases in one gateway, one after another in one plugin's place, beside traffic that behaves.
+
+use std::fs;
+use std::time::Duration;
+
+use sluicegate::sandbox::Step;
+use sluicegate_hostile::alone;
+use sluicegate_hostile::case::{Case, Must};
+use sluicegate_hostile::corpus;
+use sluicegate_hostile::corpus::logs::FORGED;
+use sluicegate_hostile::table::{self, Row};
+use sluicegate_tests::{Broker, Gateway, RedisServer, eventually};
+
+use crate::neighbours::Neighbours;
+use crate::slot::{self, Slot};
+
+/// How long the neighbours are measured by themselves.
+const QUIET: Duration = Duration::from_secs(4);
+/// The plugin that means harm, its route and its queue.
+const HOSTILE: &str = "hostile";
+/// What the instances of this run may hold together: of the hostile plugin one at work and two kept warm in each of two lanes, and
+/// as many of the neighbours' handler, with its 32 MiB each.
+const LIMITS: u64 = 6 * alone::MEMORY + 6 * (32 << 20);
+/// What the gateway may need beside them: a file of 32 MiB, what was compiled of it, and the messages under way. The process that
+/// compiles has a limit of its own.
+const MARGIN: u64 = 192 << 20;
+
+fn settings(broker: &Broker, redis: &RedisServer) -> String {
+    let mut more = String::from(
+        "[gateway]\ncompile_time = \"3s\"\ncompile_memory = \"256MiB\"\n\
+         [plugins.heartbeat]\npath = \"plugins/heartbeat.wasm\"\n\
+         [[routes]]\nname = \"heartbeat\"\ntopic = \"machine/{serial_no}/heartbeat\"\nhandlers = [\"heartbeat\"]\n",
+    );
+    more += &format!(
+        "[plugins.{name}]\npath = \"plugins/{name}.wasm\"\n\
+             [plugins.{name}.limits]\ncall_timeout = \"{}ms\"\nmemory = {}\noutput = {}\n\
+             [[routes]]\nname = \"{name}\"\ntopic = \"{name}/{{serial_no}}\"\nhandlers = [\"{name}\"]\n\
+             queue = \"{name}\"\nattempts = 1\n",
+        alone::CALL_TIMEOUT.as_millis(),
+        alone::MEMORY,
+        alone::OUTPUT,
+        name = HOSTILE,
+    );
+    Gateway::settings(broker.port, redis.port, &more)
+}
+
+/// In bytes, of `/proc/PID/status`: `VmRSS` is what it holds, `VmHWM` the most that it ever held.
+fn memory(gateway: &Gateway, what: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.process())).expect("a process");
+    let line = status.lines().find(|line| line.starts_with(what)).expect("a line");
+    let number = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number");
+    number << 10
+}
+
+fn must(case: &Case) -> &Must {
+    case.in_gateway.as_ref().unwrap_or(&case.must)
+}
+
+#[test]
+fn the_whole_corpus_harms_no_neighbour() {
+    let _alone = crate::alone();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut gateway = Gateway::with(&settings(&broker, &redis));
+    // Else a file that nobody may read would be read, where root runs the tests.
+    gateway.without_override(true);
+    gateway.install(HOSTILE, &slot::good(0));
+    gateway.run().await;
+    let neighbours = Neighbours::begin(&broker, &redis).await;
+    eventually("the neighbours were measured by themselves", async || (neighbours.now() > QUIET).then_some(())).await;
+
+    let (mark, before) = (neighbours.now(), memory(&gateway, "VmRSS:"));
+    let mut cases = corpus::all();
+    // While a good build is live, what is refused shows that it goes on.
+    cases.sort_by_key(|case| match must(case) {
+        Must::Refused(Step::Found, _) => 0,
+        Must::Refused(..) | Must::NotLive => 1,
+        Must::Either(..) => 2,
+        Must::Live(_) => 3,
+    });
+    let mut slot = Slot::new(HOSTILE, &gateway, &broker, &redis).await;
+    let mut ended = Vec::new();
+    for case in &cases {
+        let began = neighbours.now();
+        let is = slot.outcome(case, must(case)).await;
+        ended.push((case, is, began..neighbours.now()));
+    }
+    let most = memory(&gateway, "VmHWM:");
+    let end = neighbours.now();
+    let traffic = neighbours.end().await;
+    let rows: Vec<Row<'_>> = ended
+        .into_iter()
+        .map(|(case, is, time)| {
+            let must = must(case);
+            let note = format!("{:.0?}, of a neighbour {:.0?}", time.end - time.start, traffic.sent_in(time).longest);
+            Row { case, must, good: alone::is_so(must, &is), is, note }
+        })
+        .collect();
+    println!("{}", table::show(&rows));
+    let (quiet, beside) = (traffic.sent_in(Duration::ZERO..mark), traffic.sent_in(mark..end));
+    let took = end - mark;
+    let mib = |bytes: u64| bytes >> 20;
+    println!("neighbours by themselves: {quiet}");
+    println!("beside {} hostile cases in {took:.1?}: {beside}", cases.len());
+    println!("p99 beside / by themselves: {:.2}", beside.p99.as_secs_f64() / quiet.p99.as_secs_f64());
+    println!(
+        "memory: {} MiB before, {} MiB at most; allowed {} MiB more: {} of limits, {} of margin",
+        mib(before),
+        mib(most),
+        mib(LIMITS + MARGIN),
+        mib(LIMITS),
+        mib(MARGIN),
+    );
+    let log = gateway.log();
+    let forged = |line: &&str| line.starts_with(FORGED) || line.contains('\u{1b}') || line.contains('\u{202e}');
+    assert_eq!(log.lines().find(forged), None, "no plugin writes a line of its own");
+    let wrong: Vec<&str> = rows.iter().filter(|row| !row.good).map(|row| row.case.name.as_str()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(beside.messages >= 1_000, "{beside}");
+    assert!(most <= before + LIMITS + MARGIN, "{} MiB", mib(most));
+}
