@@ -2,13 +2,14 @@
 //!
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
 //! - [`client`]: what is asked of a running gateway.
-//! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
+//! - [`run`], [`check`] with [`plan`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
 
 mod check;
 mod client;
 mod config;
 mod dead_letters;
 mod output;
+mod plan;
 mod plugin;
 mod run;
 mod spool;
@@ -25,6 +26,7 @@ use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
 use output::{Code, Failure, Output};
+use plugin::PluginCommand;
 
 const AFTER_HELP: &str = "\
 Environment, beside what options and settings name:
@@ -70,11 +72,15 @@ enum Command {
         /// gateway that runs is not disturbed.
         #[arg(long)]
         connect: bool,
+        /// Say what these settings would change on the gateway whose admin server is there, and how: live, by another connection to the
+        /// broker, or by a restart.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        against: Option<String>,
     },
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// A plugin's file.
+    /// Plugins: a component file by itself, its signature, and what a running gateway makes of it.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// What Redis did not take yet, and what is to be handled again.
@@ -125,27 +131,14 @@ enum Command {
 enum ConfigCommand {
     /// Every setting in force and where it came from; secrets are masked.
     Show,
+    /// Tells a running gateway to read its settings again, and says what changed.
+    Reload {
+        /// Where its admin server listens; the settings' admin.listen, unless given.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<SocketAddr>,
+    },
     /// The JSON schema of the settings file (draft-07).
     Schema,
-}
-
-#[derive(Subcommand)]
-enum PluginCommand {
-    /// What a component file says of itself.
-    Inspect {
-        /// The component.
-        file: PathBuf,
-    },
-    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
-    Compile {
-        /// The component.
-        file: PathBuf,
-    },
-    /// Runs the samples inside a component file.
-    Test {
-        /// The component.
-        file: PathBuf,
-    },
 }
 
 #[derive(Subcommand)]
@@ -189,12 +182,11 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check { connect } => check::check(config, *connect, output),
+        Command::Check { connect, against } => check::check(config, against.as_deref(), *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
+        Command::Config(ConfigCommand::Reload { address }) => config::reload(Client::find(config, *address)?, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
-        Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
-        Command::Plugin(PluginCommand::Compile { file }) => plugin::compile(file, config, output),
-        Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
+        Command::Plugin(command) => plugin::run(command, config, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
         Command::DeadLetters { address, command } => {
