@@ -200,7 +200,7 @@ fn places() -> Vec<Case> {
             refused_or_harmless(Step::Found, "ermission denied"),
             |path| {
                 fs::write(path, Guest::echo().handler()).expect("written");
-                fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("its mode");
+                fs::set_permissions(path, fs::Permissions::from_mode(0o0)).expect("its mode");
                 None
             },
         )
