@@ -19,3 +19,4 @@ pub mod telemetry;
 pub mod thread;
 pub mod tls;
 pub mod uplink;
+pub mod watch;

@@ -9,22 +9,23 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
+    ("watch", &[]),
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
     ("spool", &["telemetry", "thread"]),
     ("embedded", &["telemetry"]),
-    ("settings", &[]),
+    ("settings", &["telemetry", "watch"]),
     ("live", &["sandbox", "telemetry"]),
     ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry", "thread"]),
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
-    ("registry", &["sandbox", "telemetry"]),
+    ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
-    ("admin", &["dead_letters", "registry", "telemetry"]),
+    ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
     (
         "gateway",
         &[
@@ -37,6 +38,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "redis",
             "registry",
             "sandbox",
+            "settings",
             "spool",
             "telemetry",
             "uplink",
