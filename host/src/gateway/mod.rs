@@ -23,6 +23,7 @@ use crate::admin::{self, AdminError};
 use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
 use crate::mqtt::connect::MqttError;
+use crate::recent::Recent;
 use crate::redis::connect::RedisFault;
 use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
@@ -112,6 +113,7 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
         last: CancellationToken::new(),
         board: board.clone(),
         desk,
+        recent: Arc::default(),
     };
     let result = gateway.serve(settings.clone(), orders, &mut signals).await;
     board.stopping();
@@ -156,6 +158,8 @@ struct Gateway {
     board: Arc<Board>,
     /// What the admin server asks of the dead letters, from when the lanes run.
     desk: Arc<OnceLock<Desk>>,
+    /// What builds to come are tried on.
+    recent: Arc<Recent>,
 }
 
 impl Gateway {

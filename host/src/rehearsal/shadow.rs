@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicegate_core::compared::Tolerance;
-use sluicegate_core::message::Message;
+use sluicegate_core::message::{Job, Message, Output};
 use tokio::time::timeout;
 
 use super::report::{Gathered, Report, Side};
 use crate::live::Live;
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
-use crate::uplink::chain::{self, Made};
+use crate::uplink::chain::{self, Made, Watch};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub struct Limits {
 /// # Cancel safety
 /// Dropped, nothing happened.
 pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, limits: Limits) -> Option<Report> {
-    let pool = Pool::new();
+    let pool = Pool::uncounted();
     let mut gathered = Gathered::default();
     let mut standing = None;
     let all = async {
@@ -54,14 +54,23 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, lim
     Some(gathered.report(standing.to_string(), build.digest().to_string(), worse))
 }
 
+/// What is tried in shadow counts for nothing.
+struct Shadow;
+
+impl Watch for Shadow {
+    const COUNTS: bool = false;
+
+    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
+}
+
 async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side {
     let began = Instant::now();
-    let made = chain::run(pool, chain, message.clone(), &mut ()).await;
+    let made = chain::run(pool, chain, message.clone(), &mut Shadow).await;
     let took = began.elapsed();
     match made {
         Made::Jobs(jobs) if jobs.is_empty() => Side { failed: false, took, lines: vec!["dropped".to_owned()] },
         Made::Jobs(jobs) => {
-            let line = |job: sluicegate_core::message::Job| {
+            let line = |job: Job| {
                 let payload = String::from_utf8_lossy(&job.payload).into_owned();
                 match job.idempotency_key {
                     Some(key) => format!("job {payload} (once: {key})"),
