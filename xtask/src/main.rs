@@ -3,6 +3,7 @@
 mod chaos;
 mod compose;
 mod demo;
+mod hostile;
 mod plugins;
 mod shell;
 mod test;
@@ -43,6 +44,8 @@ enum Task {
         /// Those to be played; all, where none is named.
         scenarios: Vec<String>,
     },
+    /// What means harm, each by itself and all in one gateway beside traffic that behaves; prints what must be and what is.
+    Hostile,
     /// Builds plugins and places the components in config/plugins/.
     Plugins {
         /// Those to build; all, where none is named.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Test => test::test(&root),
         Task::Check => test::check(&root),
         Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
+        Task::Hostile => hostile::run(&root),
         Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {
                 let changed = if built.changed { "" } else { ", unchanged" };

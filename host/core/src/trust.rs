@@ -1,10 +1,10 @@
 //! Whose builds are taken: pinned and revoked digests, and minisign signatures. Pure: bytes in, a verdict out.
 //!
 //! A signature stands in `FILE.minisig`, and is then of the whole file; or in the component's custom section
-//! `sluicegate:signature`, and is then of all bytes before that section and all behind it, as if it was not there. The section
-//! is everything from its id to its last byte, so that no byte of a file is outside both.
+//! `sluicegate:signature`, and is then of all other bytes (`section`).
 
-use std::borrow::Cow;
+mod section;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 
-/// The custom section that holds a signature, as `FILE.minisig` would.
-pub const SECTION: &str = "sluicegate:signature";
+pub use section::{SECTION, Split, embed, split};
+
 /// A signature has four lines; its comments are somebody's words.
 pub const MAX_SIGNATURE: usize = 16 << 10;
 
@@ -134,96 +134,6 @@ pub enum Distrust {
     Twice,
 }
 
-/// A component and the signature inside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split<'a> {
-    /// What the signature is of: the file without its section.
-    pub content: Cow<'a, [u8]>,
-    /// What the section holds.
-    pub signature: Option<&'a [u8]>,
-}
-
-/// Takes the signature out of a component. What is no WebAssembly, or ends in the middle of a section, has none.
-///
-/// # Errors
-/// [`Distrust::Twice`]: with two, one of them would be outside what the other one covers.
-pub fn split(bytes: &[u8]) -> Result<Split<'_>, Distrust> {
-    let whole = Split { content: Cow::Borrowed(bytes), signature: None };
-    let mut found = None;
-    let mut at = 8;
-    if !bytes.starts_with(b"\0asm") {
-        return Ok(whole);
-    }
-    while let Some((id, content, end)) = section(bytes, at) {
-        if id == 0
-            && let Some(signature) = named(content)
-            && found.replace((at, end, signature)).is_some()
-        {
-            return Err(Distrust::Twice);
-        }
-        at = end;
-    }
-    Ok(match found {
-        None => whole,
-        Some((start, end, signature)) => {
-            let content = [&bytes[..start], &bytes[end..]].concat();
-            Split { content: Cow::Owned(content), signature: Some(signature) }
-        }
-    })
-}
-
-/// A component's section: its id, its content, where it ends.
-fn section(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
-    let id = *bytes.get(at)?;
-    let (size, start) = leb128(bytes, at + 1)?;
-    let end = start.checked_add(size)?;
-    Some((id, bytes.get(start..end)?, end))
-}
-
-/// What a custom section holds, where it is that of the signature.
-fn named(content: &[u8]) -> Option<&[u8]> {
-    let (length, start) = leb128(content, 0)?;
-    let end = start.checked_add(length)?;
-    (content.get(start..end)? == SECTION.as_bytes()).then(|| &content[end..])
-}
-
-/// An unsigned LEB128 number of 32 bits, and where it ends.
-fn leb128(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let mut value = 0_u64;
-    for place in 0..5 {
-        let byte = *bytes.get(at + place)?;
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((usize::try_from(u32::try_from(value).ok()?).ok()?, at + place + 1));
-        }
-    }
-    None
-}
-
-/// The component with this signature in a section of its own, at its end; in place of one that it had.
-///
-/// # Errors
-/// [`Distrust::Twice`]
-pub fn embed(bytes: &[u8], signature: &str) -> Result<Vec<u8>, Distrust> {
-    let mut signed = split(bytes)?.content.into_owned();
-    let mut content = Vec::with_capacity(SECTION.len() + signature.len() + 1);
-    write_leb128(&mut content, SECTION.len());
-    content.extend_from_slice(SECTION.as_bytes());
-    content.extend_from_slice(signature.as_bytes());
-    signed.push(0);
-    write_leb128(&mut signed, content.len());
-    signed.extend_from_slice(&content);
-    Ok(signed)
-}
-
-fn write_leb128(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// SHA-256 of some bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Digest {
@@ -286,5 +196,103 @@ impl Trust {
             }
         }
         Err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Of the ordinary tool: its own example.
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    const OF_TEST: &str = "untrusted comment: signature from minisign secret key
+RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=
+trusted comment: timestamp:1556193335\tfile:test
+y/rUw2y8/hOUYjZU71eHp/Wo1KZ40fGy2VJEDl34XMJM+TX48Ss/17u3IvIfbVR1FkZZSNCisQbuQY+bHwhEBg==
+";
+    /// The same with minisign's older kind.
+    const OLD_OF_TEST: &str = "untrusted comment: signature from minisign secret key
+RWQf6LRCGA9i59SLOFxz6NxvASXDJeRtuZykwQepbDEGt87ig1BNpWaVWuNrm73YiIiJbq71Wi+dP9eKL8OC351vwIasSSbXxwA=
+trusted comment: timestamp:1555779966\tfile:test
+QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfNQUaOAA==
+";
+
+    fn trust(keys: &[&str], required: bool) -> Trust {
+        Trust { keys: keys.iter().map(|key| TrustedKey::parse(key).unwrap()).collect(), required, revoked: Vec::new() }
+    }
+
+    fn id() -> KeyId {
+        TrustedKey::parse(KEY).unwrap().id()
+    }
+
+    #[test]
+    fn a_signature_of_the_ordinary_minisign_is_good() {
+        assert_eq!(id().to_string(), "E7620F1842B4E81F");
+        let trust = trust(&[KEY], true);
+        assert_eq!(trust.judge("a", None, b"test", Some(OF_TEST.as_bytes())), Ok(Some(id())));
+        let place = "in FILE.minisig";
+        assert_eq!(
+            trust.judge("a", None, b"Test", Some(OF_TEST.as_bytes())),
+            Err(Distrust::Wrong { place, key: id() })
+        );
+        assert_eq!(trust.judge("a", None, b"test", Some(OLD_OF_TEST.as_bytes())), Err(Distrust::Legacy { place }));
+        assert_eq!(trust.judge("a", None, b"test", None), Err(Distrust::Unsigned));
+        // The trusted comment is signed, too.
+        let renamed = OF_TEST.replace("file:test", "file:tess");
+        assert_eq!(
+            trust.judge("a", None, b"test", Some(renamed.as_bytes())),
+            Err(Distrust::Wrong { place, key: id() })
+        );
+    }
+
+    #[test]
+    fn a_signature_that_is_there_must_be_good_though_none_is_required() {
+        let nobody = trust(&[], false);
+        assert_eq!(nobody.judge("a", None, b"test", None), Ok(None));
+        assert_eq!(nobody.judge("a", None, b"test", Some(OF_TEST.as_bytes())), Err(Distrust::UnknownKey(id())));
+        for garbage in [&b""[..], b"\xff", b"a\nb\nc\nd\n", &OF_TEST.as_bytes()[..100], &[b'x'; MAX_SIGNATURE + 1]] {
+            assert_eq!(
+                nobody.judge("a", None, b"test", Some(garbage)),
+                Err(Distrust::NoSignature { place: "in FILE.minisig" })
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_or_revoked_is_told_with_the_setting() {
+        let [one, two] = [digest(b"one"), digest(b"two")];
+        let mut trust = trust(&[], false);
+        assert_eq!(trust.judge("acme", Some(one), b"one", None), Ok(None));
+        let pinned = trust.judge("acme", Some(one), b"two", None).unwrap_err().to_string();
+        assert_eq!(
+            pinned,
+            format!("its digest is {two}, and plugins.acme.digest pins {one}; write the first one there to allow it")
+        );
+        trust.revoked.push(two);
+        assert_eq!(trust.judge("acme", Some(two), b"two", None), Err(Distrust::Revoked(two)));
+        // With a signature put into it the file is another one, and what is in it is not.
+        let component = b"\0asm\x0d\0\x01\0";
+        trust.revoked.push(digest(component));
+        let signed = embed(component, OF_TEST).unwrap();
+        assert_eq!(trust.judge("acme", None, &signed, None), Err(Distrust::Revoked(digest(component))));
+    }
+
+    #[test]
+    fn no_key_is_told() {
+        for wrong in ["", "RW", &KEY[1..], &format!("{KEY} "), "untrusted comment: minisign public key"] {
+            assert_eq!(TrustedKey::parse(wrong), Err(NoKey), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), beside in prop::option::of(".{0,200}")) {
+            let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+            component.extend_from_slice(&bytes);
+            let _ = trust(&[KEY], false).judge("a", None, &component, beside.as_deref().map(str::as_bytes));
+            let _ = embed(&component, "x");
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
 use output::{Code, Failure, Output};
+use plugin::PluginCommand;
 
 const AFTER_HELP: &str = "\
 Environment, beside what options and settings name:
@@ -74,7 +75,7 @@ enum Command {
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// A plugin's file.
+    /// Plugins: a component file by itself, its signature, and what a running gateway makes of it.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// What Redis did not take yet, and what is to be handled again.
@@ -130,25 +131,6 @@ enum ConfigCommand {
 }
 
 #[derive(Subcommand)]
-enum PluginCommand {
-    /// What a component file says of itself.
-    Inspect {
-        /// The component.
-        file: PathBuf,
-    },
-    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
-    Compile {
-        /// The component.
-        file: PathBuf,
-    },
-    /// Runs the samples inside a component file.
-    Test {
-        /// The component.
-        file: PathBuf,
-    },
-}
-
-#[derive(Subcommand)]
 enum SpoolCommand {
     /// How much stands in the spool, and since when; of a running gateway, or of one that does not run.
     Status,
@@ -192,9 +174,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         Command::Check { connect } => check::check(config, *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
-        Command::Plugin(PluginCommand::Inspect { file }) => plugin::inspect(file, output),
-        Command::Plugin(PluginCommand::Compile { file }) => plugin::compile(file, config, output),
-        Command::Plugin(PluginCommand::Test { file }) => plugin::test(file, output),
+        Command::Plugin(command) => plugin::run(command, config, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),
         Command::Try { topic, payload } => trial::run(config, topic.as_deref(), payload.as_deref(), output),
         Command::DeadLetters { address, command } => {

@@ -45,6 +45,12 @@ impl Failure {
         Self { logged: tracing::enabled!(tracing::Level::ERROR), ..self }
     }
 
+    /// The same, with another way on.
+    pub(super) fn then(mut self, next: &str) -> Self {
+        self.next = next.to_owned();
+        self
+    }
+
     /// The same, with what it is about before it, and another way on.
     pub(super) fn because(mut self, before: &str, next: &str) -> Self {
         for message in &mut self.messages {

@@ -191,7 +191,7 @@ mod tests {
 
     #[track_caller]
     fn refused(path: &Path, part: &str) {
-        let refusal = read(path).err().expect("refused");
+        let refusal = read(path).expect_err("refused");
         assert_eq!(refusal.step, Step::Found);
         assert!(refusal.to_string().contains(part), "{refusal}");
     }

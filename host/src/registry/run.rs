@@ -1,5 +1,11 @@
 //! What is done about each plugin: its file is looked at, loaded where it is another build, the kept one where it is none, and
 //! the build before where somebody asks for that. One thing after another, so that there is one order of what is live.
+//!
+//! - `back`: to a build that is kept.
+//! - `keep`: what outlives a restart.
+
+mod back;
+mod keep;
 
 use std::collections::HashMap;
 use std::path::{Path, absolute};
@@ -10,21 +16,18 @@ use sluicegate_core::lifecycle::{Build, Builds, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{DeskError, Order, Orders, RolledBack};
-use super::folder::{Folder, FolderError, Index};
-use super::history::{Change, Outcome, What, Who};
+use super::desk::{Order, Orders};
+use super::folder::{Folder, Index};
+use super::history::{What, Who};
 use super::load::{self, File};
 use super::watch::Watch;
 use super::{Proposal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
-use crate::telemetry::board::{Board, Candidate, Kept, Refused};
-use crate::telemetry::causes::with_causes;
+use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
 
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
 const TRIES: u32 = 5;
-/// Raised while a build could not be kept.
-const UNKEPT: &str = "a plugin's fallback is not kept";
 
 /// One plugin and what became of its file so far.
 struct Watched {
@@ -159,41 +162,11 @@ impl Registry {
                     }
                 }
                 Event::Ordered(Order::Rollback { plugin, done }) => {
-                    let went = self.roll_back(&plugin).await;
+                    let went = self.roll_back(&plugin, Who::Api).await;
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
                 }
             }
-        }
-    }
-
-    /// Reads what an earlier run left.
-    async fn restore(&mut self) {
-        let Some(folder) = self.folder.clone() else { return };
-        let read = blocking(move || match folder.read() {
-            // What was damaged is out of the way now.
-            Err(error @ FolderError::Damaged { .. }) => (folder.read().ok(), Some(error)),
-            Err(error) => (None, Some(error)),
-            Ok(read) => (Some(read), None),
-        });
-        let Some((read, error)) = read.await else { return };
-        if let Some(error) = error {
-            if matches!(error, FolderError::Foreign { .. }) {
-                self.folder = None;
-            }
-            self.unkept(Some(&with_causes(&error)));
-        }
-        if let Some((index, changes)) = read {
-            self.index = index;
-            self.orders.history.restore(changes);
-        }
-        // What the settings name no more needs no fallback.
-        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
-        self.index.plugins.retain(|name, _| named(name));
-        for index in 0..self.plugins.len() {
-            let live = self.builds(index).live.as_ref().map(|build| build.name.clone());
-            self.plugins[index].wanted.before = live;
-            self.show(index);
         }
     }
 
@@ -241,109 +214,14 @@ impl Registry {
                 self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
                 self.builds(index).took(build(&generation));
                 self.lives(index, file, &generation);
+                // The file held another build since.
+                self.plugins[index].refused = None;
                 self.note(index, None);
                 self.save().await;
             }
             Ended::Refused(refusal) => self.refused(index, Some(&file), &refusal, who),
             Ended::NotTaken => {}
         }
-    }
-
-    /// There is no good file at the start: the build that was live before goes live again, or the one before that.
-    async fn fall_back(&mut self, index: usize) {
-        let kept: Vec<Build> = self.builds(index).kept().cloned().collect();
-        for (place, kept) in kept.iter().enumerate() {
-            let file = match self.kept(kept.digest).await {
-                Some(Ok(file)) => file,
-                Some(Err(refusal)) => {
-                    self.kept_is_refused(index, kept, &refusal);
-                    continue;
-                }
-                None => return,
-            };
-            // Its file in place was refused, and this is the same.
-            if self.plugins[index].refused.as_ref().is_some_and(|refused| refused.seen == Seen::of(&file)) {
-                continue;
-            }
-            match self.attempt(index, &file, Source::Fallback).await {
-                Ended::Live(generation) => {
-                    if place > 0 {
-                        self.changed(index, What::Load, Some(kept.digest), Who::Start, Step::Fallback, None);
-                        self.builds(index).fell_back(false);
-                    }
-                    self.lives(index, file, &generation);
-                    let rejected =
-                        self.builds(index).rejected.first().map(|digest| format!("{digest} was rolled back"));
-                    let refused = || self.board.last_refusal(&self.plugins[index].wanted.name);
-                    let why = rejected.or_else(refused).unwrap_or_else(|| "it could not be read".to_owned());
-                    self.note(index, Some(&why));
-                    return self.save().await;
-                }
-                Ended::Refused(refusal) => self.kept_is_refused(index, kept, &refusal),
-                Ended::NotTaken => return,
-            }
-        }
-    }
-
-    fn kept_is_refused(&self, index: usize, kept: &Build, refusal: &Refusal) {
-        let plugin = &self.plugins[index].wanted.name;
-        tracing::error!(plugin, digest = %kept.digest, step = %refusal.step, reason = %refusal.problem, "the kept build was refused, too");
-        self.changed(index, What::Load, Some(kept.digest), Who::Start, refusal.step, Some(&refusal.problem));
-    }
-
-    async fn roll_back(&mut self, name: &str) -> Result<RolledBack, DeskError> {
-        let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
-        let none = || DeskError::NoFallback(name.to_owned());
-        let index = index.ok_or_else(none)?;
-        let builds = self.builds(index).clone();
-        let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
-        let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
-            Ok(file) => match self.attempt(index, &file, Source::Fallback).await {
-                Ended::Live(generation) => Ok((file, generation)),
-                Ended::Refused(refusal) => Err(refusal),
-                Ended::NotTaken => return Err(DeskError::Stopping),
-            },
-            Err(refusal) => Err(refusal),
-        };
-        let (file, generation) = match ended {
-            Ok(done) => done,
-            Err(refusal) => {
-                let (digest, step, reason) = (kept.digest, refusal.step, refusal.problem.to_string());
-                tracing::error!(plugin = name, %digest, %step, reason, "a rollback was refused; the live build goes on");
-                self.changed(index, What::Rollback, Some(digest), Who::Api, step, Some(&refusal.problem));
-                return Err(DeskError::Refused { digest, step, reason });
-            }
-        };
-        self.changed(index, What::Rollback, Some(kept.digest), Who::Api, Step::Fallback, None);
-        self.builds(index).fell_back(true);
-        self.lives(index, file, &generation);
-        tracing::warn!(plugin = name, from = %live.digest, to = %kept.digest, "rolled back; the file is not tried again until it holds another build");
-        self.note(index, Some(&format!("{} was rolled back", live.digest)));
-        self.save().await;
-        Ok(RolledBack {
-            plugin: name.to_owned(),
-            from: live.digest,
-            to: kept.digest,
-            version: kept.version,
-            generation: generation.number(),
-        })
-    }
-
-    /// A build that is kept: in memory where it could not be written yet.
-    async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
-        if let Some(file) = self.files.get(&digest) {
-            return Some(Ok(file.clone()));
-        }
-        let path = self.folder.as_ref()?.file(digest);
-        let read = blocking(move || {
-            let file = load::read(&path)?;
-            if file.digest != digest {
-                let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
-                return Err(Refusal { step: Step::Found, problem });
-            }
-            Ok(Arc::new(file))
-        });
-        read.await
     }
 
     /// Takes a build through every step, until new messages are handled with it.
@@ -385,36 +263,9 @@ impl Registry {
         let watched = &mut self.plugins[index];
         watched.number = generation.number();
         watched.wanted.before = Some(generation.manifest_name().to_owned());
-        if watched.refused.as_ref().is_some_and(|refused| refused.seen.digest == file.digest) {
-            watched.refused = None;
-        }
         watched.live = Some(Seen::of(&file));
         self.files.insert(file.digest, file);
         self.show(index);
-    }
-
-    /// Tells the board what is kept and what is not tried again.
-    fn show(&mut self, index: usize) {
-        let builds = self.builds(index).clone();
-        let fallback = builds.fallback.map(|build| Kept { version: build.version, digest: build.digest.to_string() });
-        let rejected = builds.rejected.iter().map(Digest::to_string).collect();
-        self.board.plugin_builds(&self.plugins[index].wanted.name, fallback, rejected);
-    }
-
-    /// What serves is not what lies in the plugin's file, for this reason.
-    fn note(&mut self, index: usize, reason: Option<&str>) {
-        let name = self.plugins[index].wanted.name.clone();
-        let live = self.builds(index).live.clone();
-        let text = reason.zip(live).map(|(reason, live)| {
-            format!(
-                "plugin {name} serves with the kept build {} ({}), not with its file: {reason}",
-                live.version, live.digest
-            )
-        });
-        if let Some(text) = &text {
-            tracing::warn!(plugin = name, "{text}");
-        }
-        self.board.notice(&format!("plugin {name} serves with a kept build"), text.as_deref());
     }
 
     /// A vanished file changes nothing for a live plugin: the settings name it, so it stays live.
@@ -461,57 +312,6 @@ impl Registry {
         );
         self.changed(index, What::Load, digest, who, refusal.step, Some(&refusal.problem));
         self.unsaved = true;
-    }
-
-    /// Writes into the history what went live (no problem), or did not. To be called before the index is changed.
-    fn changed(&self, index: usize, what: What, to: Option<Digest>, who: Who, step: Step, problem: Option<&Problem>) {
-        let name = &self.plugins[index].wanted.name;
-        let from = self.index.plugins.get(name).and_then(|builds| builds.live.as_ref()).map(|build| build.digest);
-        // A start that finds what was live before changes nothing.
-        if problem.is_none() && from == to {
-            return;
-        }
-        self.orders.history.add(Change {
-            at: clock::now(),
-            plugin: name.clone(),
-            what,
-            from,
-            to,
-            outcome: if problem.is_none() { Outcome::Live } else { Outcome::Refused },
-            step,
-            reason: problem.map(Problem::to_string),
-            who,
-        });
-    }
-
-    /// Writes to the folder what is so now; what could not be written is tried again at the next look.
-    async fn save(&mut self) {
-        let kept = self.index.kept();
-        self.files.retain(|digest, _| kept.contains(digest));
-        let Some(folder) = self.folder.clone() else { return };
-        let (index, files) = (self.index.clone(), self.files.values().cloned().collect::<Vec<_>>());
-        let history = self.orders.history.all();
-        let saved = blocking(move || folder.save(&index, &files, &history)).await;
-        self.unsaved = !matches!(saved, Some(Ok(())));
-        match saved {
-            Some(Ok(())) => {
-                // They stand on the disk: what is live is compiled, and the file is read again where it is needed.
-                self.files.clear();
-                self.unkept(None);
-            }
-            Some(Err(error)) => self.unkept(Some(&with_causes(&error))),
-            None => {}
-        }
-    }
-
-    fn unkept(&self, reason: Option<&str>) {
-        let text =
-            reason.map(|reason| format!("{reason}; a restart, or a rollback after one, has no build to go back to"));
-        if self.board.notice(UNKEPT, text.as_deref())
-            && let Some(text) = text
-        {
-            tracing::error!("{text}");
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use sluicegate_core::digest::Digest;
 use sluicegate_samples::Sample;
 use wasmparser::{CanonicalFunction, ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
-use super::refusal::{Problem, Refusal, Step};
+use super::refusal::{Problem, Refusal, Step, quoted};
 use super::wasi;
 
 /// The largest file that is read.
@@ -97,9 +97,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
         None => return Err(verified(Problem::Manifest("it is missing".to_owned()))),
     };
     let samples = match surface.samples {
-        Some(bytes) => {
-            sluicegate_samples::parse_section(bytes).map_err(|error| verified(Problem::Samples(error.to_string())))?
-        }
+        Some(bytes) => sluicegate_samples::parse_section(bytes)
+            .map_err(|error| verified(Problem::Samples(quoted(&error.to_string()))))?,
         None => Vec::new(),
     };
     let world = check(&surface.imports, &surface.exports).map_err(|problem| Refusal::new(Step::Checked, problem))?;
@@ -119,7 +118,7 @@ impl<'a> Surface<'a> {
         let wrong = |error: wasmparser::BinaryReaderError| {
             // The parser's message may go on with a dump of bytes, and may quote the file.
             let message = error.message().lines().next().unwrap_or_default().trim_end_matches(':');
-            Problem::NotComponent(message.escape_debug().to_string())
+            Problem::NotComponent(quoted(message))
         };
         let mut surface = Self::default();
         let (mut depth, mut size) = (0_usize, Size::default());
@@ -136,7 +135,7 @@ impl<'a> Surface<'a> {
                         let import = import.map_err(wrong)?;
                         // A type is a name for a shape, nothing that could be called.
                         if !matches!(import.ty, ComponentTypeRef::Type(_)) {
-                            surface.imports.push(import.name.name.escape_debug().to_string());
+                            surface.imports.push(quoted(import.name.name));
                         }
                     }
                 }
@@ -144,7 +143,7 @@ impl<'a> Surface<'a> {
                     for export in section {
                         let export = export.map_err(wrong)?;
                         if export.kind == ComponentExternalKind::Func {
-                            surface.exports.push(export.name.name.escape_debug().to_string());
+                            surface.exports.push(quoted(export.name.name));
                         }
                     }
                 }
@@ -218,7 +217,7 @@ fn within(found: u64, max: u64, what: &'static str) -> Result<(), Problem> {
 
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-    let manifest: Manifest = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let manifest: Manifest = toml::from_str(text).map_err(|error| quoted(error.message()))?;
     let fit = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
     if !fit(&manifest.name, 64) || !fit(&manifest.version, 64) || !fit(&manifest.description, 512) {
         return Err(
@@ -255,6 +254,6 @@ fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
         (false, true) => Ok(World::CommandValidator),
         (true, true) => Err(Problem::World { found: "both `handle` and `validate`".to_owned() }),
         (false, false) if exports.is_empty() => Err(Problem::World { found: "no function".to_owned() }),
-        (false, false) => Err(Problem::World { found: format!("`{}`", exports.join("`, `")) }),
+        (false, false) => Err(Problem::World { found: quoted(&format!("`{}`", exports.join("`, `"))) }),
     }
 }

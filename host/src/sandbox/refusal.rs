@@ -43,6 +43,16 @@ impl Problem {
     }
 }
 
+/// The most bytes of a stranger's words in a reason, which stands in the log, the status and the history.
+const MAX_QUOTED: usize = 512;
+
+/// A stranger's words: on one line, and cut.
+pub(super) fn quoted(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(MAX_QUOTED)];
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    format!("{}{more}", cut.escape_debug())
+}
+
 /// What is wrong with a build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::generation::Generation;
 use super::instance::Instance;
-use super::refusal::{Problem, Refusal, Step};
+use super::refusal::{Problem, Refusal, Step, quoted};
 
 /// How long all samples together may take.
 const MAX_TIME: Duration = Duration::from_secs(30);
@@ -37,9 +37,9 @@ pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
 
 async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
     let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
-    let name = || sample.name.escape_debug().to_string();
+    let name = || quoted(&sample.name);
     let faulty = |fault| Problem::SampleFault { sample: name(), fault };
-    let differs = |reason: String| Problem::Sample { sample: name(), reason: reason.escape_debug().to_string() };
+    let differs = |reason: String| Problem::Sample { sample: name(), reason: quoted(&reason) };
     let place = generation.place().await;
     let mut instance = Instance::start(generation, settings, place).await.map_err(faulty)?;
     let answer = match &sample.input {

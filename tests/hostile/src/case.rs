@@ -21,6 +21,8 @@ pub struct Case {
     pub must: Must,
     /// What must become of it in a gateway, where that is another thing.
     pub in_gateway: Option<Must>,
+    /// It would cost more than a test by itself may have.
+    pub only_in_gateway: bool,
     make: Box<dyn Fn(&Path) -> Kept + Send + Sync>,
 }
 
@@ -76,7 +78,14 @@ impl Case {
     /// Whatever is to stand at a path.
     #[must_use]
     pub fn place(name: &str, made_of: &str, must: Must, make: impl Fn(&Path) -> Kept + Send + Sync + 'static) -> Self {
-        Self { name: name.to_owned(), made_of: made_of.to_owned(), must, in_gateway: None, make: Box::new(make) }
+        Self {
+            name: name.to_owned(),
+            made_of: made_of.to_owned(),
+            must,
+            in_gateway: None,
+            only_in_gateway: false,
+            make: Box::new(make),
+        }
     }
 
     /// A file.
@@ -101,6 +110,13 @@ impl Case {
     #[must_use]
     pub fn in_gateway(mut self, must: Must) -> Self {
         self.in_gateway = Some(must);
+        self
+    }
+
+    /// Only a gateway, which compiles in a process of its own, is to see it.
+    #[must_use]
+    pub fn only_in_gateway(mut self) -> Self {
+        self.only_in_gateway = true;
         self
     }
 

@@ -1,19 +1,114 @@
 //! `sluicegate plugin …`
+//!
+//! - [`file`]: what a component file is, by itself.
+//! - [`compile`]: compiled as the gateway does it.
+//! - [`sign`]: whose it is.
+//! - [`ask`]: what a running gateway says of its plugins, and the way back.
+//! - [`put`]: a file into its place, and what becomes of it there.
 
-use std::fmt::Write as _;
-use std::path::Path;
+mod ask;
+mod compile;
+mod file;
+mod put;
+mod sign;
 
-use indexmap::IndexMap;
-use serde_json::json;
-use sluicegate_core::settings::{CompileLimits, Limits, Plugin, Settings};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
+
+use super::client::Client;
 use super::output::{Code, Failure, Output};
-use crate::registry::Wanted;
 use crate::registry::load::{self, File};
-use crate::sandbox::inspect::{self, Inspection};
 use crate::sandbox::refusal::Step;
-use crate::sandbox::{Cache, Compiler, Origin, Problem, Refusal, Sandbox};
-use crate::telemetry::causes::with_causes;
+use crate::sandbox::{Problem, Refusal};
+
+pub(super) use compile::sandbox;
+pub(super) use file::inspected;
+
+#[derive(Subcommand)]
+pub(super) enum PluginCommand {
+    /// What a component file says of itself.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Compiles a component file for the gateway of these settings, so that a swap to it finds it compiled.
+    Compile {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Runs the samples inside a component file.
+    Test {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Signs a component file with a minisign key without a password: into FILE.minisig, which `minisign` makes and reads, too.
+    Sign(sign::Sign),
+    /// Says whose a component file is, and whether the settings (or these keys) let it be taken.
+    Verify(sign::Verify),
+    /// The plugins of a running gateway: what is live, on its way, refused last, kept.
+    List {
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// The last 100 builds that went live or were refused, the newest first.
+    History {
+        /// Of this plugin alone.
+        name: Option<String>,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Makes the build before live again. What was live is not tried again until the file holds another build.
+    Rollback {
+        /// The plugin.
+        name: String,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Puts a component file (and FILE.minisig) into the place where the gateway looks for it, on a disk that both have.
+    Load {
+        /// The plugin.
+        name: String,
+        /// The component.
+        file: PathBuf,
+        /// Waits until it is live or refused, with a line for each step.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// What each plugin used since the gateway started: calls, faults, time, memory.
+    Top {
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+}
+
+/// Which gateway is asked.
+#[derive(Args)]
+pub(super) struct Gateway {
+    /// Where its admin server listens; the settings' admin.listen, unless given.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Option<SocketAddr>,
+}
+
+pub(super) fn run(command: &PluginCommand, config: Option<&Path>, output: &Output) -> Result<Code, Failure> {
+    // What it answers may have to be compiled before.
+    let client = |gateway: &Gateway| Ok(Client::find(config, gateway.address)?.patient());
+    match command {
+        PluginCommand::Inspect { file } => file::inspect(file, output),
+        PluginCommand::Compile { file } => compile::compile(file, config, output),
+        PluginCommand::Test { file } => file::test(file, output),
+        PluginCommand::Sign(sign) => sign::sign(sign, output),
+        PluginCommand::Verify(verify) => sign::verify(verify, config, output),
+        PluginCommand::List { gateway } => ask::list(&client(gateway)?, output),
+        PluginCommand::History { name, gateway } => ask::history(&client(gateway)?, name.as_deref(), output),
+        PluginCommand::Rollback { name, gateway } => ask::roll_back(&client(gateway)?, name, output),
+        PluginCommand::Load { name, file, wait, gateway } => put::put(&client(gateway)?, name, file, *wait, output),
+        PluginCommand::Top { gateway } => ask::top(&client(gateway)?, output),
+    }
+}
 
 fn read(file: &Path) -> Result<File, Failure> {
     load::read(file).map_err(|refusal| wrong(&refusal))
@@ -40,94 +135,4 @@ pub(super) fn next(refusal: &Refusal) -> &'static str {
             "mend the plugin, or what its sample promises; its settings count, too"
         }
     }
-}
-
-/// An engine that compiles as the gateway of these settings does, and uses what that kept. It keeps nothing itself: the one who looks may be
-/// another user, whose files the gateway must not trust.
-pub(super) fn sandbox(settings: Option<&Settings>) -> Result<Sandbox, Failure> {
-    let cache = settings.and_then(|settings| {
-        Cache::open(&settings.gateway.state)
-            .inspect_err(|error| tracing::debug!(%error, "compiled plugins are not looked up"))
-            .ok()
-            .flatten()
-    });
-    start(settings, cache)
-}
-
-fn start(settings: Option<&Settings>, cache: Option<Cache>) -> Result<Sandbox, Failure> {
-    let limits = settings.map_or_else(CompileLimits::default, |settings| settings.gateway.compile);
-    Sandbox::new(Compiler::Process(limits), cache).map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))
-}
-
-/// Fills the gateway's cache ahead of a swap.
-pub(super) fn compile(file: &Path, config: Option<&Path>, output: &Output) -> Result<Code, Failure> {
-    let settings = super::config::load(config)?.settings;
-    let read = read(file)?;
-    let state = &settings.gateway.state;
-    let cache = Cache::make(state)
-        .map_err(|error| Failure::new(Code::Wrong, with_causes(&error), "run it as the user that runs the gateway"))?;
-    let kept = cache.path().display().to_string();
-    let (inspection, origin) =
-        start(Some(&settings), Some(cache))?.precompile(&read.bytes).map_err(|refusal| wrong(&refusal))?;
-    let what = match origin {
-        Origin::Cache => "was compiled already",
-        Origin::Compiler => "is compiled",
-    };
-    let (name, version) = (&inspection.manifest.name, &inspection.manifest.version);
-    let text = format!("{name} {version} {what}: {}\nkept in {kept}\n", inspection.digest);
-    let data =
-        json!({ "digest": inspection.digest.to_string(), "compiled": origin == Origin::Compiler, "cache": kept });
-    Ok(output.good(&text, &data))
-}
-
-/// What a component file says of itself.
-pub(super) fn inspected(file: &Path) -> Result<Inspection, Failure> {
-    let bytes = read(file)?.bytes;
-    inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal))
-}
-
-pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
-    let found = inspected(file)?;
-    let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
-    let text = format!(
-        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
-        found.manifest.name,
-        found.manifest.version,
-        found.manifest.description,
-        found.world,
-        if found.imports.is_empty() { "none".to_owned() } else { found.imports.join(", ") },
-        if samples.is_empty() { "none".to_owned() } else { format!("{} ({})", samples.len(), samples.join(", ")) },
-        found.digest,
-        found.size,
-    );
-    let data = json!({
-        "manifest": found.manifest,
-        "world": found.world,
-        "imports": found.imports,
-        "samples": samples,
-        "digest": found.digest.to_string(),
-        "size": found.size,
-    });
-    Ok(output.good(&text, &data))
-}
-
-pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
-    let read = read(file)?;
-    let sandbox = sandbox(None)?;
-    let plugin = Plugin {
-        path: file.to_owned(),
-        digest: None,
-        settings: IndexMap::new(),
-        limits: Limits::default(),
-        grants: Default::default(),
-    };
-    let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
-    let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
-    let mut text = String::new();
-    let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
-    for name in &names {
-        let _ = writeln!(text, "ok  {name}");
-    }
-    let _ = writeln!(text, "{} samples gave what they promise", names.len());
-    Ok(output.good(&text, &json!({ "samples": names })))
 }

@@ -96,7 +96,12 @@ pub(super) fn cases() -> Vec<Case> {
             outputs(2048, 1_000_000),
         ),
         Case::guest("a-hundred-thousand-jobs", "100,000 empty jobs, all there", large(), jobs(100_000, 0)),
-        Case::guest("more-jobs-than-a-chain-may", "1,200 jobs of a byte", dead("1200 jobs"), jobs(1_200, 1)),
+        Case::guest(
+            "more-jobs-than-there-may-be",
+            "1,200 jobs of a byte",
+            dead("answered with more than 1000 outputs (limits.outputs)"),
+            jobs(1_200, 1),
+        ),
         Case::guest("one-byte-too-much", "one job of 64 KiB and a byte", large(), jobs(1, (64 << 10) + 1)),
         Case::guest("three-mebibytes", "one job of 3 MiB", large(), jobs(1, 3 << 20)),
         Case::guest("too-much-in-sum", "three jobs of 32 KiB", large(), jobs(3, 32 << 10)),

@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 
 use sluicegate::sandbox::Step;
-use sluicegate_guests::{Guest, section};
+use sluicegate_guests::{Guest, hard_to_compile, section};
 
-use crate::case::{Case, Must, refused_or_harmless};
+use crate::case::{Case, Must, refused, refused_or_harmless};
 
 fn either() -> Must {
     refused_or_harmless(Step::Compiled, "")
@@ -53,23 +53,33 @@ pub(super) fn cases() -> Vec<Case> {
         with("many-elements", "2,000 element segments", || format!("(func $f) {}", "(elem func $f)".repeat(2_000))),
         with("many-data-segments", "20,000 data segments", || "(data \"x\")".repeat(20_000)),
         with("many-globals", "20,000 globals", || "(global i32 (i32.const 1))".repeat(20_000)),
-        Case::file("many-modules", "a good plugin with 800 modules in it", either(), || {
-            let mut component = Guest::echo().handler();
-            let module = wat::parse_str("(module (func (result i32) (i32.const 1)))").expect("a module");
-            (0..800).for_each(|_| section(&mut component, 1, &module));
-            component
-        }),
-        Case::file("components-in-each-other", "a good plugin with 2,000 components in each other", either(), || {
-            let head = b"\0asm\x0d\0\x01\0";
-            let inner = (0..2_000).fold(head.to_vec(), |inner, _| {
-                let mut outer = head.to_vec();
-                section(&mut outer, 4, &inner);
-                outer
-            });
-            let mut component = Guest::echo().handler();
-            section(&mut component, 4, &inner);
-            component
-        }),
+        Case::file(
+            "many-modules",
+            "a good plugin with 800 modules in it",
+            refused(Step::Verified, "modules and components; a plugin may have 100"),
+            || {
+                let mut component = Guest::echo().handler();
+                let module = wat::parse_str("(module (func (result i32) (i32.const 1)))").expect("a module");
+                (0..800).for_each(|_| section(&mut component, 1, &module));
+                component
+            },
+        ),
+        Case::file(
+            "components-in-each-other",
+            "a good plugin with 2,000 components in each other",
+            refused(Step::Verified, "levels of components in one another"),
+            || {
+                let head = b"\0asm\x0d\0\x01\0";
+                let inner = (0..2_000).fold(head.to_vec(), |inner, _| {
+                    let mut outer = head.to_vec();
+                    section(&mut outer, 4, &inner);
+                    outer
+                });
+                let mut component = Guest::echo().handler();
+                section(&mut component, 4, &inner);
+                component
+            },
+        ),
         inside("types-that-double", "a type of 2^60 bytes, in 60 lines", false, || {
             let mut text = String::from("(component (type $t0 (tuple u8 u8))");
             for level in 1..60 {
@@ -86,13 +96,22 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         inside(
             "instances-of-instances",
-            "components that instantiate the one before ten times, eight levels deep",
+            "components that instantiate the one before ten times, seven levels deep",
             false,
-            || instances(8, 10),
+            || instances(6, 10),
         ),
         inside("instances-that-multiply", "such components, instantiated: 100,000 core instances", true, || {
             instances(5, 10)
         }),
+        // Without a limit of memory it takes 600 bytes for each of them: 38 GB.
+        inside("instances-without-end", "the same, of 64,000,000 core instances, in 2 KiB", true, || instances(6, 20))
+            .only_in_gateway(),
+        Case::file("hard-to-compile", "a function of 30,000 loops among 400 values", either(), || {
+            let mut component = Guest::echo().handler();
+            section(&mut component, 1, &hard_to_compile(30_000));
+            component
+        })
+        .only_in_gateway(),
     ]
 }
 

@@ -21,12 +21,14 @@ const HOSTILE: &str = "hostile";
 /// What the instances of this run may hold together: of the hostile plugin one at work and two kept warm in each of two lanes, and
 /// as many of the neighbours' handler, with its 32 MiB each.
 const LIMITS: u64 = 6 * alone::MEMORY + 6 * (32 << 20);
-/// What the gateway may need beside them: for compiling what has up to 32 MiB, and for the messages under way.
-const MARGIN: u64 = 256 << 20;
+/// What the gateway may need beside them: a file of 32 MiB, what was compiled of it, and the messages under way. The process that
+/// compiles has a limit of its own.
+const MARGIN: u64 = 192 << 20;
 
 fn settings(broker: &Broker, redis: &RedisServer) -> String {
     let mut more = String::from(
-        "[plugins.heartbeat]\npath = \"plugins/heartbeat.wasm\"\n\
+        "[gateway]\ncompile_time = \"3s\"\ncompile_memory = \"256MiB\"\n\
+         [plugins.heartbeat]\npath = \"plugins/heartbeat.wasm\"\n\
          [[routes]]\nname = \"heartbeat\"\ntopic = \"machine/{serial_no}/heartbeat\"\nhandlers = [\"heartbeat\"]\n",
     );
     more += &format!(

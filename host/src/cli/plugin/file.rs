@@ -1,0 +1,66 @@
+//! `sluicegate plugin inspect` and `test`: a component file by itself.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde_json::json;
+use sluicegate_core::settings::{Limits, Plugin};
+
+use super::{read, sandbox, wrong};
+use crate::cli::output::{Code, Failure, Output};
+use crate::registry::Wanted;
+use crate::registry::load;
+use crate::sandbox::inspect::{self, Inspection};
+
+/// What a component file says of itself.
+pub(in crate::cli) fn inspected(file: &Path) -> Result<Inspection, Failure> {
+    let bytes = read(file)?.bytes;
+    inspect::inspect(&bytes).map_err(|refusal| wrong(&refusal))
+}
+
+pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
+    let found = inspected(file)?;
+    let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    let text = format!(
+        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
+        found.manifest.name,
+        found.manifest.version,
+        found.manifest.description,
+        found.world,
+        if found.imports.is_empty() { "none".to_owned() } else { found.imports.join(", ") },
+        if samples.is_empty() { "none".to_owned() } else { format!("{} ({})", samples.len(), samples.join(", ")) },
+        found.digest,
+        found.size,
+    );
+    let data = json!({
+        "manifest": found.manifest,
+        "world": found.world,
+        "imports": found.imports,
+        "samples": samples,
+        "digest": found.digest.to_string(),
+        "size": found.size,
+    });
+    Ok(output.good(&text, &data))
+}
+
+pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
+    let read = read(file)?;
+    let sandbox = sandbox(None)?;
+    let plugin = Plugin {
+        path: file.to_owned(),
+        digest: None,
+        settings: IndexMap::new(),
+        limits: Limits::default(),
+        grants: Default::default(),
+    };
+    let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
+    let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
+    let mut text = String::new();
+    let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    for name in &names {
+        let _ = writeln!(text, "ok  {name}");
+    }
+    let _ = writeln!(text, "{} samples gave what they promise", names.len());
+    Ok(output.good(&text, &json!({ "samples": names })))
+}

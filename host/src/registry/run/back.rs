@@ -1,0 +1,140 @@
+//! Back to a build that is kept: at a start without a good file, and where somebody asks for it.
+
+use std::sync::Arc;
+
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::{Build, Step};
+
+use super::{Ended, Registry, Seen, blocking};
+use crate::registry::Source;
+use crate::registry::desk::{DeskError, RolledBack};
+use crate::registry::history::{What, Who};
+use crate::registry::load::{self, File};
+use crate::sandbox::{Problem, Refusal};
+use crate::telemetry::board::Refused;
+use crate::telemetry::clock;
+
+impl Registry {
+    /// There is no good file at the start: the build that was live before goes live again, or the one before that.
+    pub(super) async fn fall_back(&mut self, index: usize) {
+        let kept: Vec<Build> = self.builds(index).kept().cloned().collect();
+        for (place, kept) in kept.iter().enumerate() {
+            let file = match self.kept(kept.digest).await {
+                Some(Ok(file)) => file,
+                Some(Err(refusal)) => {
+                    self.kept_is_refused(index, kept, &refusal);
+                    continue;
+                }
+                None => return,
+            };
+            // Its file in place was refused, and this is the same.
+            if self.plugins[index].refused.as_ref().is_some_and(|refused| refused.seen == Seen::of(&file)) {
+                continue;
+            }
+            match self.attempt(index, &file, Source::Fallback).await {
+                Ended::Live(generation) => {
+                    if place > 0 {
+                        self.changed(index, What::Load, Some(kept.digest), Who::Start, Step::Fallback, None);
+                        self.builds(index).fell_back(false);
+                    }
+                    self.lives(index, file, &generation);
+                    let rejected =
+                        self.builds(index).rejected.first().map(|digest| format!("{digest} was rolled back"));
+                    let refused = || self.board.last_refusal(&self.plugins[index].wanted.name);
+                    let why = rejected.or_else(refused).unwrap_or_else(|| "it could not be read".to_owned());
+                    self.note(index, Some(&why));
+                    return self.save().await;
+                }
+                Ended::Refused(refusal) => self.kept_is_refused(index, kept, &refusal),
+                Ended::NotTaken => return,
+            }
+        }
+    }
+
+    fn kept_is_refused(&self, index: usize, kept: &Build, refusal: &Refusal) {
+        let plugin = &self.plugins[index].wanted.name;
+        tracing::error!(plugin, digest = %kept.digest, step = %refusal.step, reason = %refusal.problem, "the kept build was refused, too");
+        self.changed(index, What::Load, Some(kept.digest), Who::Start, refusal.step, Some(&refusal.problem));
+        // The file's own refusal is the one to mend; where it was rolled back, there is none.
+        if self.board.last_refusal(plugin).is_none() {
+            let refused = Refused {
+                digest: Some(kept.digest.to_string()),
+                step: refusal.step.name(),
+                reason: refusal.problem.to_string(),
+                at: clock::now(),
+            };
+            self.board.plugin_refused(plugin, refused);
+        }
+    }
+
+    pub(super) async fn roll_back(&mut self, name: &str, who: Who) -> Result<RolledBack, DeskError> {
+        let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
+        let none = || DeskError::NoFallback(name.to_owned());
+        let index = index.ok_or_else(none)?;
+        let builds = self.builds(index).clone();
+        let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
+        let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
+            Ok(file) => match self.attempt(index, &file, Source::Fallback).await {
+                Ended::Live(generation) => Ok((file, generation)),
+                Ended::Refused(refusal) => Err(refusal),
+                Ended::NotTaken => return Err(DeskError::Stopping),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        let (file, generation) = match ended {
+            Ok(done) => done,
+            Err(refusal) => {
+                let (digest, step, reason) = (kept.digest, refusal.step, refusal.problem.to_string());
+                tracing::error!(plugin = name, %digest, %step, reason, "a rollback was refused; the live build goes on");
+                self.changed(index, What::Rollback, Some(digest), who, step, Some(&refusal.problem));
+                return Err(DeskError::Refused { digest, step, reason });
+            }
+        };
+        self.changed(index, What::Rollback, Some(kept.digest), who, Step::Fallback, None);
+        self.builds(index).fell_back(true);
+        self.lives(index, file, &generation);
+        tracing::warn!(plugin = name, from = %live.digest, to = %kept.digest, "rolled back; the file is not tried again until it holds another build");
+        self.note(index, Some(&format!("{} was rolled back", live.digest)));
+        self.save().await;
+        Ok(RolledBack {
+            plugin: name.to_owned(),
+            from: live.digest,
+            to: kept.digest,
+            version: kept.version,
+            generation: generation.number(),
+        })
+    }
+
+    /// A build that is kept: in memory where it could not be written yet.
+    async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
+        if let Some(file) = self.files.get(&digest) {
+            return Some(Ok(file.clone()));
+        }
+        let path = self.folder.as_ref()?.file(digest);
+        let read = blocking(move || {
+            let file = load::read(&path)?;
+            if file.digest != digest {
+                let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
+                return Err(Refusal { step: Step::Found, problem });
+            }
+            Ok(Arc::new(file))
+        });
+        read.await
+    }
+
+    /// What serves is not what lies in the plugin's file, for this reason.
+    pub(super) fn note(&mut self, index: usize, reason: Option<&str>) {
+        let name = self.plugins[index].wanted.name.clone();
+        let live = self.builds(index).live.clone();
+        let text = reason.zip(live).map(|(reason, live)| {
+            format!(
+                "plugin {name} serves with the kept build {} ({}), not with its file: {reason}",
+                live.version, live.digest
+            )
+        });
+        if let Some(text) = &text {
+            tracing::warn!(plugin = name, "{text}");
+        }
+        self.board.notice(&format!("plugin {name} serves with a kept build"), text.as_deref());
+    }
+}

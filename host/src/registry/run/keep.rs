@@ -1,0 +1,114 @@
+//! What outlives a restart: read at the start, written down after each change.
+
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::Step;
+
+use super::{Registry, blocking};
+use crate::registry::folder::FolderError;
+use crate::registry::history::{Change, Outcome, What, Who};
+use crate::sandbox::Problem;
+use crate::telemetry::board::Kept;
+use crate::telemetry::causes::with_causes;
+use crate::telemetry::clock;
+
+/// Raised while a build could not be kept.
+const UNKEPT: &str = "a plugin's fallback is not kept";
+
+impl Registry {
+    /// Reads what an earlier run left.
+    pub(super) async fn restore(&mut self) {
+        let Some(folder) = self.folder.clone() else { return };
+        let read = blocking(move || match folder.read() {
+            // What was damaged is out of the way now.
+            Err(error @ FolderError::Damaged { .. }) => (folder.read().ok(), Some(error)),
+            Err(error) => (None, Some(error)),
+            Ok(read) => (Some(read), None),
+        });
+        let Some((read, error)) = read.await else { return };
+        if let Some(error) = error {
+            if matches!(error, FolderError::Foreign { .. }) {
+                self.folder = None;
+            }
+            self.unkept(Some(&with_causes(&error)));
+        }
+        if let Some((index, changes)) = read {
+            self.index = index;
+            self.orders.history.restore(changes);
+        }
+        // What the settings name no more needs no fallback.
+        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
+        self.index.plugins.retain(|name, _| named(name));
+        for index in 0..self.plugins.len() {
+            let live = self.builds(index).live.as_ref().map(|build| build.name.clone());
+            self.plugins[index].wanted.before = live;
+            self.show(index);
+        }
+    }
+
+    /// Writes to the folder what is so now; what could not be written is tried again at the next look.
+    pub(super) async fn save(&mut self) {
+        let kept = self.index.kept();
+        self.files.retain(|digest, _| kept.contains(digest));
+        let Some(folder) = self.folder.clone() else { return };
+        let (index, files) = (self.index.clone(), self.files.values().cloned().collect::<Vec<_>>());
+        let history = self.orders.history.all();
+        let saved = blocking(move || folder.save(&index, &files, &history)).await;
+        self.unsaved = !matches!(saved, Some(Ok(())));
+        match saved {
+            Some(Ok(())) => {
+                // They stand on the disk: what is live is compiled, and the file is read again where it is needed.
+                self.files.clear();
+                self.unkept(None);
+            }
+            Some(Err(error)) => self.unkept(Some(&with_causes(&error))),
+            None => {}
+        }
+    }
+
+    fn unkept(&self, reason: Option<&str>) {
+        let text =
+            reason.map(|reason| format!("{reason}; a restart, or a rollback after one, has no build to go back to"));
+        if self.board.notice(UNKEPT, text.as_deref())
+            && let Some(text) = text
+        {
+            tracing::error!("{text}");
+        }
+    }
+
+    /// Writes into the history what went live (no problem), or did not. To be called before the index is changed.
+    pub(super) fn changed(
+        &self,
+        index: usize,
+        what: What,
+        to: Option<Digest>,
+        who: Who,
+        step: Step,
+        problem: Option<&Problem>,
+    ) {
+        let name = &self.plugins[index].wanted.name;
+        let from = self.index.plugins.get(name).and_then(|builds| builds.live.as_ref()).map(|build| build.digest);
+        // A start that finds what was live before changes nothing.
+        if problem.is_none() && from == to {
+            return;
+        }
+        self.orders.history.add(Change {
+            at: clock::now(),
+            plugin: name.clone(),
+            what,
+            from,
+            to,
+            outcome: if problem.is_none() { Outcome::Live } else { Outcome::Refused },
+            step,
+            reason: problem.map(Problem::to_string),
+            who,
+        });
+    }
+
+    /// Tells the board what is kept and what is not tried again.
+    pub(super) fn show(&mut self, index: usize) {
+        let builds = self.builds(index).clone();
+        let fallback = builds.fallback.map(|build| Kept { version: build.version, digest: build.digest.to_string() });
+        let rejected = builds.rejected.iter().map(Digest::to_string).collect();
+        self.board.plugin_builds(&self.plugins[index].wanted.name, fallback, rejected);
+    }
+}
