@@ -127,6 +127,11 @@ impl Live {
         self.settings.gateway.time_zone
     }
 
+    /// The build of each plugin that new messages are handled with.
+    pub fn builds(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.plugins.values()
+    }
+
     /// The plugins that fail at everything.
     pub fn broken(&self) -> impl Iterator<Item = &str> {
         self.plugins.values().filter(|generation| generation.is_broken()).map(|generation| generation.name())

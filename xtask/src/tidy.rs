@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
@@ -20,7 +20,9 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("embedded", &["telemetry"]),
     ("settings", &[]),
     ("live", &["sandbox", "telemetry"]),
-    ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry", "thread"]),
+    ("recent", &[]),
+    ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
+    ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
@@ -34,8 +36,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "embedded",
             "live",
             "mqtt",
+            "recent",
             "redis",
             "registry",
+            "rehearsal",
             "sandbox",
             "spool",
             "telemetry",

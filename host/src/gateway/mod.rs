@@ -4,6 +4,8 @@
 
 mod build;
 pub mod preflight;
+mod probation;
+mod rehearsal;
 pub mod servers;
 mod signals;
 
@@ -32,6 +34,7 @@ use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::Exporter;
 
+use rehearsal::RealMessages;
 use signals::Signals;
 
 /// After the limit is over, what is abandoned may still say so.
@@ -102,7 +105,7 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
     let board = Arc::new(board(&settings));
     let desk = Arc::new(OnceLock::new());
     let (plugins, orders) = registry::desk::desk(board.clone());
-    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone(), plugins)?;
+    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone(), plugins.clone())?;
     tracing::info!(address = %admin.address(), "admin listening");
 
     let mut gateway = Gateway {
@@ -114,6 +117,7 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
         board: board.clone(),
         desk,
         recent: Arc::default(),
+        plugins,
     };
     let result = gateway.serve(settings.clone(), orders, &mut signals).await;
     board.stopping();
@@ -158,6 +162,8 @@ struct Gateway {
     board: Arc<Board>,
     /// What the admin server asks of the dead letters, from when the lanes run.
     desk: Arc<OnceLock<Desk>>,
+    /// What is asked of the plugins' builds.
+    plugins: registry::desk::Desk,
     /// What builds to come are tried on.
     recent: Arc<Recent>,
 }
@@ -189,7 +195,11 @@ impl Gateway {
         let (sender, mut proposals) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
         let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
+        let taking = Arc::new(OnceLock::new());
+        let (recent, board) = (self.recent.clone(), self.board.clone());
+        let rehearsal = Arc::new(RealMessages { current: taking.clone(), recent, board });
         let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
+        let registry = registry.rehearsing(rehearsal);
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
 
@@ -212,6 +222,10 @@ impl Gateway {
             }
         };
         let current: Current = Arc::new(ArcSwap::from_pointee(live));
+        // Invariant: it is set here alone, once.
+        let _ = taking.set(current.clone());
+        let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
+        self.spawn("the probation of builds", probation);
         self.start_monitor(&settings, embedded, &current, &spool.0)?;
         let desk = self.start_uplink(&settings, &current, embedded, spool)?;
         // Invariant: it is set here alone, once.
@@ -219,7 +233,8 @@ impl Gateway {
         self.start_downlink(&settings, &current, embedded)?;
         while let Some(proposal) = self.next(&mut proposals, signals).await? {
             let next = current.load().with(&proposal.generation);
-            current.store(Arc::new(next));
+            let before = current.swap(Arc::new(next));
+            before.builds().filter(|build| build.name() == proposal.generation.name()).for_each(|build| build.retire());
             self.announce(proposal);
         }
         Ok(())

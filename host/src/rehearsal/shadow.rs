@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::compared::Tolerance;
 use sluicegate_core::message::{Job, Message, Output};
+use sluicegate_core::settings::Rehearse;
 use tokio::time::timeout;
 
 use super::report::{Gathered, Report, Side};
@@ -16,21 +16,12 @@ use crate::uplink::chain::{self, Made, Watch};
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// How a build is rehearsed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Messages of each route, the newest.
-    pub messages: usize,
-    /// How much worse it may be.
-    pub tolerance: Tolerance,
-}
-
 /// Tries a build on the last messages of the routes that it would serve; none: there are none, or nothing is live that it could be
 /// compared with.
 ///
 /// # Cancel safety
 /// Dropped, nothing happened.
-pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, limits: Limits) -> Option<Report> {
+pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rules: Rehearse) -> Option<Report> {
     let pool = Pool::uncounted();
     let mut gathered = Gathered::default();
     let mut standing = None;
@@ -40,7 +31,7 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, lim
             standing = Some(now.digest());
             let swap = |one: &Arc<Generation>| if one.name() == build.name() { build } else { one }.clone();
             let new: Vec<Arc<Generation>> = chain.iter().map(swap).collect();
-            for message in recent.of(&live.route_name(place), limits.messages) {
+            for message in recent.of(&live.route_name(place), rules.messages) {
                 // The live one first, then the new one, on instances that are warm after the first message.
                 let before = made(&pool, chain, &message).await;
                 let after = made(&pool, &new, &message).await;
@@ -50,7 +41,7 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, lim
     };
     let _ = timeout(MAX_TIME, all).await;
     let standing = standing.filter(|_| gathered.now.calls > 0)?;
-    let worse = gathered.worse(limits.tolerance).map(|worse| worse.to_string());
+    let worse = gathered.worse(rules.tolerance).map(|worse| worse.to_string());
     Some(gathered.report(standing.to_string(), build.digest().to_string(), worse))
 }
 
