@@ -21,3 +21,4 @@ pub mod telemetry;
 pub mod thread;
 pub mod tls;
 pub mod uplink;
+pub mod watch;

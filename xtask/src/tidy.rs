@@ -9,24 +9,25 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
+    ("watch", &[]),
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
     ("spool", &["telemetry", "thread"]),
     ("embedded", &["telemetry"]),
-    ("settings", &[]),
+    ("settings", &["telemetry", "watch"]),
     ("live", &["sandbox", "telemetry"]),
     ("recent", &[]),
     ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
     ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
-    ("registry", &["sandbox", "telemetry"]),
+    ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
-    ("admin", &["dead_letters", "registry", "telemetry"]),
+    ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
     (
         "gateway",
         &[
@@ -41,6 +42,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "registry",
             "rehearsal",
             "sandbox",
+            "settings",
             "spool",
             "telemetry",
             "uplink",

@@ -104,6 +104,15 @@ impl Flow {
         Self { behind, limits, ..Self::default() }
     }
 
+    /// Other bounds. A list that was too long may not be any more: its length is looked at anew.
+    pub fn set_limits(&mut self, limits: HashMap<Arc<str>, u64>, now: Duration) {
+        self.limits = limits;
+        for (target, behind) in self.behind.iter_mut().filter(|(_, behind)| behind.long) {
+            behind.retry = now;
+            behind.long = self.limits.contains_key(&target.key);
+        }
+    }
+
     /// Whether what comes for it goes to the spool.
     #[must_use]
     pub fn is_behind(&self, target: &Target) -> bool {
@@ -498,5 +507,23 @@ mod tests {
         assert!(flow.short(&bounded, now));
         assert_eq!(flow.empty(&bounded), Empty::Direct);
         assert!(!flow.is_behind(&bounded));
+    }
+
+    #[test]
+    fn other_bounds_hold_from_then_on() {
+        let [free, bounded, _] = targets();
+        let mut flow = Flow::new([], HashMap::from([(bounded.key.clone(), MOST)]));
+        let now = Duration::from_secs(1);
+        flow.too_long(&bounded, now);
+        // Without a bound nobody asks for its length any more, so it must not wait for that.
+        flow.set_limits(HashMap::from([(free.key.clone(), MOST)]), now);
+        assert!(matches!(flow.next(now, false, true), Next::Drain(target, ..) if target == bounded));
+        assert_eq!(flow.empty(&bounded), Empty::Direct);
+        assert!(!flow.took(&bounded, 1, MOST, now) && flow.took(&free, 1, MOST, now));
+        // A higher one: its length is looked at anew, at once.
+        flow.too_long(&free, now);
+        flow.set_limits(HashMap::from([(free.key.clone(), 2 * MOST)]), now);
+        assert!(matches!(flow.next(now, false, true), Next::Drain(target, ..) if target == free));
+        assert_eq!(flow.empty(&free), Empty::Look);
     }
 }

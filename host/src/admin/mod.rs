@@ -1,10 +1,11 @@
-//! The admin HTTP server: health, metrics, status, plugins, dead letters. It has a thread of its own, so that a slow scrape disturbs
+//! The admin HTTP server: health, metrics, status, plugins, settings, dead letters. It has a thread of its own, so that a slow scrape disturbs
 //! nobody.
 
 mod dead_letters;
 mod local;
 mod plugins;
 mod routes;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -46,18 +47,22 @@ pub struct Admin {
     thread: JoinHandle<()>,
 }
 
-/// Binds the address, then serves on a thread. `desk` is set once the gateway handles messages.
+/// Who answers what is more than a look at the board.
+pub struct Shown {
+    /// Set once the gateway handles messages.
+    pub letters: Arc<OnceLock<Desk>>,
+    /// Which builds there are.
+    pub plugins: registry::desk::Desk,
+    /// Which settings are in force.
+    pub settings: crate::settings::desk::Desk,
+}
+
+/// Binds the address, then serves on a thread.
 ///
 /// # Errors
 /// [`AdminError`], where it cannot listen.
 #[expect(clippy::disallowed_methods, reason = "`Admin::stop` joins it")]
-pub fn start(
-    address: SocketAddr,
-    board: Arc<Board>,
-    exporter: Exporter,
-    desk: Arc<OnceLock<Desk>>,
-    plugins: registry::desk::Desk,
-) -> Result<Admin, AdminError> {
+pub fn start(address: SocketAddr, board: Arc<Board>, exporter: Exporter, shown: Shown) -> Result<Admin, AdminError> {
     let listen = |source| AdminError::Listen { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
@@ -73,7 +78,7 @@ pub fn start(
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "the admin server cannot listen"),
                 };
-                let routes = routes::routes(board, exporter.clone(), desk, plugins, bound.ip().is_loopback());
+                let routes = routes::routes(board, exporter.clone(), shown, bound.ip().is_loopback());
                 let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
                 tokio::select! {
                     () = stopped.cancelled() => {}

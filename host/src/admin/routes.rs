@@ -1,7 +1,7 @@
 //! What the server answers.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -12,9 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::{dead_letters, plugins};
-use crate::dead_letters::desk::Desk;
-use crate::registry;
+use super::{dead_letters, plugins, settings};
 use crate::telemetry::board::Board;
 use crate::telemetry::metrics::Exporter;
 
@@ -71,17 +69,12 @@ fn table() -> Vec<Route<Shown>> {
     ]
 }
 
-pub(super) fn routes(
-    board: Arc<Board>,
-    exporter: Exporter,
-    desk: Arc<OnceLock<Desk>>,
-    registry: registry::desk::Desk,
-    loopback: bool,
-) -> Router {
+pub(super) fn routes(board: Arc<Board>, exporter: Exporter, desks: super::Shown, loopback: bool) -> Router {
     router(table())
         .with_state(Shown { board, exporter })
-        .merge(router(dead_letters::table()).with_state(desk))
-        .merge(router(plugins::table()).with_state(registry))
+        .merge(router(dead_letters::table()).with_state(desks.letters))
+        .merge(router(plugins::table()).with_state(desks.plugins))
+        .merge(router(settings::table()).with_state(desks.settings))
         .fallback(async || answer(StatusCode::NOT_FOUND, "there is nothing here; see /api/openapi.json"))
         .method_not_allowed_fallback(async || {
             answer(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here; see /api/openapi.json")
@@ -159,8 +152,10 @@ mod tests {
                 (route.path.to_owned(), method)
             })
         }
-        let (own, letters, plugins) = (table(), dead_letters::table(), plugins::table());
-        let mut served: Vec<_> = named(&own).chain(named(&letters)).chain(named(&plugins)).collect();
+        let (own, letters) = (table(), dead_letters::table());
+        let (plugins, settings) = (plugins::table(), settings::table());
+        let mut served: Vec<_> =
+            named(&own).chain(named(&letters)).chain(named(&plugins)).chain(named(&settings)).collect();
         served.sort();
         let openapi: Value = serde_json::from_str(OPENAPI).expect("JSON");
         let mut described = Vec::new();

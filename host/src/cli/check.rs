@@ -9,12 +9,18 @@ use serde_json::json;
 use super::client::Client;
 use super::config;
 use super::output::{Code, Failure, Output};
-use super::plugin;
+use super::{plan, plugin};
 use crate::gateway::{preflight, servers};
 use crate::registry::{self, load};
 use crate::telemetry::causes::with_causes;
 
-pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Result<Code, Failure> {
+pub(super) fn check(
+    file: Option<&Path>,
+    against: Option<&str>,
+    connect: bool,
+    output: &Output,
+) -> Result<Code, Failure> {
+    let client = against.map(Client::at).transpose()?;
     let resolved = config::load(file)?;
     // Where a server is reached by TLS, what would be made for it needs this.
     crate::tls::install().map_err(|error| Failure::new(Code::Wrong, with_causes(&error), ""))?;
@@ -78,13 +84,23 @@ pub(super) fn check(file: Option<&Path>, connect: bool, output: &Output) -> Resu
     for route in &resolved.settings.routes {
         let _ = writeln!(text, "ok     route {} takes {}", route.name, route.topic);
     }
+    let plan = match &client {
+        Some(client) => Some(plan::plan(client, &resolved.effective)?),
+        None => None,
+    };
+    if let Some(plan) = &plan {
+        text.push_str(&plan.text);
+    }
     let code = if errors.is_empty() { Code::Good } else { Code::Wrong };
     let next: Vec<&str> = next.into_iter().collect();
     let _ = match code {
         Code::Good => writeln!(text, "all good"),
         _ => writeln!(text, "wrong; next: {}", next.join("; ")),
     };
-    let data = json!({ "plugins": plugins, "warnings": warnings, "without_effect": resolved.without_effect });
+    let mut data = json!({ "plugins": plugins, "warnings": warnings, "without_effect": resolved.without_effect });
+    if let Some(plan) = plan {
+        data["plan"] = plan.data;
+    }
     Ok(output.verdict(code, &text, &data, &errors))
 }
 

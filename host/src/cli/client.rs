@@ -1,7 +1,7 @@
 //! Asks a running gateway, over its admin server.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,6 +30,22 @@ impl Client {
         match address {
             Some(address) => Ok(Self { address, patience: CONNECT }),
             None => Ok(Self::of(&config::load(file)?.settings)),
+        }
+    }
+
+    /// The gateway at `ADDRESS:PORT` or `http://HOST:PORT`.
+    pub(super) fn at(text: &str) -> Result<Self, Failure> {
+        let host = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let found = host.to_socket_addrs().map(|mut addresses| addresses.next());
+        match found {
+            Ok(Some(address)) => Ok(Self { address, patience: CONNECT }),
+            Ok(None) => {
+                Err(Failure::new(Code::NotReachable, format!("`{text}`: no such host"), "sluicegate check --help"))
+            }
+            Err(error) => {
+                let message = format!("`{text}` is no ADDRESS:PORT: {error}");
+                Err(Failure::new(Code::Usage, message, "sluicegate check --help"))
+            }
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! - [`output`]: what is asked for goes to standard output, in one shape where it is JSON; the rest to standard error.
 //! - [`client`]: what is asked of a running gateway.
-//! - [`run`], [`check`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
+//! - [`run`], [`check`] with [`plan`], [`config`], [`dead_letters`], [`plugin`], [`spool`], [`trial`]: a file a command.
 
 mod check;
 mod client;
 mod config;
 mod dead_letters;
 mod output;
+mod plan;
 mod plugin;
 mod run;
 mod spool;
@@ -71,6 +72,10 @@ enum Command {
         /// gateway that runs is not disturbed.
         #[arg(long)]
         connect: bool,
+        /// Say what these settings would change on the gateway whose admin server is there, and how: live, by another connection to the
+        /// broker, or by a restart.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        against: Option<String>,
     },
     /// The settings.
     #[command(subcommand)]
@@ -126,6 +131,12 @@ enum Command {
 enum ConfigCommand {
     /// Every setting in force and where it came from; secrets are masked.
     Show,
+    /// Tells a running gateway to read its settings again, and says what changed.
+    Reload {
+        /// Where its admin server listens; the settings' admin.listen, unless given.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<SocketAddr>,
+    },
     /// The JSON schema of the settings file (draft-07).
     Schema,
 }
@@ -171,8 +182,9 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     let config = arguments.config.as_deref();
     match &arguments.command {
         Command::Run => run::run(config),
-        Command::Check { connect } => check::check(config, *connect, output),
+        Command::Check { connect, against } => check::check(config, against.as_deref(), *connect, output),
         Command::Config(ConfigCommand::Show) => config::show(config, output),
+        Command::Config(ConfigCommand::Reload { address }) => config::reload(Client::find(config, *address)?, output),
         Command::Config(ConfigCommand::Schema) => Ok(output.text(&sluicegate_core::settings::schema::schema())),
         Command::Plugin(command) => plugin::run(command, config, output),
         Command::Spool(SpoolCommand::Status) => spool::status(config, output),

@@ -45,6 +45,11 @@ impl Failure {
         Self { logged: tracing::enabled!(tracing::Level::ERROR), ..self }
     }
 
+    /// The same, with another way on where the gateway refused.
+    pub(super) fn refused(self, next: &str) -> Self {
+        if self.code == Code::Refused { self.then(next) } else { self }
+    }
+
     /// The same, with another way on.
     pub(super) fn then(mut self, next: &str) -> Self {
         self.next = next.to_owned();

@@ -1,11 +1,11 @@
 //! `sluicegate run`
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::config;
 use super::output::{Code, Failure};
 use crate::gateway;
+use crate::settings;
 use crate::telemetry::causes::with_causes;
 use crate::telemetry::metrics::Exporter;
 
@@ -32,7 +32,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<Code, Failure> {
         .enable_all()
         .build()
         .map_err(|error| wrong(format!("the system gives no threads: {error}")))?;
-    let result = runtime.block_on(gateway::run(Arc::new(resolved.settings), exporter));
+    let result = runtime.block_on(gateway::run(settings::file(file), resolved, exporter));
     // Whatever is still blocked is abandoned: the limit is over.
     runtime.shutdown_background();
     match result {

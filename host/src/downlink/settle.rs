@@ -8,13 +8,13 @@ use bytes::Bytes;
 use serde_json::json;
 use sluicegate_core::command;
 use sluicegate_core::lease::Standing;
-use sluicegate_core::settings::UtcOffset;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Held;
 use super::take::{Taken, UnderWay};
+use crate::live::Current;
 use crate::redis::claim::Claims;
 use crate::redis::connect::{Link, RedisFault};
 use crate::redis::push::{Done, Pusher};
@@ -63,8 +63,8 @@ pub struct Tools {
     pub held: Arc<Held>,
     /// How ids are remembered.
     pub claims: Claims,
-    /// Of times that people read.
-    pub zone: UtcOffset,
+    /// What offset people read times with.
+    pub current: Current,
     /// Where it says what Redis refuses.
     pub board: Arc<Board>,
     /// Give up: what is not settled is sent again after the next start.
@@ -200,7 +200,8 @@ impl Settling {
 
     /// Tells what became of them, where that is wanted. Where Redis refuses the list, it is not told: nobody waits for it.
     async fn results(&mut self, batch: &[Told]) -> Result<(), Abandoned> {
-        let results: Vec<String> = batch.iter().map(|told| result(told, self.tools.zone)).collect();
+        let zone = self.tools.current.load().zone();
+        let results: Vec<String> = batch.iter().map(|told| result(told, zone)).collect();
         let results: Vec<&[u8]> = results.iter().map(String::as_bytes).collect();
         loop {
             match self.pusher.results(&results).await {
@@ -244,7 +245,7 @@ fn done(told: &Told) -> Option<Done> {
     Some(Done { raw: taken.raw.clone(), id })
 }
 
-fn result(told: &Told, zone: UtcOffset) -> String {
+fn result(told: &Told, zone: sluicegate_core::settings::UtcOffset) -> String {
     let (target, id, Outcome { status, reason, .. }) = match told {
         Told::Note(target, id, outcome) => (target.clone(), id.clone(), outcome),
         Told::Done(taken, outcome) => {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Held;
+use crate::redis::claim::Remembered;
 use crate::redis::connect::{Link, RedisFault};
 use crate::redis::pop::Popper;
 use crate::telemetry::clock;
@@ -118,8 +119,8 @@ pub struct Tools {
     pub room: Arc<Semaphore>,
     /// The lease.
     pub held: Arc<Held>,
-    /// Whether ids are remembered (`commands.dedupe`).
-    pub dedupe: bool,
+    /// How long ids are remembered (`commands.dedupe`).
+    pub dedupe: Remembered,
 }
 
 /// Takes commands until `stop`.
@@ -185,12 +186,11 @@ async fn hand_on(popper: &mut Popper, tools: &Tools, tenure: Tenure, taken: Vec<
     };
     let ids: Vec<String> = parsed.iter().map(|(_, command)| id(command)).collect();
     let free = popper.claim(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let at = (Instant::now(), clock::now());
+    let (at, dedupe) = ((Instant::now(), clock::now()), tools.dedupe.is_on());
     for ((raw, command), free) in parsed.into_iter().zip(free) {
         let Ok(permit) = tools.room.clone().acquire_owned().await else { return Ok(false) };
-        let id = if tools.dedupe { id(&command) } else { String::new() };
-        let first = tools.under_way.add(&raw, &id);
-        let taken = Taken { raw, command, duplicate: tools.dedupe && !(first && free), tenure, at, permit };
+        let first = tools.under_way.add(&raw, &id(&command));
+        let taken = Taken { raw, command, duplicate: dedupe && !(first && free), tenure, at, permit };
         if first && !free {
             // Its id is not under way here: another instance sends it, or it was sent.
             tools.under_way.all().ids.remove(taken.id());

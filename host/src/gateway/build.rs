@@ -1,5 +1,6 @@
 //! What the parts are made of, and which channels join them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,15 +15,16 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::knobs::Knobs;
 use super::{Gateway, GatewayError};
 use crate::dead_letters::desk::Desk;
 use crate::dead_letters::replay;
 use crate::downlink::{lease, settle, take, work};
 use crate::embedded;
-use crate::live::Current;
-use crate::mqtt::consume::{Consumer, Settled, Subscription};
+use crate::live::{Current, Live};
+use crate::mqtt::consume::{Consumer, Settled};
 use crate::mqtt::publish;
-use crate::redis::claim::Claims;
+use crate::redis::claim::{Claims, Remembered};
 use crate::redis::connect::{Connector, Link};
 use crate::redis::jobs::JobPusher;
 use crate::redis::lease::Leases;
@@ -124,6 +126,7 @@ impl Gateway {
     pub(super) fn start_uplink(
         &mut self,
         settings: &Settings,
+        knobs: &Knobs,
         current: &Current,
         embedded: Embedded,
         (spool, waiting): (Spool, Vec<Waiting>),
@@ -137,42 +140,51 @@ impl Gateway {
         let settled = Arc::new(Settled::default());
         let tally = self.board.tally().clone();
         let acks = Acks::new(settled.clone(), spool, tally.clone());
-        let room = Room::new(usize::try_from(settings.mqtt.in_flight_bytes.0).unwrap_or(usize::MAX));
+        let room = knobs.room.clone();
         // Above every number that was ever given: a record that is done may stand on the disk longer than one knows of it, and
         // another with its number would be taken for it.
         let started = u64::try_from(clock::now().as_microsecond()).unwrap_or(0);
         let last = waiting.iter().map(|waiting| waiting.highest).max().unwrap_or(0).max(started);
 
         let (to_sink, items) = mpsc::channel(SINK_ROOM);
-        let queues = &settings.queues;
         let replicas = settings.redis.wait_replicas;
         let board = self.board.clone();
-        let pusher = JobPusher::new(connector, dead_letters, queues.dead_letters_max, replicas, board);
-        let limits =
-            settings.routes.iter().filter_map(|route| Some((keys.queue(&route.queue).into(), queues.incoming_max?)));
-        let mut behind = Vec::new();
+        let pusher = JobPusher::new(connector, dead_letters, knobs.letters.clone(), replicas, board);
+        let (mut behind, mut lines) = (Vec::new(), HashMap::new());
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, MAX_LANES);
         let mut parked: Vec<Vec<(Line, usize)>> = vec![Vec::new(); cores];
         for Waiting { line, routes, .. } in waiting {
             for (route, messages) in &routes {
-                tally.recovered(tally.place(route.as_deref()), *messages as u64);
+                // A route that the settings do not name has its place all the same: they may name it again before that is drained.
+                let place = route.as_deref().map_or_else(|| tally.place(None), |route| tally.enter(route));
+                tally.recovered(place, *messages as u64);
             }
             match &line {
-                Line::List { key, low } => behind.push(Target { key: key.clone(), low: *low }),
+                Line::List { key, low } => {
+                    // Low ones first: it is they that what comes must not pass.
+                    let letters = **key == *keys.dead_letters;
+                    for route in routes.iter().filter_map(|(route, _)| route.clone().filter(|_| !letters)) {
+                        let line = lines.entry(route).or_insert_with(|| (key.clone(), *low));
+                        if *low {
+                            *line = (key.clone(), true);
+                        }
+                    }
+                    behind.push(Target { key: key.clone(), low: *low });
+                }
                 Line::Machine { serial_no, .. } => {
                     let messages = routes.iter().map(|(_, messages)| messages).sum();
                     parked[Lanes::place(cores, serial_no)].push((line.clone(), messages));
                 }
             }
         }
-        let lists = Lists::new(behind, limits.collect(), self.board.clone());
+        let limits = knobs.limits.subscribe();
+        let lists = Lists::new(behind, limits.borrow().clone(), self.board.clone());
         let link = Link::new(self.board.clone(), "jobs");
         let abandon = self.abandon.clone();
-        self.spawn("the sink", Sink::new(acks.clone(), link, lists, last).run(items, pusher, abandon));
+        self.spawn("the sink", Sink::new(acks.clone(), link, lists, limits, lines, last).run(items, pusher, abandon));
 
-        let subscriptions =
-            settings.routes.iter().map(|route| Subscription { filter: route.topic.filter(), qos: route.qos }).collect();
-        let consumer = Consumer::new(&settings.mqtt, embedded.mqtt, subscriptions, settled, self.board.clone())?;
+        let (wanted, confirmed) = (knobs.wanted.subscribe(), knobs.confirmed.clone());
+        let consumer = Consumer::new(wanted, confirmed, embedded.mqtt, settled, self.board.clone())?;
 
         let mut lanes = Vec::new();
         let numbers = Arc::new(AtomicU64::new(last));
@@ -222,13 +234,15 @@ impl Gateway {
     pub(super) fn start_downlink(
         &mut self,
         settings: &Settings,
+        knobs: &Knobs,
         current: &Current,
         embedded: Embedded,
     ) -> Result<(), GatewayError> {
         let Store { keys, connector, .. } = Store::new(settings, embedded)?;
         let in_flight = settings.commands.in_flight;
 
-        let (publisher, connection) = publish::prepare(&settings.mqtt, embedded.mqtt, in_flight, self.board.clone())?;
+        let (publisher, connection) =
+            publish::prepare(knobs.wanted.subscribe(), embedded.mqtt, in_flight, self.board.clone())?;
         let last = self.last.clone();
         self.spawn("the downlink connection", connection.run(last));
 
@@ -242,16 +256,17 @@ impl Gateway {
         let (to_work, taken) = mpsc::channel(in_flight);
         let (to_settle, told) = mpsc::channel(in_flight);
         let under_way = Arc::new(take::UnderWay::default());
-        let dedupe = if connector.has_scripts() { settings.commands.dedupe } else { Duration::ZERO };
-        let claims = || Claims::new(&keys, instance, dedupe);
+        // Without scripts ids cannot be claimed.
+        let dedupe = if connector.has_scripts() { knobs.remembered.clone() } else { Remembered::new(Duration::ZERO) };
+        let claims = || Claims::new(&keys, instance, dedupe.clone());
 
-        let pusher = pusher(connector.clone(), keys.clone(), settings);
+        let pusher = pusher(connector.clone(), keys.clone(), knobs);
         let link = Link::new(self.board.clone(), "command results");
         let tools = settle::Tools {
             under_way: under_way.clone(),
             held: held.clone(),
             claims: claims(),
-            zone: settings.gateway.time_zone,
+            current: current.clone(),
             board: self.board.clone(),
             abandon: self.abandon.clone(),
         };
@@ -268,7 +283,7 @@ impl Gateway {
         let popper = Popper::new(connector, keys.outgoing.clone(), keys.processing.clone(), claims());
         let link = Link::new(self.board.clone(), "commands");
         let room = Arc::new(Semaphore::new(in_flight));
-        let tools = take::Tools { work: to_work, under_way, room, held, dedupe: !dedupe.is_zero() };
+        let tools = take::Tools { work: to_work, under_way, room, held, dedupe };
         let stop = self.stop.clone();
         self.spawn("the taking of commands", take::run(popper, link, tools, stop));
         Ok(())
@@ -278,29 +293,18 @@ impl Gateway {
     pub(super) fn start_monitor(
         &mut self,
         settings: &Settings,
+        knobs: &Knobs,
         embedded: Embedded,
         current: &Current,
-        spool: &Spool,
     ) -> Result<(), GatewayError> {
         let Store { keys, connector, .. } = Store::new(settings, embedded)?;
-        let mut lists: Vec<(String, String)> = settings
-            .routes
-            .iter()
-            .map(|route| (route.queue.clone(), keys.queue(&route.queue)))
-            .chain([
-                (settings.queues.outgoing.clone(), keys.outgoing.clone()),
-                (settings.queues.dead_letters.clone(), keys.dead_letters.clone()),
-            ])
-            .collect();
-        lists.sort();
-        lists.dedup();
-        let mut pusher = pusher(connector, keys, settings);
+        let mut pusher = pusher(connector, keys.clone(), knobs);
         let (board, stop, current) = (self.board.clone(), self.stop.clone(), current.clone());
-        let (spool, max_bytes) = (spool.watch(), settings.spool.max_size.0);
-        let looking = look(board.clone(), current, spool, max_bytes);
+        let looking = look(board.clone(), current.clone(), knobs.spool.watch());
         self.spawn("the monitor", async move {
             let asking = async {
                 for round in 0_u64.. {
+                    let lists = lists(&current.load(), &keys);
                     if round.is_multiple_of(POLICY)
                         && let Some((_, key)) = lists.first()
                         && let Ok(policy) = pusher.eviction_policy(key).await
@@ -330,13 +334,30 @@ impl Gateway {
     }
 }
 
-fn pusher(connector: Connector, keys: Keys, settings: &Settings) -> Pusher {
+/// The lists of jobs, of commands and of dead letters: their names in the settings, and their whole keys.
+fn lists(live: &Live, keys: &Keys) -> Vec<(String, String)> {
+    let queues = &live.settings.queues;
+    let mut lists: Vec<(String, String)> = live
+        .routes
+        .iter()
+        .map(|prepared| (prepared.route.queue.clone(), keys.queue(&prepared.route.queue)))
+        .chain([
+            (queues.outgoing.clone(), keys.outgoing.clone()),
+            (queues.dead_letters.clone(), keys.dead_letters.clone()),
+        ])
+        .collect();
+    lists.sort();
+    lists.dedup();
+    lists
+}
+
+fn pusher(connector: Connector, keys: Keys, knobs: &Knobs) -> Pusher {
     let process = format!("{}-{}", clock::now().as_nanosecond(), clock::chance());
-    Pusher::new(connector, keys, settings.queues.dead_letters_max, process)
+    Pusher::new(connector, keys, knobs.letters.clone(), process)
 }
 
 /// Tells the board what the spool and the plugins would say if they were asked.
-async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64) {
+async fn look(board: Arc<Board>, current: Current, spool: Watch) {
     let (mut dead, mut told) = (0, None::<Instant>);
     loop {
         let now_dead = board.tally().total().dead;
@@ -352,6 +373,7 @@ async fn look(board: Arc<Board>, current: Current, spool: Watch, max_bytes: u64)
         let (depth, refused) = spool.depth();
         let oldest = depth.oldest.and_then(|oldest| Timestamp::from_second(i64::from(oldest)).ok());
         let Depth { jobs, parked, bytes, .. } = depth;
+        let max_bytes = current.load().settings.spool.max_size.0;
         board.set_spool(SpoolStatus { jobs, parked, bytes, max_bytes, oldest });
         board.alarm("the spool takes nothing", refused.as_deref());
         board.measure_usage();

@@ -1,21 +1,28 @@
 //! Builds the parts, supervises them, swaps what is live, and shuts down in order. Only here are tasks started.
 //!
+//! - `build`: what the parts are made of.
+//! - `reload`, `knobs`: other settings while they run.
+//! - [`preflight`]: what would keep them from starting.
+//!
 //! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
 
 mod build;
+mod knobs;
 pub mod preflight;
 mod probation;
 mod rehearsal;
+mod reload;
 pub mod servers;
 mod signals;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
-use sluicegate_core::settings::Settings;
+use sluicegate_core::settings::{Resolved, Settings};
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinSet};
 use tokio::time::timeout;
@@ -30,15 +37,23 @@ use crate::redis::connect::RedisFault;
 use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
 use crate::sandbox::{Cache, Compiler, Generation, Sandbox, Step};
+use crate::settings::desk::{Asked, By, InForce};
+use crate::settings::{self, propose::Proposer};
+use crate::spool::{Spool, Waiting};
 use crate::telemetry::board::{Board, LiveBuild, RouteStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::Exporter;
 
+use build::Embedded;
+use knobs::Knobs;
 use rehearsal::RealMessages;
-use signals::Signals;
+use reload::{Force, Progress, Running};
+use signals::{Heard, Signals};
 
 /// After the limit is over, what is abandoned may still say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Who asks for the settings of the file while it is read; beyond it whoever asks waits.
+const ASKED: usize = 8;
 
 /// Why the gateway does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +115,24 @@ type End = (&'static str, Result<(), String>);
 ///
 /// # Errors
 /// [`GatewayError`] says what could not be started, or what stopped.
-pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), GatewayError> {
+pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) -> Result<(), GatewayError> {
+    let settings = Arc::new(resolved.settings);
     let mut signals = Signals::listen().map_err(|source| GatewayError::System { what: "signals", source })?;
     let board = Arc::new(board(&settings));
     let desk = Arc::new(OnceLock::new());
+    let in_force = InForce {
+        number: 1,
+        since: clock::now(),
+        by: By::Start,
+        file: file.as_deref().map(reload::shown),
+        keys: resolved.effective,
+    };
+    let in_force = Arc::new(ArcSwap::from_pointee(in_force));
+    let (asks, asked) = mpsc::channel(ASKED);
+    let edits = Edits { file, asked, in_force: in_force.clone(), desk: settings::desk::Desk::new(asks, in_force) };
     let (plugins, orders) = registry::desk::desk(board.clone());
-    let admin = admin::start(settings.admin.listen, board.clone(), exporter, desk.clone(), plugins.clone())?;
+    let shown = admin::Shown { letters: desk.clone(), plugins: plugins.clone(), settings: edits.desk.clone() };
+    let admin = admin::start(settings.admin.listen, board.clone(), exporter, shown)?;
     tracing::info!(address = %admin.address(), "admin listening");
 
     let mut gateway = Gateway {
@@ -117,11 +144,13 @@ pub async fn run(settings: Arc<Settings>, exporter: Exporter) -> Result<(), Gate
         board: board.clone(),
         desk,
         recent: Arc::default(),
-        plugins,
+        taking: Arc::default(),
+        plugins: plugins.clone(),
+        limit: settings.gateway.shutdown_timeout,
     };
-    let result = gateway.serve(settings.clone(), orders, &mut signals).await;
+    let result = gateway.serve(settings, edits, (plugins, orders), &mut signals).await;
     board.stopping();
-    let ended = gateway.shut_down(settings.gateway.shutdown_timeout, &mut signals).await;
+    let ended = gateway.shut_down(gateway.limit, &mut signals).await;
     admin.stop();
     result.and(ended)
 }
@@ -133,8 +162,20 @@ fn cache(settings: &Settings) -> Option<Cache> {
         .ok()
 }
 
+/// How the settings are read again.
+struct Edits {
+    file: Option<PathBuf>,
+    asked: mpsc::Receiver<Asked>,
+    in_force: Arc<ArcSwap<InForce>>,
+    desk: settings::desk::Desk,
+}
+
 fn board(settings: &Settings) -> Board {
-    let routes = settings
+    Board::new(&settings.gateway.instance, settings.plugins.keys().cloned(), route_status(settings))
+}
+
+fn route_status(settings: &Settings) -> Vec<RouteStatus> {
+    settings
         .routes
         .iter()
         .map(|route| RouteStatus {
@@ -144,8 +185,7 @@ fn board(settings: &Settings) -> Board {
             handlers: route.handlers.clone(),
             queue: route.queue.clone(),
         })
-        .collect();
-    Board::new(&settings.gateway.instance, settings.plugins.keys().cloned(), routes)
+        .collect()
 }
 
 /// The running parts.
@@ -166,6 +206,29 @@ struct Gateway {
     plugins: registry::desk::Desk,
     /// What builds to come are tried on.
     recent: Arc<Recent>,
+    /// From when messages are taken.
+    taking: Arc<OnceLock<Current>>,
+    /// `gateway.shutdown_timeout`
+    limit: Duration,
+}
+
+/// What the gateway hears of.
+struct Inbox {
+    builds: mpsc::Receiver<Proposal>,
+    edits: mpsc::Receiver<settings::propose::Proposal>,
+}
+
+enum Event {
+    /// A build passed every step.
+    Build(Proposal),
+    /// The settings' file was read.
+    Edit(settings::propose::Proposal),
+    /// An edit goes on.
+    Progress(Progress),
+    /// SIGHUP.
+    Reload,
+    /// Another signal.
+    Stop,
 }
 
 impl Gateway {
@@ -186,72 +249,101 @@ impl Gateway {
     async fn serve(
         &mut self,
         settings: Arc<Settings>,
-        orders: registry::desk::Orders,
+        edits: Edits,
+        (desk, orders): (registry::desk::Desk, registry::desk::Orders),
         signals: &mut Signals,
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
         let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         // One place: the registry waits while a swap is made.
-        let (sender, mut proposals) = mpsc::channel(1);
+        let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
         let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
-        let taking = Arc::new(OnceLock::new());
-        let (recent, board) = (self.recent.clone(), self.board.clone());
-        let rehearsal = Arc::new(RealMessages { current: taking.clone(), recent, board });
+        let (current, recent, board) = (self.taking.clone(), self.recent.clone(), self.board.clone());
+        let rehearsal = Arc::new(RealMessages { current, recent, board });
         let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
         let registry = registry.rehearsing(rehearsal);
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
+        // One place: the next is read once this one is answered.
+        let (sender, proposals) = mpsc::channel(1);
+        let Edits { file, asked, in_force, desk: asking } = edits;
+        let proposer = Proposer::new(file, asked, sender);
+        let stop = self.stop.clone();
+        self.spawn("the settings' file", proposer.run(stop));
 
-        let spool = self.open_spool(&settings)?;
+        let mut spool = Some(self.open_spool(&settings)?);
+        let mut inbox = Inbox { builds, edits: proposals };
+        let mut force = Force::new(settings, in_force, desk, self.board.clone());
         let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
-        let mut first = Live::new(settings.clone(), plugins.clone());
-        // Until every plugin is there nothing is taken: the broker and the list keep it.
-        let live = loop {
-            match first {
-                Ok(live) => break live,
-                Err(missing) => tracing::debug!(?missing, "waiting for plugins"),
-            }
-            match self.next(&mut proposals, signals).await? {
-                Some(proposal) => {
-                    plugins.insert(proposal.generation.name().to_owned(), proposal.generation.clone());
-                    self.announce(proposal);
-                    first = Live::new(settings.clone(), plugins.clone());
+        let mut running: Option<Running> = None;
+        loop {
+            // Until every plugin is there nothing is taken: the broker and the list keep it.
+            if spool.is_some() {
+                match Live::new(force.settings.clone(), plugins.clone()) {
+                    Ok(live) => {
+                        if let Some(spool) = spool.take() {
+                            running = Some(self.start(live, embedded, spool)?);
+                        }
+                    }
+                    Err(missing) => tracing::debug!(?missing, "waiting for plugins"),
                 }
-                None => return Ok(()),
             }
-        };
-        let current: Current = Arc::new(ArcSwap::from_pointee(live));
-        // Invariant: it is set here alone, once.
-        let _ = taking.set(current.clone());
-        let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
-        self.spawn("the probation of builds", probation);
-        self.start_monitor(&settings, embedded, &current, &spool.0)?;
-        let desk = self.start_uplink(&settings, &current, embedded, spool)?;
-        // Invariant: it is set here alone, once.
-        let _ = self.desk.set(desk);
-        self.start_downlink(&settings, &current, embedded)?;
-        while let Some(proposal) = self.next(&mut proposals, signals).await? {
-            let next = current.load().with(&proposal.generation);
-            let before = current.swap(Arc::new(next));
-            before.builds().filter(|build| build.name() == proposal.generation.name()).for_each(|build| build.retire());
-            self.announce(proposal);
+            match self.next(&mut inbox, &mut force, signals).await? {
+                Event::Build(proposal) => self.make_live(proposal, &force, running.as_ref(), &mut plugins),
+                Event::Edit(proposal) => force.propose(proposal),
+                Event::Progress(Progress::Ordered(ordered)) => {
+                    let builds = force.ordered(ordered, running.as_ref(), &mut plugins);
+                    self.limit = force.settings.gateway.shutdown_timeout;
+                    builds.into_iter().for_each(|proposal| self.announce(proposal));
+                }
+                Event::Progress(Progress::Confirmed(why_not)) => force.confirmed(why_not),
+                Event::Progress(Progress::Look) => {
+                    if let Some(running) = &running {
+                        force.look(running);
+                    }
+                }
+                Event::Reload => asking.ask(By::Signal),
+                Event::Stop => return Ok(()),
+            }
         }
-        Ok(())
     }
 
-    /// The next build to make live; none: a signal says to stop.
+    /// Starts what takes messages and commands.
+    fn start(&mut self, live: Live, embedded: Embedded, spool: (Spool, Vec<Waiting>)) -> Result<Running, GatewayError> {
+        let knobs = Knobs::new(&live, spool.0.clone());
+        let settings = live.settings.clone();
+        let current: Current = Arc::new(ArcSwap::from_pointee(live));
+        // Invariant: it is set here alone, once.
+        let _ = self.taking.set(current.clone());
+        let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
+        self.spawn("the probation of builds", probation);
+        self.start_monitor(&settings, &knobs, embedded, &current)?;
+        let desk = self.start_uplink(&settings, &knobs, &current, embedded, spool)?;
+        // Invariant: it is set here alone, once.
+        let _ = self.desk.set(desk);
+        self.start_downlink(&settings, &knobs, &current, embedded)?;
+        Ok(Running { current, knobs, recent: self.recent.clone() })
+    }
+
+    /// What is to be done next.
     async fn next(
         &mut self,
-        proposals: &mut mpsc::Receiver<Proposal>,
+        inbox: &mut Inbox,
+        force: &mut Force,
         signals: &mut Signals,
-    ) -> Result<Option<Proposal>, GatewayError> {
+    ) -> Result<Event, GatewayError> {
         tokio::select! {
-            Some(proposal) = proposals.recv() => Ok(Some(proposal)),
-            name = signals.next() => {
-                tracing::info!(signal = name, "shutting down");
-                Ok(None)
-            }
+            Some(proposal) = inbox.builds.recv() => Ok(Event::Build(proposal)),
+            Some(proposal) = inbox.edits.recv() => Ok(Event::Edit(proposal)),
+            progress = force.progress() => Ok(Event::Progress(progress)),
+            heard = signals.any() => Ok(match heard {
+                Heard::Reload => Event::Reload,
+                Heard::End(name) => {
+                    tracing::info!(signal = name, "shutting down");
+                    Event::Stop
+                }
+            }),
             Some(ended) = self.tasks.join_next_with_id() => Err(match self.ended(ended) {
                 (part, Ok(())) => GatewayError::Fault { part, reason: "it came to its end".to_owned() },
                 (part, Err(reason)) => GatewayError::Fault { part, reason },

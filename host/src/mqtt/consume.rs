@@ -1,25 +1,24 @@
 //! The uplink connection: takes publishes, hands them on with a ticket, and acknowledges what is settled, in the order of
 //! arrival. It never waits for an outcome.
 
-use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish, RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
+use rumqttc::mqttbytes::v5::{ConnAck, Packet, Publish};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, ManualAck, NoticeFailureReason, Outgoing};
 use sluicegate_core::ledger::Ledger;
 use sluicegate_core::settings::Mqtt;
 use sluicegate_core::ticket::{Epoch, Ticket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
+use super::drops::Drops;
 use super::grants;
+use super::subscribe::{Confirmed, Said, Subscriptions, Wanted};
 use crate::telemetry::board::{Board, Connection, ConnectionState};
 use crate::telemetry::causes::with_causes;
 
@@ -111,21 +110,17 @@ impl Settled {
     }
 }
 
-/// A topic filter to subscribe to, and its quality of service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// The filter.
-    pub filter: String,
-    /// 0, 1 or 2.
-    pub qos: u8,
-}
-
 /// The connection that consumes.
 pub struct Consumer {
-    name: String,
+    mqtt: Arc<Mqtt>,
+    embedded: Option<SocketAddr>,
     client: AsyncClient,
     events: EventLoop,
-    subscriptions: Vec<Subscription>,
+    /// What is wanted of the broker, where that changed.
+    wanted: watch::Receiver<Wanted>,
+    subscriptions: Subscriptions,
+    /// What takes the place of this connection, once all that was taken on it is acknowledged.
+    next: Option<Next>,
     ledger: Ledger<ManualAck>,
     settled: Arc<Settled>,
     board: Arc<Board>,
@@ -135,37 +130,18 @@ pub struct Consumer {
     unwritten: usize,
     read: Read,
     resumed: Resumed,
-    /// Publishes that were not taken on this connection: there was no room for the first, and those behind it would pass it.
+    /// Publishes that were not taken on this connection: there was no room for the first, or another connection is to be made, and
+    /// those behind it would pass it.
     withheld: usize,
-    /// When to subscribe again after the broker refused.
-    subscribe_at: Option<Instant>,
-    /// It refused, and the log says so.
-    refused: bool,
-    /// What SUBACKs are awaited for, in order.
-    asked: VecDeque<Asked>,
-    grants: grants::Asked,
-    /// What the broker's drop counters said first, and last; one for each node.
-    dropped: HashMap<Bytes, (u64, u64)>,
+    drops: Drops,
 }
 
-/// What a SUBSCRIBE was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// The routes' filters.
-    Routes,
-    /// The broker's own drop counter.
-    Drops,
+/// A connection by other settings.
+struct Next {
+    mqtt: Arc<Mqtt>,
+    client: AsyncClient,
+    events: EventLoop,
 }
-
-/// Alarms.
-const DROPS: &str = "the broker drops messages";
-const GRANTS: &str = "the broker grants less";
-/// How long to wait before subscribing again where the broker refused: its rules may still be loading.
-const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
-/// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes (its `messages/dropped` counts those that nobody
-/// wanted, too).
-const DROP_COUNTERS: [&str; 2] =
-    ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/delivery/dropped/queue_full"];
 
 /// Whether the broker has read every acknowledgement. A socket that is closed while the broker still sends is reset, and with it go
 /// acknowledgements that the broker has not read. So it is asked once more for what it has granted already: its answer says
@@ -177,10 +153,14 @@ enum Read {
     Answered,
 }
 
+/// The alarm.
+const GRANTS: &str = "the broker grants less";
+
 enum Step {
     Stop,
     Settled,
     Room,
+    Wanted,
     SubscribeAgain,
     Polled(Box<Result<Event, ConnectionError>>),
 }
@@ -191,34 +171,25 @@ impl Consumer {
     /// # Errors
     /// [`MqttError`], where the settings cannot make a connection.
     pub fn new(
-        mqtt: &Mqtt,
+        mut wanted: watch::Receiver<Wanted>,
+        confirmed: watch::Sender<Confirmed>,
         embedded: Option<SocketAddr>,
-        subscriptions: Vec<Subscription>,
         settled: Arc<Settled>,
         board: Arc<Board>,
     ) -> Result<Self, MqttError> {
-        let connect = Connect {
-            client_id: mqtt.client_id.clone(),
-            receive_maximum: mqtt.receive_maximum,
-            send_maximum: 1,
-            // Every publish under way can be acknowledged, and room is left for the subscription.
-            requests: usize::from(mqtt.receive_maximum) + 16,
-            session: true,
-        };
-        let options = connect::options(mqtt, embedded, &connect)?;
-        let (client, events) = AsyncClient::builder(options)
-            .capacity(connect.requests)
-            .try_build()
-            .map_err(|error| MqttError::Client(error.to_string()))?;
-        let qos = subscriptions.iter().map(|subscription| subscription.qos).max().unwrap_or_default();
-        let grants = grants::Asked::new(mqtt, qos);
+        let first = wanted.borrow_and_update().clone();
+        let Next { mqtt, client, events } = connection(first.mqtt.clone(), embedded)?;
         Ok(Self {
-            name: mqtt.name.clone(),
+            mqtt,
+            embedded,
             client,
             events,
-            subscriptions,
+            subscriptions: Subscriptions::new(&first, confirmed),
+            wanted,
+            next: None,
             ledger: Ledger::default(),
             settled,
+            drops: Drops::new(board.clone()),
             board,
             retry: Retry::new(),
             connected: false,
@@ -226,11 +197,6 @@ impl Consumer {
             read: Read::NotAsked,
             resumed: Resumed::default(),
             withheld: 0,
-            subscribe_at: None,
-            refused: false,
-            asked: VecDeque::new(),
-            grants,
-            dropped: HashMap::new(),
         })
     }
 
@@ -244,7 +210,7 @@ impl Consumer {
     pub async fn run(mut self, mut intake: impl Intake, stop: CancellationToken) {
         let mut stopping = false;
         loop {
-            if stopping && self.all_written() && self.read == Read::NotAsked {
+            if (stopping || self.next.is_some()) && self.all_written() && self.read == Read::NotAsked {
                 self.ask_whether_read();
             }
             if stopping && (self.read == Read::Answered || !self.connected) {
@@ -260,17 +226,16 @@ impl Consumer {
                 () = stop.cancelled(), if !stopping => Step::Stop,
                 () = self.settled.some.notified(), if self.connected => Step::Settled,
                 () = intake.room(), if self.withheld > 0 && self.all_written() && self.read == Read::NotAsked => Step::Room,
-                () = at(self.subscribe_at), if self.connected => Step::SubscribeAgain,
+                Ok(()) = self.wanted.changed(), if self.connected && !stopping => Step::Wanted,
+                () = at(self.subscriptions.again()), if self.connected => Step::SubscribeAgain,
                 polled = self.events.poll() => Step::Polled(Box::new(polled)),
             };
             match step {
                 Step::Stop => stopping = true,
                 Step::Settled => self.acknowledge(),
                 Step::Room => self.ask_whether_read(),
-                Step::SubscribeAgain => {
-                    self.subscribe_at = None;
-                    let _ = self.subscribe();
-                }
+                Step::Wanted => self.on_wanted(),
+                Step::SubscribeAgain => drop(self.subscriptions.ask(&self.client)),
                 Step::Polled(polled) => match *polled {
                     Ok(Event::Incoming(Packet::Publish(publish))) if !stopping => self.take(publish, &mut intake).await,
                     Ok(Event::Incoming(packet)) => self.on_packet(&packet),
@@ -291,15 +256,48 @@ impl Consumer {
     }
 
     fn ask_whether_read(&mut self) {
-        if self.subscribe() {
+        if self.subscriptions.ask(&self.client) {
             self.read = Read::Asked;
         }
     }
 
-    /// There is room again: on a new connection the broker sends what was not taken on this one.
+    /// There is room again, or the settings are others: on a new connection the broker sends what was not taken on this one.
     fn connect_anew(&mut self) {
-        tracing::info!("there is room again: connecting anew, so that the broker sends what was not taken");
+        if self.next.is_none() {
+            tracing::info!("there is room again: connecting anew, so that the broker sends what was not taken");
+        }
         self.lost();
+        self.take_next();
+    }
+
+    /// By other settings from now on, where there are any; only between two connections.
+    fn take_next(&mut self) {
+        if let Some(Next { mqtt, client, events }) = self.next.take() {
+            tracing::info!("connecting anew to {}, by other settings", mqtt.name);
+            (self.mqtt, self.client, self.events) = (mqtt, client, events);
+        }
+    }
+
+    /// Something else is wanted of the broker.
+    fn on_wanted(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        self.subscriptions.want(&wanted);
+        let current = self.next.as_ref().map_or(&self.mqtt, |next| &next.mqtt);
+        if *current != wanted.mqtt {
+            match connection(wanted.mqtt, self.embedded) {
+                Ok(next) => self.next = Some(next),
+                // It was looked at before it was wanted; a file may be gone since.
+                Err(error) => {
+                    let reason = with_causes(&error);
+                    tracing::error!(%reason, "cannot connect by the new settings; the connection stays as it is");
+                }
+            }
+        }
+        if self.connected {
+            self.subscriptions.ask(&self.client);
+        } else {
+            self.take_next();
+        }
     }
 
     /// What was not acknowledged on this connection never will be: its tickets are of an older epoch from now on.
@@ -311,17 +309,16 @@ impl Consumer {
         self.unwritten = 0;
         self.withheld = 0;
         self.read = Read::NotAsked;
-        self.subscribe_at = None;
-        self.asked.clear();
+        self.subscriptions.lost();
         self.ledger.reconnected();
     }
 
     async fn take(&mut self, publish: Publish, intake: &mut impl Intake) {
-        if is_drop_counter(&publish.topic) {
-            return self.on_drops(publish.topic, &publish.payload);
+        if Drops::is_count(&publish.topic) {
+            return self.drops.on_count(&self.mqtt.name, publish.topic, &publish.payload);
         }
         let ticket = self.client.prepare_ack(&publish).map(|acknowledgement| self.ledger.arrived(acknowledgement));
-        if self.withheld > 0 && ticket.is_some() {
+        if (self.withheld > 0 || self.next.is_some()) && ticket.is_some() {
             self.withheld += 1;
             return;
         }
@@ -334,29 +331,6 @@ impl Consumer {
         if intake.take(incoming).await == Taken::NoRoom {
             tracing::warn!("no room in memory nor in the spool: what comes is left to the broker, unacknowledged");
             self.withheld = 1;
-        }
-    }
-
-    /// The broker's own count of what it dropped, of all its clients.
-    fn on_drops(&mut self, counter: Bytes, payload: &[u8]) {
-        let Some(count) = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
-            return;
-        };
-        let (first, last) = self.dropped.entry(counter).or_insert((count, count));
-        // A broker that was restarted counts anew.
-        *first = (*first).min(count);
-        *last = count;
-        crate::telemetry::metrics::broker_dropped(self.dropped.values().map(|(_, last)| last).sum());
-        let dropped: u64 = self.dropped.values().map(|(first, last)| last - first).sum();
-        if dropped == 0 {
-            return;
-        }
-        let text = format!(
-            "{} dropped {dropped} messages since this gateway looked first, of all its clients: raise its queue's bound",
-            self.name
-        );
-        if self.board.notice(DROPS, Some(&text)) {
-            tracing::error!(dropped, "{} drops messages: raise its queue's bound", self.name);
         }
     }
 
@@ -379,14 +353,13 @@ impl Consumer {
         match packet {
             Packet::ConnAck(connack) => self.on_connected(connack),
             Packet::SubAck(suback) => {
-                match self.asked.pop_front() {
-                    Some(Asked::Drops) => self.on_drops_granted(&suback.return_codes),
-                    _ => self.on_subscribed(&suback.return_codes),
-                }
-                if self.read == Read::Asked && self.asked.is_empty() {
+                let said = self.subscriptions.on_suback(&self.mqtt.name, &suback.return_codes);
+                self.on_subscribed(said);
+                if self.read == Read::Asked && self.subscriptions.all_answered() {
                     self.read = Read::Answered;
                 }
             }
+            Packet::UnsubAck(_) => self.subscriptions.on_unsuback(),
             Packet::Disconnect(disconnect) => {
                 tracing::warn!(reason = ?disconnect.reason_code, "the broker ends the connection");
             }
@@ -394,42 +367,29 @@ impl Consumer {
         }
     }
 
-    fn on_subscribed(&mut self, codes: &[SubscribeReasonCode]) {
-        let refused = self.subscriptions.iter().zip(codes).find_map(|(wanted, code)| match code {
-            SubscribeReasonCode::Success(granted) if (*granted as u8) < wanted.qos => Some(format!(
-                "the broker grants QoS {} for {}, where {} was asked for: messages may be lost",
-                *granted as u8, wanted.filter, wanted.qos
-            )),
-            SubscribeReasonCode::Success(_) => None,
-            code => Some(format!("the broker refused the subscription to {}: {code:?}", wanted.filter)),
-        });
-        match refused {
-            Some(reason) => {
-                if !std::mem::replace(&mut self.refused, true) {
+    fn on_subscribed(&self, said: Said) {
+        let state = match said {
+            Said::Nothing => return,
+            Said::Refused(reason, first) => {
+                if first {
                     tracing::error!(%reason, "cannot subscribe; check the broker's access rules; trying again");
                 }
-                self.board.set_connection(Connection::Mqtt, ConnectionState::Down { reason });
-                self.subscribe_at = Some(Instant::now() + SUBSCRIBE_AGAIN);
+                ConnectionState::Down { reason }
             }
-            None => {
-                if std::mem::take(&mut self.refused) {
+            Said::Subscribed(was_refused) => {
+                if was_refused {
                     tracing::info!("subscribed after the broker had refused");
                 }
-                self.board.set_connection(Connection::Mqtt, ConnectionState::Connected { detail: None });
+                ConnectionState::Connected { detail: None }
             }
-        }
-    }
-
-    fn on_drops_granted(&self, codes: &[SubscribeReasonCode]) {
-        if !codes.iter().any(|code| matches!(code, SubscribeReasonCode::Success(_))) {
-            tracing::debug!("{} does not show its drop counter to this client", self.name);
-        }
+        };
+        self.board.set_connection(Connection::Mqtt, state);
     }
 
     /// What the broker grants less of than was asked for is for a person to see.
     fn on_grants(&self, connack: &ConnAck) {
-        let less = self.grants.less(connack);
-        let text = (!less.is_empty()).then(|| format!("{} {}", self.name, less.join("; ")));
+        let less = grants::Asked::new(&self.mqtt, self.subscriptions.qos()).less(connack);
+        let text = (!less.is_empty()).then(|| format!("{} {}", self.mqtt.name, less.join("; ")));
         if self.board.notice(GRANTS, text.as_deref())
             && let Some(text) = text
         {
@@ -441,63 +401,27 @@ impl Consumer {
         self.connected = true;
         self.retry.connected();
         let epoch = self.ledger.reconnected();
-        tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.name);
+        tracing::info!(session_present = connack.session_present, epoch = epoch.0, "Connected to {}", self.mqtt.name);
         self.resumed.connected(epoch, connack.session_present);
         self.on_grants(connack);
-        self.subscribe();
-        self.watch_drops();
-    }
-
-    fn watch_drops(&mut self) {
-        let filters = DROP_COUNTERS.map(|path| SubscribeFilter {
-            path: path.to_owned(),
-            qos: QoS::AtMostOnce,
-            nolocal: false,
-            preserve_retain: false,
-            // The count so far is retained.
-            retain_forward_rule: RetainForwardRule::OnEverySubscribe,
-        });
-        if self.client.try_subscribe_many(filters).is_ok() {
-            self.asked.push_back(Asked::Drops);
-        }
-    }
-
-    /// False: it could not be asked.
-    fn subscribe(&mut self) -> bool {
-        let filters = self.subscriptions.iter().map(|subscription| SubscribeFilter {
-            path: subscription.filter.clone(),
-            qos: match subscription.qos {
-                0 => QoS::AtMostOnce,
-                1 => QoS::AtLeastOnce,
-                _ => QoS::ExactlyOnce,
-            },
-            nolocal: false,
-            preserve_retain: false,
-            // Retained messages are no news: they would come again with every connection.
-            retain_forward_rule: RetainForwardRule::Never,
-        });
-        match self.client.try_subscribe_many(filters) {
-            Ok(()) => self.asked.push_back(Asked::Routes),
-            Err(error) => {
-                tracing::error!(%error, "cannot queue the subscription");
-                return false;
-            }
-        }
-        true
+        self.subscriptions.connected(&self.client, connack.session_present);
     }
 
     async fn on_error(&mut self, error: &ConnectionError, stop: &CancellationToken) {
         self.lost();
+        self.take_next();
         let (delay, first) = self.retry.failed();
         let reason = with_causes(error);
         if first {
-            tracing::warn!(%reason, "no connection to {}; trying again", self.name);
+            tracing::warn!(%reason, "no connection to {}; trying again", self.mqtt.name);
         } else {
-            tracing::debug!(%reason, ?delay, "still no connection to {}", self.name);
+            tracing::debug!(%reason, ?delay, "still no connection to {}", self.mqtt.name);
         }
         self.board.set_connection(Connection::Mqtt, ConnectionState::Down { reason });
         tokio::select! {
             () = stop.cancelled() => {}
+            // What is wanted now may be what keeps the broker from answering, such as a password.
+            Ok(()) = self.wanted.changed() => self.on_wanted(),
             () = tokio::time::sleep(delay) => {}
         }
     }
@@ -511,11 +435,23 @@ impl Consumer {
     }
 }
 
-/// One of [`DROP_COUNTERS`]: asked for at QoS 0, so that it is never to be acknowledged.
-fn is_drop_counter(topic: &[u8]) -> bool {
-    let [mosquitto, emqx] = DROP_COUNTERS;
-    let (before, after) = emqx.split_once('+').unwrap_or((emqx, ""));
-    topic == mosquitto.as_bytes() || (topic.starts_with(before.as_bytes()) && topic.ends_with(after.as_bytes()))
+/// A connection that is not made yet.
+fn connection(mqtt: Arc<Mqtt>, embedded: Option<SocketAddr>) -> Result<Next, MqttError> {
+    let connect = Connect {
+        client_id: mqtt.client_id.clone(),
+        receive_maximum: mqtt.receive_maximum,
+        send_maximum: 1,
+        // Every publish under way can be acknowledged, and room is left for subscriptions. Not only as many as the receive maximum: of a
+        // session from before it was lowered a broker may send all that was under way then (mosquitto does).
+        requests: usize::from(u16::MAX) + 16,
+        session: true,
+    };
+    let options = connect::options(&mqtt, embedded, &connect)?;
+    let (client, events) = AsyncClient::builder(options)
+        .capacity(connect.requests)
+        .try_build()
+        .map_err(|error| MqttError::Client(error.to_string()))?;
+    Ok(Next { mqtt, client, events })
 }
 
 async fn at(when: Option<Instant>) {
@@ -528,13 +464,6 @@ async fn at(when: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_drop_counter_is_told_from_what_a_route_may_take() {
-        assert!(is_drop_counter(b"$SYS/broker/publish/messages/dropped"));
-        assert!(is_drop_counter(b"$SYS/brokers/emqx@emqx.local/metrics/delivery/dropped/queue_full"));
-        assert!(!is_drop_counter(b"$SYS/broker/uptime") && !is_drop_counter(b"machine/M-1/heartbeat"));
-    }
 
     #[test]
     fn only_what_the_broker_still_has_comes_again() {

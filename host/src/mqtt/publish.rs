@@ -17,11 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect, MqttError, Retry};
 use super::grants;
+use super::subscribe::Wanted;
 use crate::telemetry::board::{Board, Connection, ConnectionState};
 use crate::telemetry::causes::with_causes;
 
 /// What a PUBLISH has beside its topic and its payload: header, packet id, message expiry.
 const OVERHEAD: usize = 32;
+/// How long a broker may take to close a connection that another one follows.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the broker answered to a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +44,11 @@ pub enum Answer {
 /// What the broker granted on one connection.
 #[derive(Debug)]
 struct Granted {
+    client: AsyncClient,
     /// Publishes that it takes before it answered to one of them.
     window: Arc<Semaphore>,
+    /// So many.
+    places: u32,
     /// The largest packet that it takes.
     largest: usize,
 }
@@ -53,7 +59,6 @@ type Standing = Arc<Mutex<Option<Arc<Granted>>>>;
 /// Publishes on the downlink connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    client: AsyncClient,
     standing: Standing,
     /// Tells that another connection stands, or none; gone: none ever will.
     changed: watch::Receiver<()>,
@@ -62,7 +67,6 @@ pub struct Publisher {
 /// A place for one publish on the connection that stands.
 #[derive(Debug)]
 pub struct Place {
-    client: AsyncClient,
     standing: Standing,
     granted: Arc<Granted>,
     /// Given back with the broker's answer.
@@ -71,9 +75,12 @@ pub struct Place {
 
 /// Drives the downlink connection.
 pub struct Connected {
-    name: String,
+    mqtt: Arc<Mqtt>,
+    embedded: Option<SocketAddr>,
     events: EventLoop,
     client: AsyncClient,
+    /// What is wanted of the broker, where that changed.
+    wanted: watch::Receiver<Wanted>,
     board: Arc<Board>,
     retry: Retry,
     standing: Standing,
@@ -86,11 +93,27 @@ pub struct Connected {
 /// # Errors
 /// [`MqttError`], where the settings cannot make a connection.
 pub fn prepare(
-    mqtt: &Mqtt,
+    mut wanted: watch::Receiver<Wanted>,
     embedded: Option<SocketAddr>,
     in_flight: usize,
     board: Arc<Board>,
 ) -> Result<(Publisher, Connected), MqttError> {
+    let mqtt = wanted.borrow_and_update().mqtt.clone();
+    let (client, events) = connection(&mqtt, embedded, in_flight)?;
+    let (changed, receiver) = watch::channel(());
+    let standing = Standing::default();
+    let publisher = Publisher { standing: standing.clone(), changed: receiver };
+    let retry = Retry::new();
+    let connection = Connected { mqtt, embedded, events, client, wanted, board, retry, standing, changed, in_flight };
+    Ok((publisher, connection))
+}
+
+/// A connection that is not made yet.
+fn connection(
+    mqtt: &Mqtt,
+    embedded: Option<SocketAddr>,
+    in_flight: usize,
+) -> Result<(AsyncClient, EventLoop), MqttError> {
     let connect = Connect {
         client_id: format!("{}-commands", mqtt.client_id),
         // It subscribes to nothing.
@@ -101,16 +124,8 @@ pub fn prepare(
         session: false,
     };
     let options = connect::options(mqtt, embedded, &connect)?;
-    let (client, events) = AsyncClient::builder(options)
-        .capacity(connect.requests)
-        .try_build()
-        .map_err(|error| MqttError::Client(error.to_string()))?;
-    let (sender, changed) = watch::channel(());
-    let standing = Standing::default();
-    let publisher = Publisher { client: client.clone(), standing: standing.clone(), changed };
-    let (name, retry) = (mqtt.name.clone(), Retry::new());
-    let connection = Connected { name, events, client, board, retry, standing, changed: sender, in_flight };
-    Ok((publisher, connection))
+    let builder = AsyncClient::builder(options).capacity(connect.requests);
+    builder.try_build().map_err(|error| MqttError::Client(error.to_string()))
 }
 
 fn now(standing: &Standing) -> Option<Arc<Granted>> {
@@ -138,8 +153,7 @@ impl Publisher {
                 ended = changed.changed() => ended.ok()?,
                 permit = permit => {
                     let (Some(permit), Some(granted)) = (permit, granted) else { return None };
-                    let (client, standing) = (self.client.clone(), self.standing.clone());
-                    return Some(Place { client, standing, granted, _permit: permit });
+                    return Some(Place { standing: self.standing.clone(), granted, _permit: permit });
                 }
             }
         }
@@ -166,7 +180,7 @@ impl Place {
                 PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
             let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
             // Invariant: the channel has a place for each place of the window.
-            self.client.try_publish_tracked(topic, body, options)
+            self.granted.client.try_publish_tracked(topic, body, options)
         };
         let notice = match notice {
             Ok(notice) => notice,
@@ -201,9 +215,12 @@ impl Connected {
         let properties = connack.properties.as_ref();
         let largest = properties.and_then(|properties| properties.max_packet_size).unwrap_or(u32::MAX);
         let (most, less) = grants::window(connack, self.in_flight);
-        let detail = less.map(|less| format!("{} {less}", self.name));
-        let window = Arc::new(Semaphore::new(most.min(self.in_flight)));
-        (Granted { window, largest: usize::try_from(largest).unwrap_or(usize::MAX) }, detail)
+        let detail = less.map(|less| format!("{} {less}", self.mqtt.name));
+        let places = most.min(self.in_flight);
+        let window = Arc::new(Semaphore::new(places));
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        let client = self.client.clone();
+        (Granted { client, window, places, largest: usize::try_from(largest).unwrap_or(usize::MAX) }, detail)
     }
 
     fn stands(&self, granted: Option<Granted>) {
@@ -214,10 +231,28 @@ impl Connected {
     /// Keeps the connection until `stop`, then disconnects.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut connected = false;
+        // All places of a connection that gives no more of them: another is made once they are given back.
+        let mut leaving: Option<Arc<Granted>> = None;
         loop {
+            let places = leaving.as_ref().map(|granted| granted.window.clone());
             let polled = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                Ok(()) = self.wanted.changed(), if connected && leaving.is_none() => {
+                    if *self.wanted.borrow_and_update().mqtt != *self.mqtt {
+                        leaving = now(&self.standing);
+                        self.stands(None);
+                    }
+                    continue;
+                }
+                () = given_back(places, leaving.as_ref().map_or(0, |granted| granted.places)) => {
+                    leaving = None;
+                    connected = false;
+                    // A broker that does not close in time finds the next connection in its place.
+                    let _ = tokio::time::timeout(GOODBYE, self.disconnect()).await;
+                    self.by_other_settings();
+                    continue;
+                }
                 polled = self.events.poll() => polled,
             };
             match polled {
@@ -225,7 +260,7 @@ impl Connected {
                     connected = true;
                     let (granted, detail) = self.grants(&connack);
                     self.retry.connected();
-                    tracing::info!(connection = "commands", "Connected to {}", self.name);
+                    tracing::info!(connection = "commands", "Connected to {}", self.mqtt.name);
                     if let Some(detail) = &detail {
                         tracing::info!("{detail}");
                     }
@@ -234,7 +269,7 @@ impl Connected {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    connected = false;
+                    (connected, leaving) = (false, None);
                     // From here on nothing is handed over before the next connection stands.
                     self.stands(None);
                     self.events.clean();
@@ -243,18 +278,57 @@ impl Connected {
                     let (delay, first) = self.retry.failed();
                     let reason = with_causes(&error);
                     if first {
-                        tracing::warn!(connection = "commands", %reason, "no connection to {}; trying again", self.name);
+                        tracing::warn!(connection = "commands", %reason, "no connection to {}; trying again", self.mqtt.name);
                     }
                     self.board.set_connection(Connection::MqttCommands, ConnectionState::Down { reason });
                     tokio::select! {
                         () = stop.cancelled() => break,
+                        // What is wanted now may be what keeps the broker from answering, such as a password.
+                        Ok(()) = self.wanted.changed() => {}
                         () = tokio::time::sleep(delay) => {}
+                    }
+                    let wanted = self.wanted.borrow_and_update().mqtt.clone();
+                    if *wanted != *self.mqtt {
+                        self.by_other_settings();
                     }
                 }
             }
         }
-        if connected && self.client.disconnect().await.is_ok() {
+        if connected {
+            self.disconnect().await;
+        }
+    }
+
+    async fn disconnect(&mut self) {
+        if self.client.disconnect().await.is_ok() {
             while self.events.poll().await.is_ok() {}
         }
+    }
+
+    /// Between two connections.
+    fn by_other_settings(&mut self) {
+        let wanted = self.wanted.borrow_and_update().mqtt.clone();
+        match connection(&wanted, self.embedded, self.in_flight) {
+            Ok((client, events)) => {
+                tracing::info!(connection = "commands", "connecting anew to {}, by other settings", wanted.name);
+                (self.mqtt, self.client, self.events) = (wanted, client, events);
+            }
+            // It was looked at before it was wanted; a file may be gone since.
+            Err(error) => {
+                let reason = with_causes(&error);
+                tracing::error!(connection = "commands", %reason, "cannot connect by the new settings; trying the old ones");
+                self.events.clean();
+                self.mqtt = wanted;
+            }
+        }
+    }
+}
+
+/// Waits until all places of a connection are given back; without one for ever.
+async fn given_back(window: Option<Arc<Semaphore>>, places: u32) {
+    match window {
+        // Closed it never is.
+        Some(window) => drop(window.acquire_many(places).await),
+        None => std::future::pending().await,
     }
 }

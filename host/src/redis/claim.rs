@@ -2,6 +2,8 @@
 //! command is sent; one of a tenure that is over counts for nothing, since its command was not sent, or not known to be, and may be
 //! another's by now.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -34,6 +36,35 @@ end
 return free
 ";
 
+/// How long an id is remembered; zero: not at all. Clones change together.
+#[derive(Debug, Clone)]
+pub struct Remembered(Arc<AtomicU64>);
+
+impl Remembered {
+    /// For so long.
+    #[must_use]
+    pub fn new(for_: Duration) -> Self {
+        let remembered = Self(Arc::default());
+        remembered.set(for_);
+        remembered
+    }
+
+    /// For so long from now on.
+    pub fn set(&self, for_: Duration) {
+        self.0.store(u64::try_from(for_.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether ids are remembered at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.millis() > 0
+    }
+
+    fn millis(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Claims ids.
 #[derive(Debug)]
 pub struct Claims {
@@ -41,14 +72,13 @@ pub struct Claims {
     leases: String,
     sent: String,
     instance: String,
-    /// How long an id is remembered; zero: not at all.
-    for_: Duration,
+    for_: Remembered,
 }
 
 impl Claims {
     /// For an instance.
     #[must_use]
-    pub fn new(keys: &Keys, instance: &str, for_: Duration) -> Self {
+    pub fn new(keys: &Keys, instance: &str, for_: Remembered) -> Self {
         Self {
             script: Script::new(CLAIM),
             leases: keys.leases.clone(),
@@ -61,7 +91,7 @@ impl Claims {
     /// Whether ids are remembered at all.
     #[must_use]
     pub fn are_kept(&self) -> bool {
-        !self.for_.is_zero()
+        self.for_.is_on()
     }
 
     /// The key of an id, where it is remembered.
@@ -71,7 +101,7 @@ impl Claims {
 
     /// How long an id is remembered, in milliseconds.
     pub(super) fn life(&self) -> u64 {
-        u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX)
+        self.for_.millis()
     }
 
     /// Whose claims these are.
@@ -89,7 +119,7 @@ impl Claims {
         }
         let keys: Vec<String> = ids.iter().map(|id| sent_key(&self.sent, id)).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let life = u64::try_from(self.for_.as_millis()).unwrap_or(u64::MAX).to_string();
+        let life = self.for_.millis().to_string();
         let free: Vec<i64> = self.script.run(wire, &keys, &[&self.instance, &life, &self.leases]).await?;
         Ok(free.into_iter().map(|free| free == 1).collect())
     }

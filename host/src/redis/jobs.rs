@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult, Value};
 use sluicegate_core::spooled::Entry;
 
-use super::cap::Cap;
+use super::cap::{Cap, Most};
 use super::connect::{Connector, RedisFault};
 use super::script::Script;
 use super::wire::Wire;
@@ -90,7 +90,7 @@ impl JobPusher {
     pub fn new(
         connector: Connector,
         dead_letters: Arc<str>,
-        dead_letters_max: u64,
+        dead_letters_max: Most,
         replicas: u32,
         board: Arc<Board>,
     ) -> Self {

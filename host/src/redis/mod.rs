@@ -10,7 +10,7 @@
 //! - [`letters`]: the dead letters, for whoever looks at them.
 //! - [`lease`]: who may send the commands of a processing list.
 
-mod cap;
+pub mod cap;
 pub mod claim;
 mod cluster;
 pub mod connect;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sluicegate_core::keys::Keys;
 
-use super::cap::Cap;
+use super::cap::{Cap, Most};
 use super::claim::{Claims, SENT};
 use super::connect::{Connector, RedisFault};
 use super::line::Line;
@@ -57,7 +57,7 @@ pub struct Pusher {
 impl Pusher {
     /// The list of dead letters is kept to its newest `dead_letters_max` entries. `process` is like no other process's.
     #[must_use]
-    pub fn new(connector: Connector, keys: Keys, dead_letters_max: u64, process: String) -> Self {
+    pub fn new(connector: Connector, keys: Keys, dead_letters_max: Most, process: String) -> Self {
         let (line, letters, script) = (Line::new(connector), Cap::new(dead_letters_max), Script::new(DONE));
         Self { line, keys, letters, script, steps: (process, 0) }
     }

@@ -6,9 +6,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
+use sluicegate_core::settings::Settings;
 use tokio::sync::{mpsc, oneshot};
 
 use super::history::History;
+use super::{Proposal, Wanted, wanted};
 use crate::telemetry::board::{Board, NamedPlugin};
 
 /// Orders that wait while a build is loaded; beyond it the desk says that it is busy.
@@ -83,6 +85,33 @@ pub(super) enum Order {
         /// How it went.
         done: oneshot::Sender<Result<RolledBack, DeskError>>,
     },
+    /// Other settings are to be in force: what they need is to be loaded.
+    Settings {
+        /// Every plugin that they name.
+        wanted: Vec<Wanted>,
+        /// What came of it.
+        answer: oneshot::Sender<Ordered>,
+    },
+}
+
+/// What an order of other settings came to; or why not, a sentence for each plugin.
+pub type Ordered = Result<Ready, Vec<String>>;
+
+/// What other settings need is loaded. Dropped, they were not taken: what is live stays so.
+pub struct Ready {
+    /// The builds that are new.
+    pub builds: Vec<Proposal>,
+    pub(super) taken: oneshot::Sender<()>,
+}
+
+impl Ready {
+    /// The settings are in force: the registry looks after their plugins and no others. Gives the builds that are live now.
+    #[must_use]
+    pub fn taken(self) -> Vec<Proposal> {
+        // The registry may have come to its end.
+        let _ = self.taken.send(());
+        self.builds
+    }
 }
 
 /// What the registry works on: orders, and what others see of it.
@@ -139,6 +168,23 @@ impl Desk {
         &self.history
     }
 
+    /// Loads what other settings need and is not loaded yet; the answer comes once all of it is, or is refused.
+    ///
+    /// # Errors
+    /// [`DeskError`]: nothing changes.
+    pub fn order(&self, settings: &Settings) -> Result<oneshot::Receiver<Ordered>, DeskError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::Settings { wanted: wanted(settings), answer })?;
+        Ok(answered)
+    }
+
+    fn send(&self, order: Order) -> Result<(), DeskError> {
+        self.orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
+            mpsc::error::TrySendError::Closed(_) => DeskError::Stopping,
+        })
+    }
+
     /// Makes the build before live again, and waits until it is.
     ///
     /// # Errors
@@ -146,11 +192,7 @@ impl Desk {
     pub async fn roll_back(&self, name: &str, because: Option<Worse>) -> Result<RolledBack, DeskError> {
         self.plugin(name)?;
         let (done, answer) = oneshot::channel();
-        let order = Order::Rollback { plugin: name.to_owned(), because, done };
-        self.orders.try_send(order).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
-            mpsc::error::TrySendError::Closed(_) => DeskError::Stopping,
-        })?;
+        self.send(Order::Rollback { plugin: name.to_owned(), because, done })?;
         answer.await.unwrap_or(Err(DeskError::Stopping))
     }
 }

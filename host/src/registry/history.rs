@@ -29,6 +29,8 @@ pub enum Who {
     File,
     /// The admin API was asked, or the command line, which asks it.
     Api,
+    /// The settings changed.
+    Settings,
     /// The gateway started.
     Start,
     /// The gateway itself, since the live build did worse than the one before.

@@ -2,7 +2,6 @@
 //! which alone makes it live. A build that fails at any step changes nothing. The one before is kept as the fallback.
 //!
 //! - [`load`]: one file through all steps.
-//! - `watch`: when to look at the files again.
 //! - `run`: what is done about each plugin, one thing after another.
 //! - `folder`: what outlives a restart.
 //! - [`history`]: what changed.
@@ -15,7 +14,6 @@ pub mod load;
 mod run;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::Arc;
 

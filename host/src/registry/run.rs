@@ -7,8 +7,10 @@
 mod back;
 mod keep;
 
+mod order;
+
 use std::collections::HashMap;
-use std::path::{Path, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use sluicegate_core::digest::Digest;
@@ -20,11 +22,11 @@ use super::desk::{Order, Orders};
 use super::folder::{Folder, Index};
 use super::history::{What, Who};
 use super::load::{self, File, Loaded};
-use super::watch::Watch;
 use super::{Proposal, Rehearsal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
+use crate::watch::Watch;
 
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
 const TRIES: u32 = 5;
@@ -76,6 +78,8 @@ pub struct Registry {
     /// The folder holds less than it should.
     unsaved: bool,
     rehearsal: Option<Arc<dyn Rehearsal>>,
+    /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
+    gone: HashMap<String, u64>,
 }
 
 /// What came of a build.
@@ -107,8 +111,7 @@ impl Registry {
             .map(|wanted| Watched { wanted, live: None, refused: None, unreadable: None, number: 0 })
             .collect();
         for Watched { wanted, .. } in &plugins {
-            let path = &wanted.plugin.path;
-            board.plugin_path(&wanted.name, absolute(path).unwrap_or_else(|_| path.clone()).display().to_string());
+            show_path(&board, wanted);
         }
         Self {
             sandbox,
@@ -121,6 +124,7 @@ impl Registry {
             files: HashMap::new(),
             unsaved: false,
             rehearsal: None,
+            gone: HashMap::new(),
         }
     }
 
@@ -141,13 +145,8 @@ impl Registry {
 
     async fn work(&mut self) {
         self.restore().await;
-        // Of each plugin its file, then the signature beside it.
-        let files = self.plugins.iter().flat_map(|plugin| {
-            let path = plugin.wanted.plugin.path.clone();
-            [path.clone(), load::signature_path(&path)]
-        });
         // Watched first, read then: what changes in between is noticed.
-        let mut watch = Watch::new(files.collect()).await;
+        let mut watch = Watch::new(files(self.plugins.iter().map(|plugin| &plugin.wanted))).await;
         for index in 0..self.plugins.len() {
             self.look(index, Who::Start).await;
             if self.plugins[index].live.is_none() {
@@ -174,6 +173,9 @@ impl Registry {
                     let went = self.roll_back(&plugin, because).await;
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
+                }
+                Event::Ordered(Order::Settings { wanted, answer }) => {
+                    watch = self.obey(wanted, answer).await.unwrap_or(watch);
                 }
             }
         }
@@ -331,6 +333,16 @@ impl Registry {
         self.changed(index, What::Load, digest, who, refusal.step, Some(&refusal.problem));
         self.unsaved = true;
     }
+}
+
+/// Of each plugin its file, then the signature beside it.
+fn files<'a>(plugins: impl Iterator<Item = &'a Wanted>) -> Vec<PathBuf> {
+    plugins.flat_map(|wanted| [wanted.plugin.path.clone(), load::signature_path(&wanted.plugin.path)]).collect()
+}
+
+fn show_path(board: &Board, wanted: &Wanted) {
+    let path = &wanted.plugin.path;
+    board.plugin_path(&wanted.name, absolute(path).unwrap_or_else(|_| path.clone()).display().to_string());
 }
 
 /// What a build is remembered by.

@@ -1,4 +1,10 @@
 //! The settings' edge: which file, the environment, other files. What they mean is the core's.
+//!
+//! - [`propose`]: the file is read again when it changes, or somebody asks; what it says is proposed to the gateway.
+//! - [`desk`]: which settings are in force, and how to ask.
+
+pub mod desk;
+pub mod propose;
 
 use std::env::VarError;
 use std::fs;
@@ -15,26 +21,27 @@ const DEFAULT_FILE: &str = "sluicegate.toml";
 /// Where the plugins of the built-in settings are looked for.
 const PLUGIN_FOLDERS: [&str; 2] = ["plugins", "/usr/share/sluicegate/plugins"];
 
+/// The file that settings are read from: the one that is named, or `./sluicegate.toml` where it exists; else none.
+#[must_use]
+pub fn file(named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()),
+    }
+}
+
 /// The settings in force: those of a file, of `./sluicegate.toml` where it exists, else the built-in ones with the
 /// environment.
 ///
 /// # Errors
 /// [`SettingsErrors`] holds every mistake that was found.
-pub fn load(file: Option<&Path>) -> Result<Resolved, SettingsErrors> {
-    let file = match file {
-        Some(file) => Some(file.to_owned()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()),
-    };
+pub fn load(named: Option<&Path>) -> Result<Resolved, SettingsErrors> {
+    let file = file(named);
     let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let name = file.as_ref().map(|file| file.display().to_string());
     let text = file.as_deref().map(read_text).transpose().map_err(|reason| {
         let place = name.clone().map(|file| Place { file, line: 1, column: 1 });
-        SettingsErrors(vec![SettingsError {
-            place,
-            from: Vec::new(),
-            key: String::new(),
-            message: format!("cannot read the settings file: {reason}"),
-        }])
+        mistake(place, format!("cannot read the settings file: {reason}"))
     })?;
     let variable = |name: &str| match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
@@ -48,6 +55,10 @@ pub fn load(file: Option<&Path>) -> Result<Resolved, SettingsErrors> {
         built_in_plugin: &built_in_plugin,
     };
     read(name.as_deref().zip(text.as_deref()), &outside)
+}
+
+fn mistake(place: Option<Place>, message: String) -> SettingsErrors {
+    SettingsErrors(vec![SettingsError { place, from: Vec::new(), key: String::new(), message }])
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

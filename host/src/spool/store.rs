@@ -125,6 +125,12 @@ impl Store {
         Ok((store, recovered))
     }
 
+    /// Its bound from now on. The files that there are keep their size.
+    pub(super) fn bound(&mut self, max_size: ByteSize) {
+        self.max_size = max_size.0;
+        self.segment_size = (max_size.0 / 8).clamp(LEAST_SEGMENT, SEGMENT);
+    }
+
     fn recover(&mut self) -> Result<Recovered, SpoolError> {
         let unusable = |source| SpoolError::Unusable { folder: self.folder.clone(), source };
         let mut numbers = Vec::new();

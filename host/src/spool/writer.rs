@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 pub struct Spool {
     requests: mpsc::Sender<Request>,
     shown: Arc<Mutex<Shown>>,
+    /// In bytes; the thread looks at it.
+    max_size: Arc<AtomicU64>,
 }
 
 /// The running thread.
@@ -66,10 +69,11 @@ impl Spool {
         let waiting = store.take_waiting();
         let shown = Arc::new(Mutex::new(Shown { depth: store.depth(), refused: None }));
         let (requests, receiver) = mpsc::channel(ROOM);
-        let show = shown.clone();
-        let thread = Thread::spawn("spool", move || run(store, receiver, &show))
+        let (show, bound) = (shown.clone(), Arc::new(AtomicU64::new(max_size.0)));
+        let max_size = bound.clone();
+        let thread = Thread::spawn("spool", move || run(store, receiver, &show, &bound))
             .map_err(|source| SpoolError::Unusable { folder: folder.to_owned(), source })?;
-        Ok((Self { requests, shown }, Writer(thread), waiting, recovered))
+        Ok((Self { requests, shown, max_size }, Writer(thread), waiting, recovered))
     }
 
     /// Writes records, all or none, and waits until the disk has them.
@@ -126,6 +130,11 @@ impl Spool {
         drop(self.requests.send(Request::Done { line, numbers }).await);
     }
 
+    /// It may be so large from now on. What is larger by then shrinks as it is drained.
+    pub fn bound(&self, max_size: ByteSize) {
+        self.max_size.store(max_size.0, Ordering::Relaxed);
+    }
+
     /// Shows how much stands in it, without keeping it open.
     #[must_use]
     pub fn watch(&self) -> Watch {
@@ -157,11 +166,17 @@ impl Writer {
     }
 }
 
-fn run(mut store: Store, mut requests: mpsc::Receiver<Request>, shown: &Mutex<Shown>) -> Result<(), SpoolError> {
+fn run(
+    mut store: Store,
+    mut requests: mpsc::Receiver<Request>,
+    shown: &Mutex<Shown>,
+    max_size: &AtomicU64,
+) -> Result<(), SpoolError> {
     let mut appends = Vec::new();
     let mut reads = Vec::new();
     let mut looked = Instant::now();
     while let Some(first) = requests.blocking_recv() {
+        store.bound(ByteSize(max_size.load(Ordering::Relaxed)));
         let mut next = Some(first);
         let mut count = 0;
         // What is done first, since it makes room; then all appends with one sync; then what asks for records.

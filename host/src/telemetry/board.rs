@@ -148,8 +148,35 @@ pub struct RouteStatus {
     pub queue: String,
 }
 
+/// The settings in force, and what became of the last edit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettingsStatus {
+    /// 1 for those of the start, and one more with each change.
+    pub number: u64,
+    /// Since when they are in force.
+    pub since: Timestamp,
+    /// The file that they are from; none: there is none.
+    pub file: Option<String>,
+    /// Routes that they do not name any more, and of which something is left to be handled.
+    pub leaving: Vec<String>,
+    /// The edit that was refused last, until it is mended.
+    pub refused: Option<RefusedEdit>,
+}
+
+/// An edit of the settings that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusedEdit {
+    /// When it was refused first.
+    pub at: Timestamp,
+    /// Each reason, in one sentence.
+    pub reasons: Vec<String>,
+    /// The keys that need a restart.
+    pub restart: Vec<String>,
+}
+
 #[derive(Debug)]
 struct State {
+    settings: SettingsStatus,
     connections: Vec<ConnectionStatus>,
     /// Why connections to Redis do not stand, by what they are for.
     redis_down: IndexMap<&'static str, String>,
@@ -193,6 +220,7 @@ pub struct Status {
     version: &'static str,
     instance: String,
     started: Timestamp,
+    settings: SettingsStatus,
     ready: bool,
     not_ready: Vec<String>,
     connections: Vec<ConnectionStatus>,
@@ -240,7 +268,9 @@ impl Board {
             .collect();
         let plugins = plugins.into_iter().map(|name| (name, PluginStatus::default())).collect();
         let tally = Arc::new(Tally::new(routes.iter().map(|route| route.name.clone())));
+        let settings = SettingsStatus { number: 1, since: now, file: None, leaving: Vec::new(), refused: None };
         let state = State {
+            settings,
             connections,
             redis_down: IndexMap::new(),
             plugins,
@@ -316,6 +346,29 @@ impl Board {
         state.set_connection(Connection::Redis, shown);
     }
 
+    /// Other settings are in force, or an edit was refused.
+    pub fn set_settings(&self, settings: SettingsStatus) {
+        metrics::settings(settings.number, settings.refused.is_none());
+        let text = settings.refused.as_ref().map(|refused| {
+            let reasons = refused.reasons.join("; ");
+            format!("the settings file is refused, and the settings of before stay in force: {reasons}")
+        });
+        self.state().settings = settings;
+        self.notice("the settings file is refused", text.as_deref());
+    }
+
+    /// These are the routes and plugins of the settings now.
+    pub fn set_routes(&self, routes: Vec<RouteStatus>, plugins: impl IntoIterator<Item = String>) {
+        for route in &routes {
+            self.tally.enter(&route.name);
+        }
+        let mut state = self.state();
+        state.routes = routes;
+        let mut before = std::mem::take(&mut state.plugins);
+        state.plugins =
+            plugins.into_iter().map(|name| (name.clone(), before.swap_remove(&name).unwrap_or_default())).collect();
+    }
+
     /// Where a plugin's file is looked for.
     pub fn plugin_path(&self, name: &str, path: String) {
         self.plugin(name, |plugin| plugin.path = path);
@@ -334,7 +387,7 @@ impl Board {
 
     /// Where what a plugin uses is counted.
     pub fn plugin_usage(&self, name: &str, usage: Arc<Usage>) {
-        self.state().plugins.entry(name.to_owned()).or_default().counted = Some(usage);
+        self.plugin(name, |plugin| plugin.counted = Some(usage));
     }
 
     /// Shows what the plugins used so far as metrics.
@@ -380,7 +433,10 @@ impl Board {
     }
 
     fn plugin(&self, name: &str, change: impl FnOnce(&mut PluginStatus)) {
-        change(self.state().plugins.entry(name.to_owned()).or_default());
+        // One that the settings do not name any more is not shown.
+        if let Some(plugin) = self.state().plugins.get_mut(name) {
+            change(plugin);
+        }
     }
 
     /// Every plugin.
@@ -421,6 +477,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION"),
             instance: self.instance.clone(),
             started: self.started,
+            settings: state.settings.clone(),
             ready: not_ready.is_empty(),
             not_ready,
             connections: state.connections.clone(),

@@ -44,6 +44,8 @@ const INSTANCES: &str = "sluicegate_plugin_instances";
 const RELOADS: &str = "sluicegate_plugin_reloads_total";
 const LAST_RELOAD: &str = "sluicegate_plugin_last_reload_seconds";
 const LAST_RELOAD_GOOD: &str = "sluicegate_plugin_last_reload_successful";
+const SETTINGS: &str = "sluicegate_settings_number";
+const SETTINGS_GOOD: &str = "sluicegate_settings_last_edit_applied";
 const CONNECTED: &str = "sluicegate_connection_up";
 const QUEUE: &str = "sluicegate_queue_length";
 
@@ -112,6 +114,8 @@ fn describe() {
     describe_counter!(RELOADS, "New builds of a plugin, by the step that they came to and the result.");
     describe_gauge!(LAST_RELOAD, Unit::Seconds, "When a build of a plugin went live or was refused last, since 1970.");
     describe_gauge!(LAST_RELOAD_GOOD, "1 where that build went live.");
+    describe_gauge!(SETTINGS, "Number of the settings in force: 1 for those of the start.");
+    describe_gauge!(SETTINGS_GOOD, "0 while the settings file is refused.");
     describe_gauge!(CONNECTED, "1 while the connection stands.");
     describe_gauge!(QUEUE, "Entries of a list in Redis.");
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.
@@ -240,6 +244,12 @@ pub fn reload(plugin: &str, step: &'static str, result: &'static str) {
     counter!(RELOADS, "plugin" => plugin.to_owned(), "step" => step, "result" => result).increment(1);
     gauge!(LAST_RELOAD, "plugin" => plugin.to_owned()).set(super::clock::now().as_second() as f64);
     gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "live" { 1.0 } else { 0.0 });
+}
+
+/// The number of the settings in force, and whether the file says them.
+pub fn settings(number: u64, good: bool) {
+    gauge!(SETTINGS).set(number as f64);
+    gauge!(SETTINGS_GOOD).set(if good { 1.0 } else { 0.0 });
 }
 
 /// Whether a connection stands.

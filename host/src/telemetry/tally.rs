@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use sluicegate_core::ticket::Outcome;
 
@@ -38,8 +39,9 @@ pub struct Counts {
 /// addition only, never across a wait.
 #[derive(Debug)]
 pub struct Tally {
-    /// The routes' names; what no route took is counted behind them.
-    names: Vec<Arc<str>>,
+    /// The names of all routes that there were since the start: what is counted as a route's has its place for good, whether or not the
+    /// settings still name it. What no route took is counted as the first.
+    names: ArcSwap<Vec<Arc<str>>>,
     counts: Mutex<Vec<Counts>>,
 }
 
@@ -50,24 +52,37 @@ impl Tally {
     /// Nothing was received yet.
     #[must_use]
     pub fn new(routes: impl IntoIterator<Item = String>) -> Self {
-        let names: Vec<Arc<str>> = routes.into_iter().chain([NO_ROUTE.to_owned()]).map(Into::into).collect();
-        let counts = Mutex::new(vec![Counts::default(); names.len()]);
-        let tally = Self { names, counts };
+        let tally =
+            Self { names: ArcSwap::from_pointee(vec![NO_ROUTE.into()]), counts: Mutex::new(vec![Counts::default()]) };
+        for route in routes {
+            tally.enter(&route);
+        }
         tally.publish();
         tally
     }
 
-    /// A route's place; a name that there is no route for any more counts as none.
-    #[must_use]
-    pub fn place(&self, route: Option<&str>) -> usize {
-        let named = route.and_then(|route| self.names.iter().position(|name| **name == *route));
-        named.unwrap_or(self.names.len() - 1)
+    /// A route's place, which it has from now on.
+    pub fn enter(&self, route: &str) -> usize {
+        let mut counts = self.counts();
+        let names = self.names.load();
+        if let Some(place) = names.iter().position(|name| **name == *route) {
+            return place;
+        }
+        counts.push(Counts::default());
+        self.names.store(Arc::new(names.iter().cloned().chain([route.into()]).collect()));
+        names.len()
     }
 
-    /// The name of a place.
+    /// A route's place; a name that there never was a route for counts as none.
     #[must_use]
-    pub fn name(&self, place: usize) -> Option<&Arc<str>> {
-        self.names.get(place).filter(|name| !name.is_empty())
+    pub fn place(&self, route: Option<&str>) -> usize {
+        route.and_then(|route| self.names.load().iter().position(|name| **name == *route)).unwrap_or(0)
+    }
+
+    /// Of one place.
+    #[must_use]
+    pub fn at(&self, place: usize) -> Counts {
+        self.counts().get(place).copied().unwrap_or_default()
     }
 
     fn counts(&self) -> MutexGuard<'_, Vec<Counts>> {
@@ -154,7 +169,7 @@ impl Tally {
     /// Gives the metrics one consistent look.
     pub fn publish(&self) {
         let counts = self.counts().clone();
-        for (name, counts) in self.names.iter().zip(counts) {
+        for (name, counts) in self.names.load().iter().zip(counts) {
             metrics::messages(name, &counts);
         }
     }
@@ -185,17 +200,18 @@ mod tests {
     #[test]
     fn a_message_is_in_one_place_at_a_time() {
         let tally = Tally::new(["a".to_owned()]);
-        assert_eq!((tally.place(Some("a")), tally.place(Some("gone")), tally.place(None)), (0, 1, 1));
-        tally.recovered(0, 3);
-        tally.received(0);
+        assert_eq!((tally.place(Some("a")), tally.place(Some("unknown")), tally.place(None)), (1, 0, 0));
+        tally.recovered(1, 3);
         tally.received(1);
-        tally.settled(0, Outcome::Pushed);
-        tally.spooled(1);
-        tally.taken(0);
-        tally.settled(0, Outcome::Dead);
-        tally.drained(0, Outcome::Suppressed);
         tally.received(0);
-        tally.returned(0);
+        tally.settled(1, Outcome::Pushed);
+        tally.spooled(0);
+        tally.taken(1);
+        tally.settled(1, Outcome::Dead);
+        tally.drained(1, Outcome::Suppressed);
+        tally.received(1);
+        tally.returned(1);
+        assert_eq!((tally.enter("b"), tally.enter("a"), tally.place(Some("b"))), (2, 1, 2));
         let total = tally.total();
         assert!(total.balance(), "{total:?}");
         let expected = Counts {

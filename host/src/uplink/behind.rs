@@ -29,6 +29,10 @@ impl Lists {
         Self { flow: Flow::new(waiting, limits), board }
     }
 
+    pub(super) fn set_limits(&mut self, limits: HashMap<Arc<str>, u64>) {
+        self.flow.set_limits(limits, clock::uptime());
+    }
+
     pub(super) fn is_behind(&self, target: &Target) -> bool {
         self.flow.is_behind(target)
     }

@@ -11,7 +11,7 @@ const OVERHEAD: usize = 512;
 /// The bytes that messages may hold.
 #[derive(Debug)]
 pub struct Room {
-    most: usize,
+    most: AtomicUsize,
     held: AtomicUsize,
     freed: Notify,
 }
@@ -38,16 +38,28 @@ impl Room {
     /// So many bytes.
     #[must_use]
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, held: AtomicUsize::new(0), freed: Notify::new() })
+        Arc::new(Self { most: AtomicUsize::new(most), held: AtomicUsize::new(0), freed: Notify::new() })
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes from now on.
+    pub fn set(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        // Who waits looks again.
+        self.freed.notify_waiters();
     }
 
     /// What there is room for now. What is on its way to the disk is in memory too, so beyond twice the bound nothing is taken.
     #[must_use]
     pub fn fits(&self) -> Fits {
         let held = self.held.load(Ordering::Relaxed);
-        if held < self.most {
+        let most = self.most();
+        if held < most {
             Fits::Memory
-        } else if held < self.most.saturating_mul(2) {
+        } else if held < most.saturating_mul(2) {
             Fits::Disk
         } else {
             Fits::Nowhere
@@ -69,7 +81,7 @@ impl Room {
     pub async fn half_free(&self) {
         loop {
             let freed = self.freed.notified();
-            if self.held.load(Ordering::Relaxed) <= self.most / 2 {
+            if self.held.load(Ordering::Relaxed) <= self.most() / 2 {
                 return;
             }
             freed.await;
@@ -80,7 +92,7 @@ impl Room {
 impl Drop for Share {
     fn drop(&mut self) {
         let before = self.room.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        let half = self.room.most / 2;
+        let half = self.room.most() / 2;
         if before > half && before - self.bytes <= half {
             self.room.freed.notify_one();
         }
@@ -106,5 +118,12 @@ mod tests {
         shares.truncate(5);
         waiting.await;
         assert_eq!(room.fits(), Fits::Memory);
+        room.set(2 * OVERHEAD);
+        assert_eq!(room.fits(), Fits::Nowhere);
+        let waiting = room.half_free();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        room.set(20 * OVERHEAD);
+        waiting.await;
     }
 }

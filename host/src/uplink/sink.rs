@@ -1,6 +1,7 @@
 //! One batcher for all lanes: many jobs in one round trip, then their acknowledgements. A list that Redis does not take is
 //! behind: what is for it goes to the spool, and from there to Redis, in order, once it takes again.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use sluicegate_core::batch::{Batching, MAX_BYTES, MAX_MESSAGES};
 use sluicegate_core::flow::{Next, Target};
 use sluicegate_core::spooled::{Body, Entry, Job, Record};
 use sluicegate_core::ticket::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,9 @@ pub struct Low {
     /// Names its machine and route, where only the newest is kept (`when_behind = "latest"`).
     pub latest: Option<Arc<str>>,
 }
+
+/// The lists whose length is bounded (`queues.incoming_max`), by their whole keys.
+pub type Limits = HashMap<Arc<str>, u64>;
 
 /// A message on its way, with its record.
 pub(super) struct Waiting {
@@ -77,6 +81,10 @@ pub struct Sink {
     acks: Acks,
     link: Link,
     lists: Lists,
+    /// The lists whose length is bounded, where that changed.
+    limits: watch::Receiver<Limits>,
+    /// Of each route, the list and the line of its last job.
+    last: HashMap<Arc<str>, (Arc<str>, bool)>,
     /// For lists that are not behind, in order.
     ready: Vec<Waiting>,
     /// For lists that are behind, while the spool does not take them.
@@ -96,17 +104,28 @@ enum Event {
     Pushed(Box<JobPusher>, Answers),
     Slow,
     Due,
+    Limits,
     Abandoned,
 }
 
 impl Sink {
-    /// `number` is the highest in the spool; `lists` knows which of them are behind from the start.
+    /// `number` is the highest in the spool; `lists` knows which of them are behind from the start, `last` where the routes' jobs stand
+    /// there.
     #[must_use]
-    pub fn new(acks: Acks, link: Link, lists: Lists, number: u64) -> Self {
+    pub fn new(
+        acks: Acks,
+        link: Link,
+        lists: Lists,
+        limits: watch::Receiver<Limits>,
+        last: HashMap<Arc<str>, (Arc<str>, bool)>,
+        number: u64,
+    ) -> Self {
         Self {
             acks,
             link,
             lists,
+            limits,
+            last,
             ready: Vec::new(),
             stuck: Vec::new(),
             stuck_until: Instant::now(),
@@ -148,6 +167,7 @@ impl Sink {
                 () = at(slow) => Event::Slow,
                 count = items.recv_many(&mut taken, MAX_MESSAGES), if take => Event::Taken(count),
                 () = at(due) => Event::Due,
+                Ok(()) = self.limits.changed() => Event::Limits,
             };
             match event {
                 Event::Abandoned => break,
@@ -163,6 +183,7 @@ impl Sink {
                     self.on_pushed(answers).await;
                 }
                 Event::Slow => self.on_slow().await,
+                Event::Limits => self.lists.set_limits(self.limits.borrow_and_update().clone()),
                 Event::Due => {
                     self.unstick().await;
                     if self.reconnect.is_some_and(|at| at <= Instant::now())
@@ -206,15 +227,36 @@ impl Sink {
                 continue;
             };
             self.number += 1;
-            let target = Target { key, low: low.is_some() };
+            let target = self.target(key, &job, low.is_some());
             let is_behind = self.lists.is_behind(&target);
             let line = target.line();
             let record = Record { line, number: self.number, at, body: Body::Job(job) };
-            let waiting = Waiting { record, open, latest: low.and_then(|low| low.latest) };
+            let waiting = Waiting { record, open, latest: low.filter(|_| target.low).and_then(|low| low.latest) };
             if is_behind { behind.push(waiting) } else { self.ready.push(waiting) }
         }
         self.acks.settle(dropped).await;
         self.spool(behind).await;
+    }
+
+    /// Where a job goes. A route whose priority was changed keeps its line while any of its jobs may stand there: the two lines of a list
+    /// are drained one beside the other, and later jobs would pass earlier ones.
+    fn target(&mut self, key: Arc<str>, job: &Job, low: bool) -> Target {
+        let Some(route) = job.route.as_ref().filter(|_| !job.dead) else { return Target { key, low } };
+        match self.last.get(route) {
+            Some((list, line)) if *list == key && *line == low => return Target { key, low },
+            Some((list, line)) if *list == key => {
+                let before = Target { key: key.clone(), low: *line };
+                let its = |record: &Record| matches!(&record.body, Body::Job(job) if job.route.as_ref() == Some(route));
+                let waiting = self.ready.iter().chain(&self.stuck).map(|waiting| &waiting.record);
+                let mut all = waiting.chain(self.under_way.iter().flat_map(|under_way| under_way.records.iter()));
+                if self.lists.is_behind(&before) || all.any(its) {
+                    return before;
+                }
+            }
+            _ => {}
+        }
+        self.last.insert(route.clone(), (key.clone(), low));
+        Target { key, low }
     }
 
     /// What is to be pushed next, made `under_way`: what is ready, and by turns what stands in the spool. False: nothing for now.

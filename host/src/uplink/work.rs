@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sluicegate_core::attempt::{Attempts, Next, gives_up};
-use sluicegate_core::message::SerialNo;
+use sluicegate_core::message::{Field, SerialNo};
+use sluicegate_core::route::SERIAL_NO;
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -110,7 +111,7 @@ pub(super) async fn turn(
         let share = tools.room.share(parked.payload.len());
         Open::parked(line.clone(), record.number, tally.place(Some(route)), tally.clone(), share)
     };
-    let (Some(place), Ok(machine)) = (live.route(route), SerialNo::new(serial_no)) else {
+    let (Some(place), Ok(machine)) = (live.route(route, &parked.topic), SerialNo::new(serial_no)) else {
         let reason = format!("it was parked, and the settings have no route `{route}` any more");
         let Parked { topic, payload, properties, attempts, .. } = parked;
         let (route, serial_no, attempts) = (Some(&**route), Some(&**serial_no), *attempts);
@@ -130,7 +131,10 @@ pub(super) async fn turn(
         return Ended::Taken(line, record.number);
     };
     let prepared = live.routes.get(place);
-    let captures = prepared.route.topic.matches(&parked.topic).unwrap_or_default();
+    // A topic that the route had before the last start is not known any more; the machine is.
+    let captures = prepared.route.topic.matches(&parked.topic);
+    let captures =
+        captures.unwrap_or_else(|| vec![Field { name: SERIAL_NO.to_owned(), value: machine.as_str().to_owned() }]);
     let subject = Subject {
         live: &live,
         route: place,

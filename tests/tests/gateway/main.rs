@@ -17,6 +17,8 @@ mod plugins;
 mod plugins_lifecycle;
 mod plugins_page;
 mod plugins_trust;
+mod probation;
+mod reload;
 mod retries;
 mod spool;
 mod status;

@@ -16,8 +16,18 @@ In string values `${NAME}` takes a variable of the environment, `${NAME:-default
 empty, `${file:PATH}` a file (secrets; a newline at its end is left out), and `$${` is a literal `${`. What comes in is read as the key's type and not
 looked at again.
 
-In this version a change of the file takes a restart; a plugin's component is reloaded when it changes. Keys marked *no effect* are read
-and checked, and said at start to have none.
+The file is read again when it changes (an atomic rename, a switched symlink and a slow copy are one change each), at SIGHUP, at
+`sluicegate config reload`, and every 30 seconds, since a file that `${file:…}` names may hold something else by then; of the environment a
+process sees what it was started with. A change applies as a whole or not at all. The column *applies* says how:
+
+- *live*: at once; messages that are under way keep what they began with.
+- *reconnect*: the gateway makes another connection to the broker, once what came on the old one is acknowledged.
+- *restart*: refused while the gateway runs, and so is all else that the edit changes.
+
+What is refused leaves the old settings in force; the log, `/api/status` and a notice in `/readyz` say so until it is mended.
+`sluicegate check --against ADDRESS:PORT` says what a file would change on a running gateway, and how.
+
+Keys marked *no effect* are read and checked, and said at start to have none.
 
 This page is made from the code: `BLESS=1 cargo test -p sluicegate-core settings` writes it.
 ";
@@ -33,12 +43,15 @@ pub fn document() -> String {
             "routes" => "[[routes]]".to_owned(),
             _ => format!("[{}]", section.replace('*', "NAME")),
         };
-        let _ = write!(page, "\n## `{header}`\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+        let _ = write!(
+            page,
+            "\n## `{header}`\n\n| key | type | default | applies | meaning |\n| --- | --- | --- | --- | --- |\n"
+        );
         for key in table::of(section) {
             row(&mut page, key);
         }
         if section == "plugins.*" {
-            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
+            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans; they apply live. Whatever changes in a\nplugin's section makes a new build of it go through all steps: where one refuses it the whole edit is refused. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
         }
     }
     page
@@ -52,5 +65,5 @@ fn row(page: &mut String, key: &Key) {
     };
     let effect = if key.effect { "" } else { " *No effect* in this version." };
     let kind = key.kind.to_string().replace('|', "\\|");
-    let _ = writeln!(page, "| `{}` | {kind} | {default} | {}{effect} |", key.name, key.meaning);
+    let _ = writeln!(page, "| `{}` | {kind} | {default} | {} | {}{effect} |", key.name, key.applies, key.meaning);
 }

@@ -1,13 +1,14 @@
 //! The effective settings: every key with its value and where that came from, secrets masked.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Secret;
 use super::error::Place;
 use super::table::Type;
 use super::urls;
 
 /// One key as it is in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effective {
     /// Such as `mqtt.receive_maximum` or `routes[0].topic`.
     pub key: String,
@@ -15,6 +16,9 @@ pub struct Effective {
     pub value: String,
     /// `default`, `FILE:LINE`, and the variables and files that gave a part of it.
     pub source: String,
+    /// What `value` does not show. It never leaves the process.
+    #[serde(skip)]
+    pub(super) hidden: Option<Secret>,
 }
 
 impl Effective {
@@ -44,12 +48,14 @@ impl Effective {
         for part in from {
             source = if source == "default" { part.clone() } else { format!("{source}, {part}") };
         }
-        Self { key: key.to_owned(), value, source }
+        let masked = hidden || kind == Type::RedisUrl;
+        let hidden = masked.then(|| Secret(texts.join("\n")));
+        Self { key: key.to_owned(), value, source, hidden }
     }
 
     /// A key that is left out, and whose value another key gives.
     pub(super) fn derived(key: &str, text: &str, why: &str) -> Self {
-        Self { key: key.to_owned(), value: quoted(text), source: format!("default: {why}") }
+        Self { key: key.to_owned(), value: quoted(text), source: format!("default: {why}"), hidden: None }
     }
 
     /// Its section and its name there.

@@ -4,10 +4,12 @@
 //! - `written`: a file's entries and where they stand.
 //! - [`interpolate`]: `${…}` in values.
 //! - `resolve`: defaults, types, checks across keys.
+//! - [`difference`]: what another file would change, and how.
 //! - [`schema`]: the JSON schema for editors.
 //! - [`document`]: the page of all keys.
 
 mod cross;
+pub mod difference;
 pub mod document;
 mod effective;
 mod error;

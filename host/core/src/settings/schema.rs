@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::table::{self, Key, Type};
+use super::table::{self, Applies, Key, Type};
 
 /// The schema, as text.
 #[must_use]
@@ -73,7 +73,12 @@ fn property(key: &Key) -> Value {
         _ => json!({ "type": "string" }),
     };
     let effect = if key.effect { "" } else { " No effect in this version." };
-    property["description"] = format!("{}{effect}", key.meaning).into();
+    let applies = match key.applies {
+        Applies::Live => "Applies live.",
+        Applies::Reconnect => "Applies by another connection to the broker.",
+        Applies::Restart => "A change needs a restart.",
+    };
+    property["description"] = format!("{} {applies}{effect}", key.meaning).into();
     if let Some(default) = key.default {
         property["default"] = match key.kind {
             Type::Texts => json!([]),

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
@@ -64,6 +66,28 @@ impl fmt::Display for Type {
     }
 }
 
+/// When a change of a key applies, while the gateway runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Applies {
+    /// At once: messages that are under way keep what they began with.
+    Live,
+    /// By another connection to the broker, made once what came on the old one is acknowledged.
+    Reconnect,
+    /// By a restart of the gateway: while it runs the edit is refused.
+    Restart,
+}
+
+impl fmt::Display for Applies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::Reconnect => "reconnect",
+            Self::Restart => "restart",
+        })
+    }
+}
+
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -75,6 +99,8 @@ pub struct Key {
     pub kind: Type,
     /// Its default, as it would be written; none: it must be set, or may be left out (see `meaning`).
     pub default: Option<&'static str>,
+    /// When a change of it applies.
+    pub applies: Applies,
     /// Whether this version does something with it.
     pub effect: bool,
     /// Whether it is never shown.
@@ -90,12 +116,24 @@ const fn key(
     default: Option<&'static str>,
     meaning: &'static str,
 ) -> Key {
-    Key { section, name, kind, default, effect: true, secret: false, meaning }
+    Key { section, name, kind, default, applies: Applies::Live, effect: true, secret: false, meaning }
 }
 
 impl Key {
     const fn without_effect(mut self) -> Self {
         self.effect = false;
+        self
+    }
+
+    /// A change of it is not applied while the gateway runs.
+    const fn restart(mut self) -> Self {
+        self.applies = Applies::Restart;
+        self
+    }
+
+    /// A change of it makes another connection to the broker.
+    const fn reconnect(mut self) -> Self {
+        self.applies = Applies::Reconnect;
         self
     }
 
@@ -120,7 +158,8 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("${SLUICEGATE_INSTANCE:-gateway-1}"),
         "Who this gateway is, among several; the same after a restart.",
-    ),
+    )
+    .restart(),
     key("gateway", "time_zone", Offset, Some("+08:00"), "The offset of `received_at`."),
     key("gateway", "shutdown_timeout", Duration(100, 3_600 * SECOND), Some("10s"), "How long an orderly end may take."),
     key(
@@ -129,62 +168,67 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("state"),
         "Folder of what must outlive a restart (last good builds, their history, compiled code), relative to the settings file; each gateway has its own.",
-    ),
+    ).restart(),
     key(
         "gateway",
         "compile_memory",
         Size(128 * MIB, 64 << 30),
         Some("1GiB"),
         "Memory that compiling a plugin may take, in its own process.",
-    ),
+    ).restart(),
     key(
         "gateway",
         "compile_time",
         Duration(SECOND, 3_600 * SECOND),
         Some("120s"),
         "Processor time that compiling a plugin may take, at the lowest priority.",
-    ),
+    ).restart(),
     key(
         "mqtt",
         "url",
         MqttUrl,
         Some("mqtt://${MQTT_BROKER_HOST:-127.0.0.1}:${MQTT_BROKER_PORT:-1883}"),
         "Where the broker is; `embedded` starts one in this process, for trying out.",
-    ),
+    )
+    .restart(),
     key(
         "mqtt",
         "client_id",
         Text,
         Some("${MQTT_GATEWAY_CLIENT_ID:-sluicegate}"),
         "The client id of the uplink connection; the downlink's adds `-commands`.",
-    ),
-    key("mqtt", "name", Text, Some("MQTT broker"), "What log and status call the broker."),
-    key("mqtt", "username", Text, None, "The user name, where the broker wants one."),
-    key("mqtt", "password", Text, None, "Its password; best as `${file:PATH}`.").secret(),
-    key("mqtt", "ca_file", Text, None, "Certificates (PEM) to trust instead of the system's."),
-    key("mqtt", "client_cert_file", Text, None, "This gateway's certificate chain (PEM)."),
-    key("mqtt", "client_key_file", Text, None, "Its private key (PEM)."),
+    )
+    .restart(),
+    key("mqtt", "name", Text, Some("MQTT broker"), "What log and status call the broker.").reconnect(),
+    key("mqtt", "username", Text, None, "The user name, where the broker wants one.").reconnect(),
+    key("mqtt", "password", Text, None, "Its password; best as `${file:PATH}`.").reconnect().secret(),
+    key("mqtt", "ca_file", Text, None, "Certificates (PEM) to trust instead of the system's.").reconnect(),
+    key("mqtt", "client_cert_file", Text, None, "This gateway's certificate chain (PEM).").reconnect(),
+    key("mqtt", "client_key_file", Text, None, "Its private key (PEM).").reconnect(),
     key(
         "mqtt",
         "session_expiry",
         Duration(SECOND, 3_650 * DAY),
         Some("1d"),
         "How long the broker keeps the session of a gateway that is away.",
-    ),
+    )
+    .reconnect(),
     key(
         "mqtt",
         "receive_maximum",
         Integer(1, 65_535),
         Some("2000"),
         "Publishes that the broker may have under way to the gateway, unacknowledged.",
-    ),
+    )
+    .reconnect(),
     key(
         "mqtt",
         "max_packet_size",
         Size(KIB, 256 * MIB),
         Some("1MiB"),
         "The largest packet; 64 KiB are added, since a publish grows when it is passed on.",
-    ),
+    )
+    .reconnect(),
     key(
         "mqtt",
         "in_flight_bytes",
@@ -198,33 +242,39 @@ pub const KEYS: &[Key] = &[
         RedisUrl,
         Some("redis://${MQTT_REDIS_HOST:-127.0.0.1}:${MQTT_REDIS_PORT:-6379}"),
         "Where Redis is; `embedded` starts one in this process, for trying out.",
-    ),
+    )
+    .restart(),
     key(
         "redis",
         "cluster",
         Bool,
         Some("false"),
         "Whether it is a Redis Cluster; `redis.url` is then one of its nodes, which tells of the others.",
-    ),
+    )
+    .restart(),
     key(
         "redis",
         "cluster_nodes",
         Texts,
         Some("[]"),
         "More of its nodes, `host:port`, for a start while that of `redis.url` is away.",
-    ),
-    key("redis", "key_prefix", Text, Some(""), "What the back end's own client puts before every key."),
-    key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts."),
+    )
+    .restart(),
+    key("redis", "key_prefix", Text, Some(""), "What the back end's own client puts before every key.").restart(),
+    key("redis", "wait_replicas", Integer(0, 100), Some("0"), "Replicas that must have a push before it counts.")
+        .restart(),
     key("queues", "incoming", Text, Some("mqtt_incoming_jobs"), "The list of jobs."),
-    key("queues", "outgoing", Text, Some("mqtt_outgoing_commands"), "The list of commands."),
+    key("queues", "outgoing", Text, Some("mqtt_outgoing_commands"), "The list of commands.").restart(),
     key(
         "queues",
         "command_results",
         Text,
         None,
         "A list that gets what became of each command; none: nobody is told. The newest 100,000 are kept.",
-    ),
-    key("queues", "dead_letters", Text, Some("mqtt_dead_letters"), "The list of what no attempt could process."),
+    )
+    .restart(),
+    key("queues", "dead_letters", Text, Some("mqtt_dead_letters"), "The list of what no attempt could process.")
+        .restart(),
     key(
         "queues",
         "incoming_max",
@@ -239,7 +289,8 @@ pub const KEYS: &[Key] = &[
         Some("100000"),
         "The newest so many dead letters are kept.",
     ),
-    key("spool", "path", Text, Some("spool"), "Its folder, relative to the settings file; each gateway has its own."),
+    key("spool", "path", Text, Some("spool"), "Its folder, relative to the settings file; each gateway has its own.")
+        .restart(),
     key(
         "spool",
         "max_size",
@@ -402,7 +453,7 @@ pub const KEYS: &[Key] = &[
         Some("60s"),
         "Of a command that names none itself, from when the gateway takes it.",
     ),
-    key("commands", "in_flight", Integer(1, 10_000), Some("1000"), "Commands sent and not yet confirmed."),
+    key("commands", "in_flight", Integer(1, 10_000), Some("1000"), "Commands sent and not yet confirmed.").restart(),
     key(
         "commands",
         "wait_for_subscriber",
@@ -417,8 +468,26 @@ pub const KEYS: &[Key] = &[
         Some("1h"),
         "A `message_id` that was sent within this time is not sent again; 0: it always is.",
     ),
-    key("admin", "listen", Address, Some("127.0.0.1:9090"), "/healthz /readyz /metrics /api/status"),
+    key("admin", "listen", Address, Some("127.0.0.1:9090"), "/healthz /readyz /metrics /api/status").restart(),
 ];
+
+/// The key that a path such as `mqtt.url`, `plugins.acme.limits.memory` or `routes[2].topic` means; none where it is no key of the
+/// table (`plugins.acme.settings.x` is the plugin's own).
+#[must_use]
+pub fn at(path: &str) -> Option<&'static Key> {
+    let (section, name) = path.rsplit_once('.')?;
+    let section = match section.split_once('.') {
+        Some(("plugins", rest)) => match rest.split_once('.') {
+            None => "plugins.*",
+            Some((_, "limits")) => "plugins.*.limits",
+            Some((_, "grants")) => "plugins.*.grants",
+            Some(_) => return None,
+        },
+        _ if section.starts_with("routes[") => "routes",
+        _ => section,
+    };
+    of(section).find(|key| key.name == name)
+}
 
 /// The keys of a section.
 pub fn of(section: &str) -> impl Iterator<Item = &'static Key> {

@@ -129,7 +129,7 @@ impl Registry {
     }
 
     /// A build that is kept: in memory where it could not be written yet.
-    async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
+    pub(super) async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
         if let Some(file) = self.files.get(&digest) {
             return Some(Ok(file.clone()));
         }

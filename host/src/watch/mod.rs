@@ -1,4 +1,4 @@
-//! When to look at the plugins' files again: when the system says that something changed and it then stayed as it was, and
+//! When to look at files again that others write, those of plugins and that of the settings: when the system says that something changed and it then stayed as it was, and
 //! every 30 seconds, since network file systems say nothing.
 //!
 //! - [`folders`]: which folders are watched.
@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Events come in swarms; one look is enough for a swarm.
 const SWARM: Duration = Duration::from_millis(20);
 
-/// Looks after the plugins' files.
-pub(super) struct Watch {
+/// Looks after files.
+pub struct Watch {
     files: Vec<File>,
     noticed: Arc<Noticed>,
     folders: Folders,
@@ -54,7 +54,7 @@ struct Unsettled {
 
 impl Watch {
     /// Watches these files. What changes from now on is noticed.
-    pub(super) async fn new(paths: Vec<PathBuf>) -> Self {
+    pub async fn new(paths: Vec<PathBuf>) -> Self {
         let noticed = Arc::new(Noticed::default());
         let mut folders = Folders::new(noticed.clone());
         let sights = look::all(&paths).await;
@@ -70,7 +70,7 @@ impl Watch {
     ///
     /// # Cancel safety
     /// Nothing is lost: what was noticed and not told is told by the next call.
-    pub(super) async fn changed(&mut self) -> Vec<usize> {
+    pub async fn changed(&mut self) -> Vec<usize> {
         loop {
             let next = self.files.iter().any(|file| file.unsettled.is_some()).then(|| Instant::now() + QUIET);
             tokio::select! {
