@@ -3,10 +3,10 @@
 //!
 //! - `back`: to a build that is kept.
 //! - `keep`: what outlives a restart.
+//! - `order`: what other settings need.
 
 mod back;
 mod keep;
-
 mod order;
 
 use std::collections::HashMap;

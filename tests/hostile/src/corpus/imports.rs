@@ -24,7 +24,7 @@ fn wasi(
     let must = refused_or_harmless(Step::Checked, &format!("`{interface}"));
     Case::file(
         name,
-        &format!("imports `{function}` of {interface}; calls it, and traps where it finds something"),
+        &format!("imports `{function}` of {interface}, and traps where it finds something behind it"),
         must,
         move || {
             let (package, rest) = import.split_once('/').expect("a package");
