@@ -38,6 +38,7 @@ struct Watch {
 /// Judges until `stop`.
 pub(super) async fn run(current: Current, desk: Desk, board: Arc<Board>, stop: CancellationToken) {
     let mut watch = Watch { live: HashMap::new(), trials: HashMap::new(), board };
+    watch.look(&current.load_full(), &desk);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -122,10 +123,6 @@ impl Watch {
 
 /// Whether a build is live since a rollback.
 fn came_back(desk: &Desk, name: &str, digest: Digest) -> bool {
-    desk.history()
-        .of(Some(name))
-        .iter()
-        .rev()
-        .find(|change| change.to == Some(digest))
-        .is_some_and(|change| change.is_rollback())
+    let changes = desk.history().of(Some(name));
+    changes.iter().find(|change| change.to == Some(digest)).is_some_and(|change| change.is_rollback())
 }

@@ -89,7 +89,7 @@ async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_fl
     assert_eq!(plugin["last_refusal"]["step"], "probation");
     assert!(plugin["probation_until"].is_null(), "{plugin}");
     let history = gateway.get("/api/history").await.expect("an answer");
-    let last = history["changes"].as_array().and_then(|changes| changes.last()).expect("a change").clone();
+    let last = history["changes"].as_array().and_then(|changes| changes.first()).expect("a change").clone();
     assert_eq!((&last["who"], &last["what"]), (&"rollback".into(), &"rollback".into()), "{last}");
     publish(&machine, seq..seq + 10).await;
     seq += 10;

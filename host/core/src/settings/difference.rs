@@ -235,6 +235,15 @@ log_bytes = "64KiB"
 calls = 10
 instances = 10
 time_per_second = "100ms"
+[plugins.a.rehearse]
+messages = 256
+max_new_failures = "0%"
+max_slowdown = 5.0
+[plugins.a.probation]
+for = "2m"
+min_calls = 200
+max_new_failures = "10%"
+max_slowdown = 5.0
 [plugins.a.grants]
 state = false
 publish = []

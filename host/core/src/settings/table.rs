@@ -480,6 +480,8 @@ pub fn at(path: &str) -> Option<&'static Key> {
         Some(("plugins", rest)) => match rest.split_once('.') {
             None => "plugins.*",
             Some((_, "limits")) => "plugins.*.limits",
+            Some((_, "rehearse")) => "plugins.*.rehearse",
+            Some((_, "probation")) => "plugins.*.probation",
             Some((_, "grants")) => "plugins.*.grants",
             Some(_) => return None,
         },
