@@ -174,6 +174,12 @@ impl Live {
         places.find(|place| self.routes.get(*place).route.topic.matches(topic).is_some()).or(first)
     }
 
+    /// Whether there is a route of this name.
+    #[must_use]
+    pub fn route_named(&self, name: &str) -> bool {
+        self.names.iter().any(|other| **other == *name)
+    }
+
     /// What stands before a route's idempotency keys in Redis, and how long they are remembered, where they are.
     #[must_use]
     pub fn once(&self, route: usize) -> Option<(&str, Duration)> {
@@ -190,6 +196,11 @@ impl Live {
     #[must_use]
     pub fn zone(&self) -> UtcOffset {
         self.settings.gateway.time_zone
+    }
+
+    /// The build of each plugin that new messages are handled with.
+    pub fn builds(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.plugins.values()
     }
 
     /// The plugins that fail at everything.

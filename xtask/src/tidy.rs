@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
@@ -21,7 +21,9 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("embedded", &["telemetry"]),
     ("settings", &["telemetry", "watch"]),
     ("live", &["sandbox", "telemetry"]),
-    ("uplink", &["live", "mqtt", "redis", "sandbox", "spool", "telemetry", "thread"]),
+    ("recent", &[]),
+    ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
+    ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
     ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
@@ -35,8 +37,10 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "embedded",
             "live",
             "mqtt",
+            "recent",
             "redis",
             "registry",
+            "rehearsal",
             "sandbox",
             "settings",
             "spool",

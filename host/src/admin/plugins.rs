@@ -17,6 +17,7 @@ pub(super) fn table() -> Vec<Route<Desk>> {
     vec![
         Route::new(Method::Get, "/api/plugins", list),
         Route::new(Method::Get, "/api/plugins/{name}", show),
+        Route::new(Method::Get, "/api/plugins/{name}/rehearsal", rehearsal),
         from_here(Route::new(Method::Post, "/api/plugins/{name}/rollback", roll_back)),
         Route::new(Method::Get, "/api/history", history),
     ]
@@ -70,6 +71,12 @@ async fn show(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json
     Ok(Json(desk.plugin(&name)?))
 }
 
+/// What the last build that was tried on real messages made of them; null: none was.
+async fn rehearsal(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json<Value>, Refused> {
+    desk.plugin(&name)?;
+    Ok(Json(desk.rehearsed(&name).map_or(Value::Null, |shown| Value::clone(&shown))))
+}
+
 /// Nothing is to be said; what is said all the same was meant for something else.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +88,7 @@ async fn roll_back(
     body: Result<Json<Rollback>, JsonRejection>,
 ) -> Result<Json<RolledBack>, Refused> {
     let Json(Rollback {}) = body?;
-    Ok(Json(desk.roll_back(&name).await?))
+    Ok(Json(desk.roll_back(&name, None).await?))
 }
 
 #[derive(Deserialize)]

@@ -193,7 +193,8 @@ impl Gateway {
             let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
             let (resumed, numbers) = (consumer.resumed(), numbers.clone());
             let turns = Arc::new(Semaphore::new(TURNS));
-            let tools = move || Tools { pool: Pool::new(), current, sink, acks, room, resumed, numbers, turns };
+            let recent = self.recent.clone();
+            let tools = move || Tools { pool: Pool::new(), current, recent, sink, acks, room, resumed, numbers, turns };
             let lane = lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());

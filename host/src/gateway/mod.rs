@@ -9,6 +9,8 @@
 mod build;
 mod knobs;
 pub mod preflight;
+mod probation;
+mod rehearsal;
 mod reload;
 pub mod servers;
 mod signals;
@@ -30,6 +32,7 @@ use crate::admin::{self, AdminError};
 use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
 use crate::mqtt::connect::MqttError;
+use crate::recent::Recent;
 use crate::redis::connect::RedisFault;
 use crate::registry::{self, Proposal, Registry, Source};
 use crate::sandbox::engine::EngineError;
@@ -43,6 +46,7 @@ use crate::telemetry::metrics::Exporter;
 
 use build::Embedded;
 use knobs::Knobs;
+use rehearsal::RealMessages;
 use reload::{Force, Progress, Running};
 use signals::{Heard, Signals};
 
@@ -139,6 +143,9 @@ pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) 
         last: CancellationToken::new(),
         board: board.clone(),
         desk,
+        recent: Arc::default(),
+        taking: Arc::default(),
+        plugins: plugins.clone(),
         limit: settings.gateway.shutdown_timeout,
     };
     let result = gateway.serve(settings, edits, (plugins, orders), &mut signals).await;
@@ -195,6 +202,12 @@ struct Gateway {
     board: Arc<Board>,
     /// What the admin server asks of the dead letters, from when the lanes run.
     desk: Arc<OnceLock<Desk>>,
+    /// What is asked of the plugins' builds.
+    plugins: registry::desk::Desk,
+    /// What builds to come are tried on.
+    recent: Arc<Recent>,
+    /// From when messages are taken.
+    taking: Arc<OnceLock<Current>>,
     /// `gateway.shutdown_timeout`
     limit: Duration,
 }
@@ -246,7 +259,10 @@ impl Gateway {
         let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
         let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
+        let (current, recent, board) = (self.taking.clone(), self.recent.clone(), self.board.clone());
+        let rehearsal = Arc::new(RealMessages { current, recent, board });
         let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
+        let registry = registry.rehearsing(rehearsal);
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
         // One place: the next is read once this one is answered.
@@ -298,12 +314,16 @@ impl Gateway {
         let knobs = Knobs::new(&live, spool.0.clone());
         let settings = live.settings.clone();
         let current: Current = Arc::new(ArcSwap::from_pointee(live));
+        // Invariant: it is set here alone, once.
+        let _ = self.taking.set(current.clone());
+        let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
+        self.spawn("the probation of builds", probation);
         self.start_monitor(&settings, &knobs, embedded, &current)?;
         let desk = self.start_uplink(&settings, &knobs, &current, embedded, spool)?;
         // Invariant: it is set here alone, once.
         let _ = self.desk.set(desk);
         self.start_downlink(&settings, &knobs, &current, embedded)?;
-        Ok(Running { current, knobs })
+        Ok(Running { current, knobs, recent: self.recent.clone() })
     }
 
     /// What is to be done next.

@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::knobs::Knobs;
 use super::{Gateway, route_status};
-use crate::live::Current;
+use crate::live::{Current, Live};
 use crate::mqtt::connect;
 use crate::mqtt::subscribe::Confirmed;
+use crate::recent::Recent;
 use crate::registry::Proposal as Build;
 use crate::registry::desk::{Desk, Ordered};
 use crate::sandbox::Generation;
@@ -84,6 +85,16 @@ pub(super) enum Progress {
 pub(super) struct Running {
     pub current: Current,
     pub knobs: Knobs,
+    pub recent: Arc<Recent>,
+}
+
+impl Running {
+    /// New messages are handled with this snapshot.
+    fn swap(&self, next: Arc<Live>) {
+        let before = self.current.swap(next.clone());
+        before.builds().filter(|build| !next.serves(build)).for_each(|build| build.retire());
+        self.recent.retain(|route| next.route_named(route));
+    }
 }
 
 impl Force {
@@ -165,19 +176,22 @@ impl Force {
         };
         let settings = Arc::new(resolved.settings);
         let mut confirming = None;
-        if let Some(Running { current, knobs }) = running {
-            let next = match current.load().next(settings.clone(), ready.builds.iter().map(|build| &build.generation)) {
-                Ok(next) => Arc::new(next),
-                Err(missing) => {
-                    let reason = format!("these plugins are missing: {}", missing.join(", "));
-                    self.refuse(answer, Refused::because(vec![reason]));
-                    return Vec::new();
-                }
-            };
+        if let Some(running) = running {
+            let next =
+                match running.current.load().next(settings.clone(), ready.builds.iter().map(|build| &build.generation))
+                {
+                    Ok(next) => Arc::new(next),
+                    Err(missing) => {
+                        let reason = format!("these plugins are missing: {}", missing.join(", "));
+                        self.refuse(answer, Refused::because(vec![reason]));
+                        return Vec::new();
+                    }
+                };
             // Counted before anything can come for them.
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
             self.status.leaving = next.leaving();
-            current.store(next.clone());
+            running.swap(next.clone());
+            let knobs = &running.knobs;
             confirming = knobs.turn(&next).map(|number| (number, knobs.confirmed.subscribe()));
         } else {
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
@@ -244,7 +258,7 @@ impl Force {
             return;
         }
         if let Some(next) = running.current.load().without(&gone) {
-            running.current.store(Arc::new(next));
+            running.swap(Arc::new(next));
         }
         tracing::info!(routes = gone.join(", "), "nothing is left of routes that the settings do not name any more");
         self.board.set_settings(self.status.clone());
@@ -313,9 +327,8 @@ impl Gateway {
             return;
         }
         plugins.insert(generation.name().to_owned(), generation.clone());
-        if let Some(Running { current, .. }) = running {
-            let next = current.load().with(generation);
-            current.store(Arc::new(next));
+        if let Some(running) = running {
+            running.swap(Arc::new(running.current.load().with(generation)));
         }
         self.announce(build);
     }

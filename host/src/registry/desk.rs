@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::Settings;
@@ -64,12 +65,23 @@ pub struct RolledBack {
     pub generation: u64,
 }
 
+/// Why the gateway itself goes back to the build before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worse {
+    /// The build that is worse; where another one is live by now, nothing is done.
+    pub digest: Digest,
+    /// In which way.
+    pub reason: String,
+}
+
 /// An order to the registry.
 pub(super) enum Order {
     /// The build before is to go live again.
     Rollback {
         /// Of this plugin.
         plugin: String,
+        /// What the gateway itself has against the live build.
+        because: Option<Worse>,
         /// How it went.
         done: oneshot::Sender<Result<RolledBack, DeskError>>,
     },
@@ -144,6 +156,12 @@ impl Desk {
         plugins.iter().find(|plugin| plugin.name == name).cloned().ok_or_else(unknown)
     }
 
+    /// What the last build that was tried on real messages made of them.
+    #[must_use]
+    pub fn rehearsed(&self, name: &str) -> Option<Arc<Value>> {
+        self.board.rehearsed(name)
+    }
+
     /// What changed.
     #[must_use]
     pub fn history(&self) -> &History {
@@ -171,10 +189,10 @@ impl Desk {
     ///
     /// # Errors
     /// [`DeskError`]: nothing changed.
-    pub async fn roll_back(&self, name: &str) -> Result<RolledBack, DeskError> {
+    pub async fn roll_back(&self, name: &str, because: Option<Worse>) -> Result<RolledBack, DeskError> {
         self.plugin(name)?;
         let (done, answer) = oneshot::channel();
-        self.send(Order::Rollback { plugin: name.to_owned(), done })?;
+        self.send(Order::Rollback { plugin: name.to_owned(), because, done })?;
         answer.await.unwrap_or(Err(DeskError::Stopping))
     }
 }

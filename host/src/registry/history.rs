@@ -71,6 +71,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it went back to the build before.
+    #[must_use]
+    pub fn is_rollback(&self) -> bool {
+        self.what == What::Rollback && self.outcome == Outcome::Live
+    }
+
     /// Whether it says what the other one says, at another time: a start finds the bad file of the start before.
     fn repeats(&self, other: &Self) -> bool {
         self.who == Who::Start

@@ -22,7 +22,7 @@ use sluicegate_core::settings::Settings;
 use sluicegate_core::trust::{KeyId, Trust};
 use tokio::sync::oneshot;
 
-use crate::sandbox::{Generation, World};
+use crate::sandbox::{Generation, Refusal, World};
 
 pub use run::Registry;
 
@@ -43,6 +43,15 @@ impl Proposal {
         // The registry may have come to its end.
         let _ = self.live.send(());
     }
+}
+
+/// Tries a build on real messages, after its samples and before it is proposed.
+pub trait Rehearsal: Send + Sync {
+    /// Takes as long as it takes: not for a thread that polls.
+    ///
+    /// # Errors
+    /// [`Refusal`] at `rehearsed`, where the build does worse than the live one.
+    fn rehearse(&self, build: &Arc<Generation>) -> Result<(), Refusal>;
 }
 
 /// Where a build is from.

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Order, Orders};
 use super::folder::{Folder, Index};
 use super::history::{What, Who};
-use super::load::{self, File};
-use super::{Proposal, Source, Wanted};
+use super::load::{self, File, Loaded};
+use super::{Proposal, Rehearsal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
@@ -77,6 +77,7 @@ pub struct Registry {
     files: HashMap<Digest, Arc<File>>,
     /// The folder holds less than it should.
     unsaved: bool,
+    rehearsal: Option<Arc<dyn Rehearsal>>,
     /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
     gone: HashMap<String, u64>,
 }
@@ -122,8 +123,16 @@ impl Registry {
             index: Index::new(),
             files: HashMap::new(),
             unsaved: false,
+            rehearsal: None,
             gone: HashMap::new(),
         }
+    }
+
+    /// With builds tried on real messages, too.
+    #[must_use]
+    pub fn rehearsing(mut self, rehearsal: Arc<dyn Rehearsal>) -> Self {
+        self.rehearsal = Some(rehearsal);
+        self
     }
 
     /// Loads every plugin, then each new build of it, until `stop`.
@@ -160,8 +169,8 @@ impl Registry {
                         self.look(index, Who::File).await;
                     }
                 }
-                Event::Ordered(Order::Rollback { plugin, done }) => {
-                    let went = self.roll_back(&plugin, Who::Api).await;
+                Event::Ordered(Order::Rollback { plugin, because, done }) => {
+                    let went = self.roll_back(&plugin, because).await;
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
                 }
@@ -239,13 +248,22 @@ impl Registry {
         };
         at(Step::Found);
         let (bytes, tell) = (file.clone(), at.clone());
-        let loaded = blocking(move || load::load(&sandbox, &wanted, &bytes, number, tell)).await;
+        // What is kept has served already, and somebody waits for it.
+        let rehearsal = self.rehearsal.clone().filter(|_| source == Source::File);
+        let loaded = blocking(move || {
+            let Loaded { generation, signed_by } = load::load(&sandbox, &wanted, &bytes, number, tell)?;
+            let generation = Arc::new(generation);
+            if let Some(rehearsal) = rehearsal {
+                rehearsal.rehearse(&generation)?;
+            }
+            Ok((generation, signed_by))
+        });
+        let loaded = loaded.await;
         let ended = match loaded {
-            Some(Ok(loaded)) => {
+            Some(Ok((generation, signed_by))) => {
                 at(Step::Live);
-                let generation = Arc::new(loaded.generation);
                 let (live, went) = oneshot::channel();
-                let proposal = Proposal { generation: generation.clone(), source, signed_by: loaded.signed_by, live };
+                let proposal = Proposal { generation: generation.clone(), source, signed_by, live };
                 // The gateway ends after the registry; without it there is nobody to tell.
                 let sent = self.proposals.send(proposal).await.is_ok();
                 if sent && went.await.is_ok() { Ended::Live(generation) } else { Ended::NotTaken }

@@ -8,4 +8,4 @@ pub mod report;
 pub mod shadow;
 
 pub use report::Report;
-pub use shadow::{Limits, rehearse};
+pub use shadow::rehearse;

@@ -82,7 +82,8 @@ impl Gathered {
         }
         self.differing += 1;
         if self.differences.len() < MAX_DIFFERENCES {
-            let cut = |lines: Vec<String>| lines.into_iter().map(|line| line.chars().take(MAX_TEXT).collect()).collect();
+            let cut =
+                |lines: Vec<String>| lines.into_iter().map(|line| line.chars().take(MAX_TEXT).collect()).collect();
             self.differences.push(Difference {
                 topic: topic.to_owned(),
                 payload: String::from_utf8_lossy(payload).chars().take(MAX_TEXT).collect(),

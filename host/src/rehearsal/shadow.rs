@@ -3,35 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::compared::Tolerance;
-use sluicegate_core::message::Message;
+use sluicegate_core::message::{Job, Message, Output};
+use sluicegate_core::settings::Rehearse;
 use tokio::time::timeout;
 
 use super::report::{Gathered, Report, Side};
 use crate::live::Live;
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
-use crate::uplink::chain::{self, Made};
+use crate::uplink::chain::{self, Made, Watch};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
-
-/// How a build is rehearsed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Messages of each route, the newest.
-    pub messages: usize,
-    /// How much worse it may be.
-    pub tolerance: Tolerance,
-}
 
 /// Tries a build on the last messages of the routes that it would serve; none: there are none, or nothing is live that it could be
 /// compared with.
 ///
 /// # Cancel safety
 /// Dropped, nothing happened.
-pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, limits: Limits) -> Option<Report> {
-    let pool = Pool::new();
+pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rules: Rehearse) -> Option<Report> {
+    let pool = Pool::uncounted();
     let mut gathered = Gathered::default();
     let mut standing = None;
     let all = async {
@@ -40,7 +31,7 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, lim
             standing = Some(now.digest());
             let swap = |one: &Arc<Generation>| if one.name() == build.name() { build } else { one }.clone();
             let new: Vec<Arc<Generation>> = chain.iter().map(swap).collect();
-            for message in recent.of(&live.route_name(place), limits.messages) {
+            for message in recent.of(&live.route_name(place), rules.messages) {
                 // The live one first, then the new one, on instances that are warm after the first message.
                 let before = made(&pool, chain, &message).await;
                 let after = made(&pool, &new, &message).await;
@@ -50,18 +41,27 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, lim
     };
     let _ = timeout(MAX_TIME, all).await;
     let standing = standing.filter(|_| gathered.now.calls > 0)?;
-    let worse = gathered.worse(limits.tolerance).map(|worse| worse.to_string());
+    let worse = gathered.worse(rules.tolerance).map(|worse| worse.to_string());
     Some(gathered.report(standing.to_string(), build.digest().to_string(), worse))
+}
+
+/// What is tried in shadow counts for nothing.
+struct Shadow;
+
+impl Watch for Shadow {
+    const COUNTS: bool = false;
+
+    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
 }
 
 async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side {
     let began = Instant::now();
-    let made = chain::run(pool, chain, message.clone(), &mut ()).await;
+    let made = chain::run(pool, chain, message.clone(), &mut Shadow).await;
     let took = began.elapsed();
     match made {
         Made::Jobs(jobs) if jobs.is_empty() => Side { failed: false, took, lines: vec!["dropped".to_owned()] },
         Made::Jobs(jobs) => {
-            let line = |job: sluicegate_core::message::Job| {
+            let line = |job: Job| {
                 let payload = String::from_utf8_lossy(&job.payload).into_owned();
                 match job.idempotency_key {
                     Some(key) => format!("job {payload} (once: {key})"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use sluicegate_core::breaker::{Breaker, Verdict};
+use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::Limits;
 use sluicegate_samples::Sample;
@@ -47,6 +48,17 @@ pub struct Generation {
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
+    /// No new message is handled with it.
+    retired: AtomicBool,
+    done: Done,
+}
+
+/// What its calls came to, as the messages' own.
+#[derive(Default)]
+struct Done {
+    calls: AtomicU64,
+    failures: AtomicU64,
+    nanos: AtomicU64,
 }
 
 pub(super) enum Linked {
@@ -90,6 +102,8 @@ impl Sandbox {
             share: Share::new(limits.time_per_second),
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
+            retired: AtomicBool::new(false),
+            done: Done::default(),
         })
     }
 
@@ -162,6 +176,30 @@ impl Generation {
     pub(super) fn busy(&self, time: Duration) {
         self.usage.busy(time);
         self.share.took(time);
+    }
+
+    /// A call for a message ended; it failed where it gave no answer, or refused the message.
+    pub fn did(&self, failed: bool, took: Duration) {
+        self.done.calls.fetch_add(1, Ordering::Relaxed);
+        self.done.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
+        self.done.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What the calls for messages came to so far.
+    #[must_use]
+    pub fn sum(&self) -> Sum {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let busy = Duration::from_nanos(read(&self.done.nanos));
+        Sum { calls: read(&self.done.calls), failures: read(&self.done.failures), busy }
+    }
+
+    /// No new message is handled with it any more: it never comes back.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// A place for an instance; who finds none free waits.

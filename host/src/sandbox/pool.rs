@@ -2,7 +2,7 @@
 //! of a build is counted over all lanes (`Generation::places`); who finds no place waits: busy is no failure.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ struct Warm {
 #[derive(Default)]
 pub struct Pool {
     warm: RefCell<HashMap<u64, Warm>>,
-    /// Builds that are gone: messages that began on them may still come, and leave nothing warm behind. One number a reload.
-    retired: RefCell<HashSet<u64>>,
+    /// Its calls are no messages: they are not counted as such.
+    uncounted: bool,
 }
 
 impl Pool {
@@ -37,6 +37,12 @@ impl Pool {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty one, whose calls are not counted.
+    #[must_use]
+    pub fn uncounted() -> Self {
+        Self { uncounted: true, ..Self::default() }
     }
 
     /// Hands a message to a handler.
@@ -85,20 +91,15 @@ impl Pool {
             Ok(answer)
         };
         let answer = busy(generation, called).await;
-        count(generation, began, &answer);
+        if !self.uncounted {
+            count(generation, began, &answer);
+        }
         answer
     }
 
     /// Drops the warm instances of builds that are not kept.
     pub fn retain(&self, keep: impl Fn(&Generation) -> bool) {
-        let mut retired = self.retired.borrow_mut();
-        self.warm.borrow_mut().retain(|id, warm| {
-            let kept = keep(&warm.generation);
-            if !kept {
-                retired.insert(*id);
-            }
-            kept
-        });
+        self.warm.borrow_mut().retain(|_, warm| keep(&warm.generation));
     }
 
     /// `began` becomes when a place was had: waiting for it is no part of the call.
@@ -117,10 +118,8 @@ impl Pool {
 
     fn put(&self, generation: &Generation, instance: Instance) {
         let mut all = self.warm.borrow_mut();
-        let superseded = |other: &Warm| {
-            other.generation.number() > generation.number() && other.generation.name() == generation.name()
-        };
-        if self.retired.borrow().contains(&generation.id) || all.values().any(superseded) {
+        // A message that began on it came late: nothing is left warm behind it.
+        if generation.is_retired() {
             all.remove(&generation.id);
         } else if let Some(warm) = all.get_mut(&generation.id)
             && instance.calls < generation.limits.calls

@@ -180,6 +180,9 @@ pub enum Problem {
         /// The live build's.
         wanted: String,
     },
+    /// It does worse than the live build on the last real messages.
+    #[error("on the last real messages it is worse than the live build: {0}")]
+    Worse(String),
     /// Its samples took too long.
     #[error("its {samples} samples took longer than {limit:?} together; leave some out")]
     Slow {

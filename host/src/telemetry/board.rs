@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::tally::{Counts, Tally};
 use super::usage::{Usage, Used};
@@ -124,6 +125,11 @@ struct PluginStatus {
     fallback: Option<Kept>,
     /// Rolled back: not tried again until the file holds another build.
     rejected: Vec<String>,
+    /// Until when the live build is judged against the one before.
+    probation_until: Option<Timestamp>,
+    /// What a build made of the last real messages; asked for by itself.
+    #[serde(skip)]
+    rehearsed: Option<Arc<Value>>,
 }
 
 /// A route, as the settings have it.
@@ -402,6 +408,22 @@ impl Board {
     /// What a rollback would go back to, and what is not tried again.
     pub fn plugin_builds(&self, name: &str, fallback: Option<Kept>, rejected: Vec<String>) {
         self.plugin(name, |plugin| (plugin.fallback, plugin.rejected) = (fallback, rejected));
+    }
+
+    /// A build was tried on the last real messages.
+    pub fn plugin_rehearsed(&self, name: &str, report: Value) {
+        self.plugin(name, |plugin| plugin.rehearsed = Some(Arc::new(report)));
+    }
+
+    /// What the last build that was tried on real messages made of them.
+    #[must_use]
+    pub fn rehearsed(&self, name: &str) -> Option<Arc<Value>> {
+        self.state().plugins.get(name)?.rehearsed.clone()
+    }
+
+    /// Until when a plugin's live build is on probation.
+    pub fn plugin_probation(&self, name: &str, until: Option<Timestamp>) {
+        self.plugin(name, |plugin| plugin.probation_until = until);
     }
 
     /// Why a plugin's file was refused last.

@@ -13,10 +13,10 @@ use sluicegate_core::spooled::{Entry, Job, Once};
 use sluicegate_core::ticket::Outcome;
 
 use super::chain::{self, Failed, Made, Reason};
+use super::lane::Tools;
 use super::letter::Letter;
 use super::sink::Low;
 use crate::live::Live;
-use crate::sandbox::Pool;
 use crate::telemetry::{clock, metrics};
 
 /// A message that a route took.
@@ -74,7 +74,7 @@ pub(super) enum Attempted {
 
 impl Subject<'_> {
     /// One attempt, the first one being 1.
-    pub(super) async fn attempt(&self, pool: &Pool, attempt: u32) -> Attempted {
+    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32) -> Attempted {
         let chain = &self.live.chains[self.route];
         for generation in chain.iter() {
             if let Verdict::Wait(delay) = generation.ask() {
@@ -91,7 +91,10 @@ impl Subject<'_> {
             id: self.number.to_string(),
             attempt,
         };
-        match chain::run(pool, chain, message, &mut ()).await {
+        if attempt == 1 {
+            tools.recent.note(&self.live.route_name(self.route), &message, clock::uptime());
+        }
+        match chain::run(&tools.pool, chain, message, &mut ()).await {
             Made::Jobs(jobs) if jobs.is_empty() => Attempted::Done(Verdicted::dropped()),
             Made::Jobs(jobs) => {
                 let at = clock::rfc3339(self.received_at, zone);

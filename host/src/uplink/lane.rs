@@ -26,6 +26,7 @@ use super::sink::Item;
 use super::work::{self, Ended};
 use crate::live::{Current, Live};
 use crate::mqtt::consume::Resumed;
+use crate::recent::Recent;
 use crate::sandbox::Pool;
 use crate::telemetry::{clock, metrics};
 use crate::thread::Thread;
@@ -88,6 +89,8 @@ pub struct Tools {
     pub pool: Pool,
     /// The snapshot that parked messages are handled with.
     pub current: Current,
+    /// Where messages are noted for builds to come.
+    pub recent: Arc<Recent>,
     /// Where outcomes are made durable.
     pub sink: mpsc::Sender<Item>,
     /// The spool, and who is told.

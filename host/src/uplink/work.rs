@@ -67,7 +67,7 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let mut attempt = 1;
     loop {
         // An attempt that takes longer is begun anew from the spool, where it may take its time.
-        let attempted = timeout(attempts.rest(clock::uptime()), subject.attempt(&tools.pool, attempt));
+        let attempted = timeout(attempts.rest(clock::uptime()), subject.attempt(tools, attempt));
         let failed = match attempted.await {
             Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
             Ok(Attempted::Done(verdict)) => return First::Done(verdict),
@@ -148,7 +148,7 @@ pub(super) async fn turn(
     };
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);
-    let verdict = match subject.attempt(&tools.pool, before.saturating_add(1)).await {
+    let verdict = match subject.attempt(&tools, before.saturating_add(1)).await {
         Attempted::Done(verdict) => Some(verdict),
         Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
             subject.give_up(&Failed::unrepaired(&live.chains[place]), before)

@@ -43,8 +43,15 @@ fn sandbox() -> &'static Sandbox {
 fn load(path: &Path) -> Result<Generation, Refusal> {
     let limits =
         Limits { call_timeout: CALL_TIMEOUT, memory: ByteSize(MEMORY), output: ByteSize(OUTPUT), ..Limits::default() };
-    let plugin =
-        Plugin { path: path.to_owned(), digest: None, settings: IndexMap::new(), limits, grants: Default::default() };
+    let plugin = Plugin {
+        path: path.to_owned(),
+        digest: None,
+        settings: IndexMap::new(),
+        limits,
+        rehearse: Default::default(),
+        probation: Default::default(),
+        grants: Default::default(),
+    };
     let wanted = Wanted {
         name: "hostile".to_owned(),
         plugin,

@@ -17,6 +17,7 @@ mod plugins;
 mod plugins_lifecycle;
 mod plugins_page;
 mod plugins_trust;
+mod probation;
 mod reload;
 mod retries;
 mod spool;

@@ -235,6 +235,15 @@ log_bytes = "64KiB"
 calls = 10
 instances = 10
 time_per_second = "100ms"
+[plugins.a.rehearse]
+messages = 256
+max_new_failures = "0%"
+max_slowdown = 5.0
+[plugins.a.probation]
+for = "2m"
+min_calls = 200
+max_new_failures = "10%"
+max_slowdown = 5.0
 [plugins.a.grants]
 state = false
 publish = []
@@ -345,6 +354,13 @@ listen = "127.0.0.1:9090"
             ("plugins.a.limits.call_timeout", "call_timeout = \"1s\"", Applies::Live),
             ("plugins.a.limits.memory", "memory = \"1MiB\"", Applies::Live),
             ("plugins.a.limits.output", "output = \"2MiB\"", Applies::Live),
+            ("plugins.a.rehearse.messages", "messages = 10", Applies::Live),
+            ("plugins.a.rehearse.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),
+            ("plugins.a.rehearse.max_slowdown", "max_slowdown = 2", Applies::Live),
+            ("plugins.a.probation.for", "for = \"1m\"", Applies::Live),
+            ("plugins.a.probation.min_calls", "min_calls = 10", Applies::Live),
+            ("plugins.a.probation.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),
+            ("plugins.a.probation.max_slowdown", "max_slowdown = 2.5", Applies::Live),
             ("plugins.a.grants.state", "state = true", Applies::Live),
             ("plugins.a.grants.publish", "publish = [\"x\"]", Applies::Live),
             ("plugins.a.grants.http", "http = [\"x\"]", Applies::Live),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{ByteSize, UtcOffset, table, units};
+use crate::compared::Tolerance;
 use crate::digest::Digest;
 use crate::topic::{TopicPattern, TopicTemplate};
 use crate::trust::Trust;
@@ -222,6 +223,10 @@ pub struct Plugin {
     pub settings: IndexMap<String, String>,
     /// `[plugins.NAME.limits]`
     pub limits: Limits,
+    /// `[plugins.NAME.rehearse]`
+    pub rehearse: Rehearse,
+    /// `[plugins.NAME.probation]`
+    pub probation: Probation,
     /// `[plugins.NAME.grants]`; no effect yet.
     pub grants: Grants,
 }
@@ -284,6 +289,40 @@ impl Default for Limits {
             instances: Self::instances_of(size("memory")),
             time_per_second: None,
         }
+    }
+}
+
+/// `[plugins.NAME.rehearse]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rehearse {
+    /// The last messages of each route that a new build is tried on.
+    pub messages: usize,
+    /// How much worse than the live build it may be.
+    pub tolerance: Tolerance,
+}
+
+impl Default for Rehearse {
+    fn default() -> Self {
+        let tolerance = Tolerance { new_failures: 0.0, slowdown: 5.0 };
+        Self { messages: 256, tolerance }
+    }
+}
+
+/// `[plugins.NAME.probation]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Probation {
+    /// How long a new build is judged once it is live.
+    pub for_: Duration,
+    /// Calls before which it is not.
+    pub min_calls: u64,
+    /// How much worse than the build before it may be.
+    pub tolerance: Tolerance,
+}
+
+impl Default for Probation {
+    fn default() -> Self {
+        let tolerance = Tolerance { new_failures: 0.1, slowdown: 5.0 };
+        Self { for_: Duration::from_secs(120), min_calls: 200, tolerance }
     }
 }
 

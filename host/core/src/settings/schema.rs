@@ -20,8 +20,9 @@ pub fn schema() -> String {
             "additionalProperties": { "type": ["string", "number", "boolean"] },
         }),
     );
-    plugin.insert("limits".to_owned(), object("plugins.*.limits", &[], Map::new()));
-    plugin.insert("grants".to_owned(), object("plugins.*.grants", &[], Map::new()));
+    for name in ["limits", "rehearse", "probation", "grants"] {
+        plugin.insert(name.to_owned(), object(&format!("plugins.*.{name}"), &[], Map::new()));
+    }
     properties.insert(
         "plugins".to_owned(),
         json!({
@@ -66,6 +67,7 @@ fn property(key: &Key) -> Value {
         Type::Integer(least, most) => {
             json!({ "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, filled] })
         }
+        Type::Factor => json!({ "anyOf": [{ "type": "number", "minimum": 1, "maximum": 1000 }, filled] }),
         Type::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Type::Word(words) => json!({ "anyOf": [{ "enum": words }, filled] }),
         _ => json!({ "type": "string" }),
@@ -82,6 +84,7 @@ fn property(key: &Key) -> Value {
             Type::Texts => json!([]),
             Type::Bool => (default == "true").into(),
             Type::Integer(..) => default.parse::<u64>().map_or(Value::Null, Value::from),
+            Type::Factor => default.parse::<f64>().map_or(Value::Null, Value::from),
             _ => default.into(),
         };
     }

@@ -18,6 +18,10 @@ pub enum Type {
     Duration(u64, u64),
     /// `64KiB`, `1MiB`, `1GiB`; bounds in bytes.
     Size(u64, u64),
+    /// `5%`, `0.1%`, from 0 to 100.
+    Percent,
+    /// How many times, from 1 to 1,000; not always whole.
+    Factor,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list of texts.
@@ -50,6 +54,8 @@ impl fmt::Display for Type {
                 super::ByteSize(*least),
                 super::ByteSize(*most)
             ),
+            Self::Percent => f.write_str("a share such as \"5%\", from 0% to 100%"),
+            Self::Factor => f.write_str("a number from 1 to 1000 such as 5.0"),
             Self::Word(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
             Self::Texts => f.write_str("a list of texts"),
             Self::Offset => f.write_str("an offset from UTC such as \"+08:00\" or \"Z\""),
@@ -142,7 +148,7 @@ const DAY: u64 = 86_400 * SECOND;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-use Type::{Address, Bool, Duration, Integer, MqttUrl, Offset, RedisUrl, Size, Text, Texts, Word};
+use Type::{Address, Bool, Duration, Factor, Integer, MqttUrl, Offset, Percent, RedisUrl, Size, Text, Texts, Word};
 
 /// All of them.
 pub const KEYS: &[Key] = &[
@@ -345,6 +351,49 @@ pub const KEYS: &[Key] = &[
         None,
         "Its share of the processor in each second, over all lanes; beyond it its messages wait. Unless set, there is none.",
     ),
+    key(
+        "plugins.*.rehearse",
+        "messages",
+        Integer(0, 256),
+        Some("256"),
+        "The last real messages of each of its routes that a new build is tried on before it is live; 0: none.",
+    ),
+    key(
+        "plugins.*.rehearse",
+        "max_new_failures",
+        Percent,
+        Some("0%"),
+        "Of those, how many it may fail at where the live build does not.",
+    ),
+    key(
+        "plugins.*.rehearse",
+        "max_slowdown",
+        Factor,
+        Some("5.0"),
+        "How many times as long as the live build it may take for them, on average.",
+    ),
+    key(
+        "plugins.*.probation",
+        "for",
+        Duration(0, DAY),
+        Some("2m"),
+        "How long a new build is judged once it is live; 0s: not at all. One that does worse than the build before is rolled back.",
+    ),
+    key("plugins.*.probation", "min_calls", Integer(1, 1_000_000), Some("200"), "Calls before which it is not judged."),
+    key(
+        "plugins.*.probation",
+        "max_new_failures",
+        Percent,
+        Some("10%"),
+        "How much more of its calls may fail than of those of the build before.",
+    ),
+    key(
+        "plugins.*.probation",
+        "max_slowdown",
+        Factor,
+        Some("5.0"),
+        "How many times as long as before a call may take, on average.",
+    ),
     key("plugins.*.grants", "state", Bool, Some("false"), "Its own keys in Redis.").without_effect(),
     key("plugins.*.grants", "publish", Texts, Some("[]"), "Topics that it may publish to.").without_effect(),
     key("plugins.*.grants", "http", Texts, Some("[]"), "Hosts that it may call.").without_effect(),
@@ -431,6 +480,8 @@ pub fn at(path: &str) -> Option<&'static Key> {
         Some(("plugins", rest)) => match rest.split_once('.') {
             None => "plugins.*",
             Some((_, "limits")) => "plugins.*.limits",
+            Some((_, "rehearse")) => "plugins.*.rehearse",
+            Some((_, "probation")) => "plugins.*.probation",
             Some((_, "grants")) => "plugins.*.grants",
             Some(_) => return None,
         },

@@ -37,6 +37,8 @@ pub(super) struct Plugin {
     pub(super) broken: bool,
     pub(super) own: Section,
     pub(super) limits: Section,
+    pub(super) rehearse: Section,
+    pub(super) probation: Section,
     pub(super) grants: Section,
     pub(super) settings: IndexMap<String, Entry>,
 }
@@ -206,14 +208,24 @@ impl<'a> Reader<'a> {
             };
             let mut plugin = Plugin {
                 place: Some(self.place(at)),
-                own: self.section_but(table, "plugins.*", &path, &["settings", "limits", "grants"]),
+                own: self.section_but(
+                    table,
+                    "plugins.*",
+                    &path,
+                    &["settings", "limits", "rehearse", "probation", "grants"],
+                ),
                 ..Plugin::default()
             };
-            if let Some(limits) = table.get("limits").and_then(|value| self.table(value, &format!("{path}.limits"))) {
-                plugin.limits = self.section(limits, "plugins.*.limits", &format!("{path}.limits"));
-            }
-            if let Some(grants) = table.get("grants").and_then(|value| self.table(value, &format!("{path}.grants"))) {
-                plugin.grants = self.section(grants, "plugins.*.grants", &format!("{path}.grants"));
+            for (name, section, entries) in [
+                ("limits", "plugins.*.limits", &mut plugin.limits),
+                ("rehearse", "plugins.*.rehearse", &mut plugin.rehearse),
+                ("probation", "plugins.*.probation", &mut plugin.probation),
+                ("grants", "plugins.*.grants", &mut plugin.grants),
+            ] {
+                let path = format!("{path}.{name}");
+                if let Some(table) = table.get(name).and_then(|value| self.table(value, &path)) {
+                    *entries = self.section(table, section, &path);
+                }
             }
             if let Some(own) = table.get("settings").and_then(|value| self.table(value, &format!("{path}.settings"))) {
                 for (name, value) in own {

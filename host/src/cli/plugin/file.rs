@@ -52,6 +52,8 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         digest: None,
         settings: IndexMap::new(),
         limits: Limits::default(),
+        rehearse: Default::default(),
+        probation: Default::default(),
         grants: Default::default(),
     };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };

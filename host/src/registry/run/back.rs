@@ -7,7 +7,7 @@ use sluicegate_core::lifecycle::{Build, Step};
 
 use super::{Ended, Registry, Seen, blocking};
 use crate::registry::Source;
-use crate::registry::desk::{DeskError, RolledBack};
+use crate::registry::desk::{DeskError, RolledBack, Worse};
 use crate::registry::history::{What, Who};
 use crate::registry::load::{self, File};
 use crate::sandbox::{Problem, Refusal};
@@ -67,12 +67,19 @@ impl Registry {
         }
     }
 
-    pub(super) async fn roll_back(&mut self, name: &str, who: Who) -> Result<RolledBack, DeskError> {
+    /// `because`: the gateway itself wants it, since this build is worse than the one before.
+    pub(super) async fn roll_back(&mut self, name: &str, because: Option<Worse>) -> Result<RolledBack, DeskError> {
+        let who = if because.is_some() { Who::Rollback } else { Who::Api };
         let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
         let none = || DeskError::NoFallback(name.to_owned());
         let index = index.ok_or_else(none)?;
         let builds = self.builds(index).clone();
         let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
+        if because.as_ref().is_some_and(|worse| worse.digest != live.digest) {
+            // Another one took its place meanwhile.
+            return Err(none());
+        }
+        let reason = because.map(|worse| worse.reason);
         let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
             Ok(file) => match self.attempt(index, &file, Source::Fallback).await {
                 Ended::Live(generation) => Ok((file, generation)),
@@ -91,10 +98,14 @@ impl Registry {
             }
         };
         self.changed(index, What::Rollback, Some(kept.digest), who, Step::Fallback, None);
+        if let Some(reason) = &reason {
+            self.worse(index, live.digest, reason);
+        }
         self.builds(index).fell_back(true);
         self.lives(index, file, &generation);
-        tracing::warn!(plugin = name, from = %live.digest, to = %kept.digest, "rolled back; the file is not tried again until it holds another build");
-        self.note(index, Some(&format!("{} was rolled back", live.digest)));
+        tracing::warn!(plugin = name, from = %live.digest, to = %kept.digest, reason, "rolled back; the file is not tried again until it holds another build");
+        let why = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        self.note(index, Some(&format!("{} was rolled back{why}", live.digest)));
         self.save().await;
         Ok(RolledBack {
             plugin: name.to_owned(),
@@ -103,6 +114,18 @@ impl Registry {
             version: kept.version,
             generation: generation.number(),
         })
+    }
+
+    /// It was live, and did worse than the one before.
+    fn worse(&self, index: usize, digest: Digest, reason: &str) {
+        let name = &self.plugins[index].wanted.name;
+        let refused = Refused {
+            digest: Some(digest.to_string()),
+            step: Step::Probation.name(),
+            reason: reason.to_owned(),
+            at: clock::now(),
+        };
+        self.board.plugin_refused(name, refused);
     }
 
     /// A build that is kept: in memory where it could not be written yet.

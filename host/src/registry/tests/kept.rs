@@ -38,7 +38,7 @@ impl Stage {
     /// Rolls back, and makes live what is proposed.
     async fn roll_back(&mut self, version: u32, number: u64) -> Result<desk::RolledBack, DeskError> {
         let desk = self.desk.clone();
-        let (source, rolled) = tokio::join!(self.live(version, number), desk.roll_back("guest"));
+        let (source, rolled) = tokio::join!(self.live(version, number), desk.roll_back("guest", None));
         assert_eq!(source, Source::Fallback);
         rolled
     }
@@ -138,7 +138,7 @@ fn a_rollback_goes_one_build_back_and_its_file_is_not_tried_again() {
             (&status["fallback"], &status["rejected"][0]),
             (&serde_json::Value::Null, &digest(&guest(2)).to_string().into())
         );
-        let again = stage.desk.roll_back("guest").await;
+        let again = stage.desk.roll_back("guest", None).await;
         assert_eq!(again, Err(DeskError::NoFallback("guest".to_owned())));
         // The same file in another inode.
         put(&stage.path("guest.wasm"), &guest(2));
@@ -168,9 +168,9 @@ fn a_rollback_that_is_refused_changes_nothing() {
         let trust = Trust { revoked: vec![digest(&guest(1))], ..Trust::default() };
         let mut stage = stage.again(Said { trust, ..Said::default() }).await;
         assert_eq!(stage.live(2, 1).await, Source::File);
-        let refused = stage.desk.roll_back("guest").await.expect_err("refused");
+        let refused = stage.desk.roll_back("guest", None).await.expect_err("refused");
         assert!(refused.to_string().contains("the live one goes on: not verified: its digest sha256:"), "{refused}");
-        assert!(matches!(stage.desk.roll_back("nobody").await, Err(DeskError::Unknown { .. })));
+        assert!(matches!(stage.desk.roll_back("nobody", None).await, Err(DeskError::Unknown { .. })));
         put(&stage.path("guest.wasm"), &guest(3));
         stage.live(3, 2).await;
         stage.end().await;

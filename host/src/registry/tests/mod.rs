@@ -63,6 +63,8 @@ impl Stage {
             digest: said.digest,
             settings: IndexMap::new(),
             limits: Limits { call_timeout: Duration::from_secs(5), ..Limits::default() },
+            rehearse: Default::default(),
+            probation: Default::default(),
             grants: Grants::default(),
         };
         let wanted = Wanted {

@@ -62,6 +62,7 @@ fn a_build_that_is_gone_leaves_nothing_warm() {
     run(async {
         let pool = Pool::new();
         assert_eq!(call(&pool, &old, "a").await, Ok("1".to_owned()));
+        old.retire();
         pool.retain(|generation| generation.number() == 2);
         assert_eq!(pool.builds(), Vec::<u64>::new());
         // Of a message that began on the old one.

@@ -4,10 +4,11 @@ use indexmap::IndexMap;
 
 use super::Resolver;
 use super::value::{Found, Hide};
+use crate::compared::Tolerance;
 use crate::digest::NoDigest;
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
-use crate::settings::resolved::{Grants, Limits, Plugin};
+use crate::settings::resolved::{Grants, Limits, Plugin, Probation, Rehearse};
 use crate::settings::table::Type;
 use crate::settings::written::{self, Section, Value, suggest};
 use crate::topic::TopicPattern;
@@ -54,6 +55,8 @@ impl Resolver<'_> {
             let limits = format!("{section}.limits");
             let limits = self.limits(&written.limits, &limits);
             let fresh = self.fresh(&written.own, &section);
+            let rehearse = self.rehearse(&written.rehearse, &format!("{section}.rehearse"));
+            let probation = self.probation(&written.probation, &format!("{section}.probation"));
             let grants = self.grants(&written.grants, &format!("{section}.grants"));
             let mut settings = IndexMap::new();
             for (key, entry) in &written.settings {
@@ -68,11 +71,12 @@ impl Resolver<'_> {
                 }
             }
             let (Some(mut limits), Some(fresh)) = (limits, fresh) else { continue };
+            let (Some(rehearse), Some(probation)) = (rehearse, probation) else { continue };
             if fresh {
                 limits.calls = 1;
             }
             let path = path.unwrap_or_default();
-            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, grants });
+            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, rehearse, probation, grants });
         }
         plugins
     }
@@ -115,6 +119,27 @@ impl Resolver<'_> {
             },
             time_per_second,
         })
+    }
+
+    fn rehearse(&mut self, entries: &Section, path: &str) -> Option<Rehearse> {
+        const SECTION: &str = "plugins.*.rehearse";
+        let messages = self.integer(entries, SECTION, "messages", path);
+        let tolerance = self.tolerance(entries, SECTION, path);
+        Some(Rehearse { messages: usize::try_from(messages?).ok()?, tolerance: tolerance? })
+    }
+
+    fn probation(&mut self, entries: &Section, path: &str) -> Option<Probation> {
+        const SECTION: &str = "plugins.*.probation";
+        let for_ = self.duration(entries, SECTION, "for", path);
+        let min_calls = self.integer(entries, SECTION, "min_calls", path);
+        let tolerance = self.tolerance(entries, SECTION, path);
+        Some(Probation { for_: for_?, min_calls: min_calls?, tolerance: tolerance? })
+    }
+
+    fn tolerance(&mut self, entries: &Section, section: &'static str, path: &str) -> Option<Tolerance> {
+        let new_failures = self.share(entries, section, "max_new_failures", path);
+        let slowdown = self.factor(entries, section, "max_slowdown", path);
+        Some(Tolerance { new_failures: new_failures?, slowdown: slowdown? })
     }
 
     pub(super) fn grants(&mut self, entries: &Section, path: &str) -> Grants {

@@ -61,8 +61,10 @@ impl Resolver<'_> {
             Value::List(texts) => (texts.as_slice(), true),
             Value::Broken => return None,
         };
-        let text_wanted =
-            matches!(kind, Type::Text | Type::MqttUrl | Type::RedisUrl | Type::Offset | Type::Address | Type::Word(_));
+        let text_wanted = matches!(
+            kind,
+            Type::Text | Type::Percent | Type::MqttUrl | Type::RedisUrl | Type::Offset | Type::Address | Type::Word(_)
+        );
         if list != (kind == Type::Texts) || (text_wanted && matches!(value, Value::Bare(_))) {
             let found = match (list, hide) {
                 (true, _) => "a list".to_owned(),
@@ -178,6 +180,20 @@ impl Resolver<'_> {
             let value = units::parse_size(text)?;
             matches!(kind, Type::Size(least, most) if (least..=most).contains(&value.0)).then_some(value)
         })
+    }
+
+    /// A share, 0 to 1.
+    pub(super) fn share(&mut self, entries: &Section, section: &'static str, name: &str, path: &str) -> Option<f64> {
+        let found = self.find(entries, section, name, path)?;
+        self.read(&found, Type::Percent, |text| {
+            let percent: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
+            (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+        })
+    }
+
+    pub(super) fn factor(&mut self, entries: &Section, section: &'static str, name: &str, path: &str) -> Option<f64> {
+        let found = self.find(entries, section, name, path)?;
+        self.read(&found, Type::Factor, |text| text.parse().ok().filter(|factor| (1.0..=1_000.0).contains(factor)))
     }
 
     pub(super) fn choice<T: Copy>(

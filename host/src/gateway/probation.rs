@@ -1,0 +1,128 @@
+//! How a new build does once it is live: for a while it is judged against the one before, and where it does worse the one before comes
+//! back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate_core::compared::{Sum, compare};
+use sluicegate_core::digest::Digest;
+use sluicegate_core::settings::Probation;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::live::{Current, Live};
+use crate::registry::desk::{Desk, Worse};
+use crate::sandbox::Generation;
+use crate::telemetry::board::Board;
+use crate::telemetry::{clock, metrics};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A build on probation.
+struct Trial {
+    build: Arc<Generation>,
+    /// What the one before came to, in all its time.
+    before: Sum,
+    until: Instant,
+}
+
+/// The builds that were live at the last look, and those on probation.
+struct Watch {
+    live: HashMap<String, Arc<Generation>>,
+    trials: HashMap<String, Trial>,
+    board: Arc<Board>,
+}
+
+/// Judges until `stop`.
+pub(super) async fn run(current: Current, desk: Desk, board: Arc<Board>, stop: CancellationToken) {
+    let mut watch = Watch { live: HashMap::new(), trials: HashMap::new(), board };
+    watch.look(&current.load_full(), &desk);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let live = current.load_full();
+        watch.look(&live, &desk);
+        for (name, worse) in watch.judge(&live) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                went = desk.roll_back(&name, Some(worse)) => {
+                    if let Err(error) = went {
+                        tracing::error!(plugin = name, %error, "a build does worse than the one before, and there is no way back");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// Which builds are new.
+    fn look(&mut self, live: &Live, desk: &Desk) {
+        let named = |name: &String| live.builds().any(|build| build.name() == name);
+        self.live.retain(|name, _| named(name));
+        for build in live.builds() {
+            let name = build.name();
+            let Some(before) = self.live.insert(name.to_owned(), build.clone()) else { continue };
+            if before.number() == build.number() {
+                continue;
+            }
+            self.end(name);
+            let Some(rules) = live.settings.plugins.get(name).map(|plugin| plugin.probation) else { continue };
+            // The same build with other settings has no other build to go back to; and one that came back is what was gone back to.
+            if before.digest() == build.digest() || came_back(desk, name, build.digest()) || rules.for_.is_zero() {
+                continue;
+            }
+            let until = Instant::now() + rules.for_;
+            let (build, before) = (build.clone(), before.sum());
+            self.board.plugin_probation(name, Some(clock::now() + rules.for_));
+            metrics::reload(name, "probation", "begun");
+            self.trials.insert(name.to_owned(), Trial { build, before, until });
+        }
+    }
+
+    /// Which builds do worse than those before them.
+    fn judge(&mut self, live: &Live) -> Vec<(String, Worse)> {
+        let mut worse = Vec::new();
+        let mut ended = Vec::new();
+        for (name, trial) in &self.trials {
+            let rules = live.settings.plugins.get(name).map(|plugin| plugin.probation);
+            let Some(Probation { min_calls, tolerance, .. }) = rules.filter(|_| live.serves(&trial.build)) else {
+                ended.push(name.clone());
+                continue;
+            };
+            let now = trial.build.sum();
+            let over = Instant::now() >= trial.until;
+            if now.calls >= min_calls
+                && let Some(reason) = compare(trial.before, now, tolerance)
+            {
+                tracing::error!(plugin = name, digest = %trial.build.digest(), %reason, "a build on probation does worse than the one before");
+                metrics::reload(name, "probation", "refused");
+                worse.push((name.clone(), Worse { digest: trial.build.digest(), reason: reason.to_string() }));
+            } else if over {
+                tracing::info!(plugin = name, digest = %trial.build.digest(), calls = now.calls, failures = now.failures, "a build's probation is over");
+                metrics::reload(name, "probation", "passed");
+            } else {
+                continue;
+            }
+            ended.push(name.clone());
+        }
+        ended.iter().for_each(|name| self.end(name));
+        worse
+    }
+
+    fn end(&mut self, name: &str) {
+        if self.trials.remove(name).is_some() {
+            self.board.plugin_probation(name, None);
+        }
+    }
+}
+
+/// Whether a build is live since a rollback.
+fn came_back(desk: &Desk, name: &str, digest: Digest) -> bool {
+    let changes = desk.history().of(Some(name));
+    changes.iter().find(|change| change.to == Some(digest)).is_some_and(|change| change.is_rollback())
+}

@@ -1,0 +1,112 @@
+//! A new build is tried on the last real messages before it is live, and judged by how it does once it is.
+
+use sluicegate_guests::Guest;
+use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+
+const JOBS: &str = "mqtt_incoming_jobs";
+const DEAD: &str = "mqtt_dead_letters";
+
+/// A gateway whose one plugin takes all that comes.
+async fn start(broker: &Broker, redis: &RedisServer, rules: &str) -> Gateway {
+    let settings = format!(
+        "[plugins.obedient]\npath = \"plugins/obedient.wasm\"\n{rules}[[routes]]\nname = \"obedient\"\n\
+         topic = \"machine/{{serial_no}}/do\"\nhandlers = [\"obedient\"]\n"
+    );
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &settings));
+    gateway.install("obedient", &Guest::echo().handler());
+    gateway.run().await;
+    gateway
+}
+
+async fn publish(machine: &Machine, seqs: std::ops::Range<u64>) {
+    for seq in seqs {
+        machine.publish("machine/M-1/do", format!(r#"{{"seq":{seq}}}"#)).await;
+    }
+}
+
+/// Refuses everything; it has no samples that would tell.
+fn refusing() -> Vec<u8> {
+    let reject = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0))
+        (i32.store (i32.const 1032) (i32.const 512)) (i32.store (i32.const 1036) (i32.const 7)) (i32.const 1024)";
+    let data = r#"(data (i32.const 512) "refused")"#.to_owned();
+    Guest { extra: data, ..Guest::doing(reject) }.handler()
+}
+
+#[tokio::test]
+async fn a_build_that_fails_at_the_last_real_messages_is_never_live_and_the_difference_can_be_read() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..50).await;
+    redis.list_of(JOBS, 50).await;
+    gateway.install("obedient", &refusing());
+    let refusal = eventually("it is refused", async || {
+        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
+        refusal.is_object().then_some(refusal)
+    })
+    .await;
+    assert_eq!(refusal["step"], "rehearsed");
+    let reason = refusal["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("worse than the live build: 100.00 % of its calls fail, where 0.00 % did before"),
+        "{reason}"
+    );
+    assert_eq!(gateway.generation("obedient").await, Some(1));
+    let shown = gateway.get("/api/plugins/obedient/rehearsal").await.expect("an answer");
+    assert_eq!((&shown["report"]["messages"], &shown["report"]["new_failures"]), (&50.into(), &50.into()));
+    let text = shown["text"].as_str().expect("a text");
+    assert!(text.contains("\n  machine/M-1/do {\"seq\":0}\n- job {\"seq\":0}\n+ failed: refused\n"), "{text}");
+    // In shadow: nothing was sent, nothing counted.
+    gateway.counts(&[("received", 50), ("pushed", 50), ("dead", 0)]).await;
+    assert_eq!(gateway.plugin("obedient").await.expect("it")["usage"]["calls"], 50);
+    publish(&machine, 50..60).await;
+    redis.list_of(JOBS, 60).await;
+}
+
+#[tokio::test]
+async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_flows() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";
+    let gateway = start(&broker, &redis, rules).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..50).await;
+    redis.list_of(JOBS, 50).await;
+    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
+    gateway.install("obedient", &refusing());
+    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
+    eventually("it is on probation", async || {
+        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
+    })
+    .await;
+    let mut seq = 50;
+    eventually("the build before is live again", async || {
+        publish(&machine, seq..seq + 10).await;
+        seq += 10;
+        (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
+    })
+    .await;
+    let plugin = gateway.plugin("obedient").await.expect("it");
+    assert_eq!(plugin["last_refusal"]["step"], "probation");
+    assert!(plugin["probation_until"].is_null(), "{plugin}");
+    let history = gateway.get("/api/history").await.expect("an answer");
+    let last = history["changes"].as_array().and_then(|changes| changes.first()).expect("a change").clone();
+    assert_eq!((&last["who"], &last["what"]), (&"rollback".into(), &"rollback".into()), "{last}");
+    publish(&machine, seq..seq + 10).await;
+    seq += 10;
+    let refused = eventually("all are in one of the lists", async || {
+        let (jobs, dead) = (redis.list(JOBS).await.len() as u64, redis.list(DEAD).await.len() as u64);
+        (jobs + dead == seq).then_some(dead)
+    })
+    .await;
+    assert!(refused >= 40, "{refused}");
+    gateway.counts(&[("received", seq), ("dead", refused), ("pushed", seq - refused), ("in_flight", 0)]).await;
+    gateway.says("was rolled back (100.00 % of its calls fail").await;
+    // The same file is not tried again; another one is.
+    let generation = gateway.generation("obedient").await.expect("one");
+    let mended = Guest { pages: 3, ..Guest::echo() }.handler();
+    gateway.install("obedient", &mended);
+    eventually("the mended build is live", async || {
+        (gateway.generation("obedient").await? == generation + 1).then_some(())
+    })
+    .await;
+}
