@@ -162,7 +162,9 @@ impl Folder {
     /// # Errors
     /// [`FolderError`]: what was written before may stand there in part, and is whole with the next call that succeeds.
     pub(super) fn save(&self, index: &Index, files: &[Arc<File>], history: &[Change]) -> Result<(), FolderError> {
-        self.lock()?;
+        // Held until the end: a save that nobody waits for any more may still be at work.
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock(&mut held)?;
         for file in files {
             let path = self.file(file.digest);
             // Its name is its content's.
@@ -184,12 +186,11 @@ impl Folder {
     }
 
     /// Taken by the first write, kept until the end.
-    fn lock(&self) -> Result<(), FolderError> {
+    fn lock(&self, held: &mut Option<SystemFile>) -> Result<(), FolderError> {
         let cannot = |path: &Path| {
             let path = path.to_owned();
             move |source| FolderError::System { what: "use", path, source }
         };
-        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let builds = self.builds();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&builds).map_err(cannot(&builds))?;
         if held.is_some() {

@@ -118,6 +118,14 @@ fn check_size(size: u64, max: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Who signed a build, where the settings take it.
+pub(super) fn signer(wanted: &Wanted, file: &File) -> Result<Option<KeyId>, Refusal> {
+    let Some(trust) = &wanted.trust else { return Ok(None) };
+    trust
+        .judge(&wanted.name, wanted.plugin.digest, &file.bytes, file.signature.as_deref())
+        .map_err(|distrust| Refusal { step: Step::Verified, problem: distrust.into() })
+}
+
 fn load_once(
     sandbox: &Sandbox,
     wanted: &Wanted,
@@ -128,12 +136,7 @@ fn load_once(
     let plugin = &wanted.plugin;
     at(Step::Verified);
     // Whose it is comes before what it is: of what nobody trusts nothing is parsed.
-    let signed_by = match &wanted.trust {
-        Some(trust) => trust
-            .judge(&wanted.name, plugin.digest, &file.bytes, file.signature.as_deref())
-            .map_err(|distrust| Refusal { step: Step::Verified, problem: distrust.into() })?,
-        None => None,
-    };
+    let signed_by = signer(wanted, file)?;
     at(Step::Compiled);
     let generation = sandbox.compile(&file.bytes, plugin.settings.clone(), plugin.limits, &wanted.name, number)?;
     at(Step::Checked);

@@ -138,8 +138,14 @@ impl Registry {
     /// Loads every plugin, then each new build of it, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
-            () = stop.cancelled() => {}
+            // The work first: a build that the gateway has just made live is to be known as that.
+            biased;
             () = self.work() => {}
+            () = stop.cancelled() => {}
+        }
+        // What went live last may not be written down yet.
+        if self.unsaved {
+            self.save().await;
         }
     }
 
@@ -202,14 +208,7 @@ impl Registry {
         watched.unreadable = None;
         if watched.live.as_ref().is_some_and(|live| live.digest == file.digest) {
             watched.refused = None;
-            // The signature may be another one: it is kept with the build.
-            let seen = Some(Seen::of(&file));
-            if watched.live != seen {
-                watched.live = seen;
-                self.files.insert(file.digest, file);
-                self.unsaved = true;
-            }
-            return;
+            return self.signature(index, file).await;
         }
         let seen = Seen::of(&file);
         if watched.refused.as_ref().is_some_and(|refused| refused.seen == seen && refused.tries >= refused.most) {
@@ -285,7 +284,24 @@ impl Registry {
         watched.wanted.before = Some(generation.manifest_name().to_owned());
         watched.live = Some(Seen::of(&file));
         self.files.insert(file.digest, file);
+        self.unsaved = true;
         self.show(index);
+    }
+
+    /// The file is what is live. A signature that lies beside it now is kept with the build where it is good; mostly another one is that
+    /// of the build to come, and what is kept must stay what was verified.
+    async fn signature(&mut self, index: usize, file: Arc<File>) {
+        let watched = &mut self.plugins[index];
+        let seen = Some(Seen::of(&file));
+        if watched.live == seen {
+            return;
+        }
+        watched.live = seen;
+        let (wanted, signed) = (watched.wanted.clone(), file.clone());
+        if matches!(blocking(move || load::signer(&wanted, &signed)).await, Some(Ok(_))) {
+            self.files.insert(file.digest, file);
+            self.unsaved = true;
+        }
     }
 
     /// A vanished file changes nothing for a live plugin: the settings name it, so it stays live.

@@ -42,10 +42,16 @@ fn a_signature_beside_the_file_is_looked_at_when_it_changes() {
         put(&stage.path("guest.wasm"), &guest(2));
         stage.live(2, 2).await;
         assert_eq!(stage.refusal(), refusal);
-        // What is kept is kept with its signature.
+        // What is kept is kept with its own signature.
+        let desk = stage.desk.clone();
+        let (source, rolled) = tokio::join!(stage.live(1, 3), desk.roll_back("guest", None));
+        assert_eq!((source, rolled.map(|rolled| rolled.to)), (Source::Fallback, Ok(digest(&guest(1)))));
+        put(&stage.path("guest.wasm.minisig"), sign(&ours, &guest(4)).as_bytes());
+        put(&stage.path("guest.wasm"), &guest(4));
+        stage.live(4, 4).await;
         put(&stage.path("guest.wasm"), b"garbage");
         let mut stage = stage.again(said).await;
-        assert_eq!(stage.live(2, 1).await, Source::Fallback);
+        assert_eq!(stage.live(4, 1).await, Source::Fallback);
         stage.end().await;
     });
 }
