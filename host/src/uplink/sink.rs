@@ -87,7 +87,7 @@ pub struct Sink {
     last: HashMap<Arc<str>, (Arc<str>, bool)>,
     /// For lists that are not behind, in order.
     ready: Vec<Waiting>,
-    /// For lists that are behind, while the spool does not take them.
+    /// For lists that are behind, while the spool does not take them. Invariant: of a list that is direct there is none here.
     stuck: Vec<Waiting>,
     stuck_until: Instant,
     stuck_backoff: Backoff,
@@ -276,6 +276,7 @@ impl Sink {
                         Err(_) => return false,
                     };
                     if records.is_empty() && self.lists.empty(&target) {
+                        self.release(&target);
                         continue;
                     }
                     let numbers: Vec<u64> = records.iter().map(|record| record.number).collect();
@@ -286,6 +287,15 @@ impl Sink {
                 }
             }
         }
+    }
+
+    /// A list is direct again: what the spool did not take for it is pushed before what comes now. In the spool nobody would look for it.
+    fn release(&mut self, target: &Target) {
+        let its = |waiting: &Waiting| Target::of(&waiting.record.line) == *target;
+        let (mut ready, stuck) = std::mem::take(&mut self.stuck).into_iter().partition::<Vec<_>, _>(its);
+        self.stuck = stuck;
+        ready.append(&mut self.ready);
+        self.ready = ready;
     }
 
     /// A batch of what is ready.
@@ -459,18 +469,11 @@ impl Sink {
         }
     }
 
-    /// What the spool did not take is tried again; or goes to Redis, where its list has caught up.
+    /// What the spool did not take is tried again.
     async fn unstick(&mut self) {
-        if self.stuck.is_empty() || Instant::now() < self.stuck_until {
-            return;
+        if !self.stuck.is_empty() && Instant::now() >= self.stuck_until {
+            self.spool(Vec::new()).await;
         }
-        let (behind, mut ready) = std::mem::take(&mut self.stuck)
-            .into_iter()
-            .partition::<Vec<_>, _>(|waiting| self.lists.is_behind(&Target::of(&waiting.record.line)));
-        ready.append(&mut self.ready);
-        self.ready = ready;
-        self.stuck = behind;
-        self.spool(Vec::new()).await;
     }
 
     /// When to look again by itself.
