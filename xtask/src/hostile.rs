@@ -11,5 +11,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     plugins::build(root, &[])?;
     // As the tests do, so that what they built is used.
     shell::run(test::cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"]))?;
-    shell::run(test::cargo(root).args(["test", "--workspace", "--test", "hostile", "--", "--nocapture"]))
+    let mut tests = test::cargo(root);
+    tests.env("HOSTILE_ALL", "1").args(["test", "--workspace", "--test", "hostile", "--", "--nocapture"]);
+    shell::run(&mut tests)
 }
