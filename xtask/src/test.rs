@@ -48,6 +48,12 @@ pub(crate) fn test(root: &Path) -> Result<()> {
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(shell::cargo());
     cargo.current_dir(root);
+    // What cargo tells this program of its own package: build scripts that look at it would run anew, and all that depends on them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
