@@ -46,8 +46,11 @@ impl Recent {
         if ring.second != now.as_secs() {
             (ring.second, ring.noted) = (now.as_secs(), 0);
         }
+        if ring.noted >= MAX_A_SECOND {
+            return;
+        }
         let size = size(message);
-        if ring.noted >= MAX_A_SECOND || size > MAX_BYTES {
+        if size > MAX_BYTES {
             return;
         }
         ring.noted += 1;

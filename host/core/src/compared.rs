@@ -16,16 +16,6 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// What was added since an earlier look.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            calls: self.calls.saturating_sub(earlier.calls),
-            failures: self.failures.saturating_sub(earlier.failures),
-            busy: self.busy.saturating_sub(earlier.busy),
-        }
-    }
-
     fn rate(self) -> f64 {
         if self.calls == 0 { 0.0 } else { ratio(self.failures, self.calls) }
     }
@@ -142,6 +132,5 @@ mod tests {
         assert_eq!(compare(Sum::default(), Sum::default(), STRICT), None);
         assert_eq!(compare(sum(10, 0, 10), Sum::default(), STRICT), None);
         assert!(compare(Sum::default(), sum(10, 1, 10), STRICT).is_some());
-        assert_eq!(sum(10, 2, 5).since(sum(4, 1, 5)), sum(6, 1, 5));
     }
 }

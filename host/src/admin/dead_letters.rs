@@ -14,7 +14,8 @@ use serde_json::json;
 use sluicegate_core::dead_letter::{Filter, LetterId};
 
 use super::local::from_here;
-use super::routes::{Method, Route, answer};
+use super::refused::Refused;
+use super::routes::{Method, Route};
 use crate::dead_letters::desk::{By, Desk, DeskError};
 use crate::dead_letters::replay::Order;
 
@@ -35,50 +36,20 @@ pub(super) fn table() -> Vec<Route<Arc<OnceLock<Desk>>>> {
     ]
 }
 
-/// Why a request is not answered.
-enum Refused {
-    Desk(DeskError),
-    Starting,
-    Request(String),
-}
-
 impl From<DeskError> for Refused {
     fn from(error: DeskError) -> Self {
-        Self::Desk(error)
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::Request(rejection.body_text())
-    }
-}
-
-impl From<JsonRejection> for Refused {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::Request(rejection.body_text())
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Desk(error) => {
-                let status = match error {
-                    DeskError::Unknown(_) => StatusCode::NOT_FOUND,
-                    DeskError::Busy => StatusCode::CONFLICT,
-                    DeskError::Redis(_) | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                answer(status, &error.to_string())
-            }
-            Self::Starting => answer(StatusCode::SERVICE_UNAVAILABLE, "the gateway handles nothing yet; see /readyz"),
-            Self::Request(text) => answer(StatusCode::BAD_REQUEST, &text),
-        }
+        let status = match error {
+            DeskError::Unknown(_) => StatusCode::NOT_FOUND,
+            DeskError::Busy => StatusCode::CONFLICT,
+            DeskError::Redis(_) | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error)
     }
 }
 
 fn desk(desk: &OnceLock<Desk>) -> Result<&Desk, Refused> {
-    desk.get().ok_or(Refused::Starting)
+    let starting = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway handles nothing yet; see /readyz");
+    desk.get().ok_or_else(starting)
 }
 
 /// The filter, as a query says it.
@@ -106,7 +77,7 @@ impl Listing {
 }
 
 fn id(text: &str) -> Result<LetterId, Refused> {
-    let wrong = || Refused::Request(format!("`{}` is no dead letter's id: 16 hexadecimal digits", text.escape_debug()));
+    let wrong = || Refused::request(format!("`{}` is no dead letter's id: 16 hexadecimal digits", text.escape_debug()));
     LetterId::parse(text).ok_or_else(wrong)
 }
 
@@ -146,7 +117,7 @@ impl Change {
         if self.filter.is_empty() != self.all {
             let text =
                 "say which letters: a `filter` with `ids`, `route`, `machine`, `reason` or `since`, or `all`: true";
-            return Err(Refused::Request(text.to_owned()));
+            return Err(Refused::request(text));
         }
         Ok(self.filter)
     }

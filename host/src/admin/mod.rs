@@ -4,6 +4,7 @@
 mod dead_letters;
 mod local;
 mod plugins;
+mod refused;
 mod routes;
 mod settings;
 

@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::local::from_here;
-use super::routes::{Method, Route, answer};
+use super::refused::{Nothing, Refused};
+use super::routes::{Method, Route};
 use crate::registry::desk::{Desk, DeskError, RolledBack};
 use crate::telemetry::board::NamedPlugin;
 
@@ -23,43 +23,14 @@ pub(super) fn table() -> Vec<Route<Desk>> {
     ]
 }
 
-/// Why a request is not answered.
-enum Refused {
-    Desk(DeskError),
-    Request(String),
-}
-
 impl From<DeskError> for Refused {
     fn from(error: DeskError) -> Self {
-        Self::Desk(error)
-    }
-}
-
-impl From<JsonRejection> for Refused {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::Request(rejection.body_text())
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::Request(rejection.body_text())
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Desk(error) => {
-                let status = match error {
-                    DeskError::Unknown { .. } => StatusCode::NOT_FOUND,
-                    DeskError::NoFallback(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
-                    DeskError::Busy | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                answer(status, &error.to_string())
-            }
-            Self::Request(text) => answer(StatusCode::BAD_REQUEST, &text),
-        }
+        let status = match error {
+            DeskError::Unknown { .. } => StatusCode::NOT_FOUND,
+            DeskError::NoFallback(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
+            DeskError::Busy | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error)
     }
 }
 
@@ -77,17 +48,12 @@ async fn rehearsal(State(desk): State<Desk>, Path(name): Path<String>) -> Result
     Ok(Json(desk.rehearsed(&name).map_or(Value::Null, |shown| Value::clone(&shown))))
 }
 
-/// Nothing is to be said; what is said all the same was meant for something else.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rollback {}
-
 async fn roll_back(
     State(desk): State<Desk>,
     Path(name): Path<String>,
-    body: Result<Json<Rollback>, JsonRejection>,
+    body: Result<Json<Nothing>, JsonRejection>,
 ) -> Result<Json<RolledBack>, Refused> {
-    let Json(Rollback {}) = body?;
+    let Json(Nothing {}) = body?;
     Ok(Json(desk.roll_back(&name, None).await?))
 }
 

@@ -5,11 +5,11 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::local::from_here;
-use super::routes::{Method, Route, answer};
+use super::refused::{Nothing, Refused};
+use super::routes::{Method, Route};
 use crate::settings::desk::{Answer, Desk, InForce};
 
 pub(super) fn table() -> Vec<Route<Desk>> {
@@ -28,22 +28,15 @@ async fn show(State(desk): State<Desk>) -> Json<Value> {
     Json(json!({ "number": number, "since": since, "by": by, "file": file, "keys": keys.collect::<Vec<_>>() }))
 }
 
-/// Nothing is to be said. It is JSON all the same: a web page cannot send that here.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-async fn reload(State(desk): State<Desk>, body: Result<Json<Nothing>, JsonRejection>) -> Response {
-    if let Err(rejection) = body {
-        return answer(StatusCode::BAD_REQUEST, &rejection.body_text());
-    }
-    match desk.reload().await {
+async fn reload(State(desk): State<Desk>, body: Result<Json<Nothing>, JsonRejection>) -> Result<Response, Refused> {
+    let Json(Nothing {}) = body?;
+    Ok(match desk.reload().await {
         Some(Answer::Refused(refused)) => {
             let error = refused.reasons.join("\n");
             let body = json!({ "error": error, "reasons": refused.reasons, "restart": refused.restart });
             (StatusCode::CONFLICT, Json(body)).into_response()
         }
         Some(done) => Json(done).into_response(),
-        None => answer(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down"),
-    }
+        None => return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down")),
+    })
 }

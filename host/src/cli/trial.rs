@@ -127,7 +127,7 @@ impl Bench {
                     .map_err(|refusal| {
                         Failure::new(Code::Wrong, format!("plugin {}: {refusal}", wanted.name), "sluicegate check")
                     })?;
-                self.loaded.insert(wanted.name, Arc::new(build.generation));
+                self.loaded.insert(wanted.name, build.generation);
             }
         }
         Ok(handlers.iter().filter_map(|name| self.loaded.get(name).cloned()).collect())

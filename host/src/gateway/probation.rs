@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sluicegate_core::compared::{Sum, compare};
 use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::Probation;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +80,7 @@ impl Watch {
             let until = Instant::now() + rules.for_;
             let (build, before) = (build.clone(), before.sum());
             self.board.plugin_probation(name, Some(clock::now() + rules.for_));
-            metrics::reload(name, "probation", "begun");
+            metrics::reload(name, Step::Probation.name(), "begun");
             self.trials.insert(name.to_owned(), Trial { build, before, until });
         }
     }
@@ -100,11 +101,11 @@ impl Watch {
                 && let Some(reason) = compare(trial.before, now, tolerance)
             {
                 tracing::error!(plugin = name, digest = %trial.build.digest(), %reason, "a build on probation does worse than the one before");
-                metrics::reload(name, "probation", "refused");
+                metrics::reload(name, Step::Probation.name(), "refused");
                 worse.push((name.clone(), Worse { digest: trial.build.digest(), reason: reason.to_string() }));
             } else if over {
                 tracing::info!(plugin = name, digest = %trial.build.digest(), calls = now.calls, failures = now.failures, "a build's probation is over");
-                metrics::reload(name, "probation", "passed");
+                metrics::reload(name, Step::Probation.name(), "passed");
             } else {
                 continue;
             }

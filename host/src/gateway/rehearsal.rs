@@ -9,7 +9,7 @@ use crate::live::Current;
 use crate::recent::Recent;
 use crate::registry::Rehearsal;
 use crate::rehearsal;
-use crate::sandbox::{Generation, Problem, Refusal};
+use crate::sandbox::{Generation, Problem, Refusal, block_on};
 use crate::telemetry::board::Board;
 
 /// What a build is tried on, from when messages are taken.
@@ -21,16 +21,10 @@ pub(super) struct RealMessages {
 
 impl Rehearsal for RealMessages {
     fn rehearse(&self, build: &Arc<Generation>) -> Result<(), Refusal> {
-        let refused = |problem| Refusal { step: Step::Rehearsed, problem };
         let Some(current) = self.current.get() else { return Ok(()) };
         let live = current.load_full();
         let Some(plugin) = live.settings.plugins.get(build.name()) else { return Ok(()) };
-        // Guests run on a thread of their own, never on one that polls sockets: this one.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| refused(Problem::Host(error.to_string())))?;
-        let rehearsed = runtime.block_on(rehearsal::rehearse(&live, &self.recent, build, plugin.rehearse));
+        let rehearsed = block_on(rehearsal::rehearse(&live, &self.recent, build, plugin.rehearse))?;
         let Some(report) = rehearsed else { return Ok(()) };
         tracing::info!(
             plugin = build.name(),
@@ -44,7 +38,7 @@ impl Rehearsal for RealMessages {
         let shown = json!({ "report": report, "text": report.text() });
         self.board.plugin_rehearsed(build.name(), shown);
         match reason {
-            Some(reason) => Err(refused(Problem::Worse(reason))),
+            Some(reason) => Err(Refusal { step: Step::Rehearsed, problem: Problem::Worse(reason) }),
             None => Ok(()),
         }
     }

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
@@ -11,7 +12,7 @@ use sluicegate_core::trust::{KeyId, MAX_SIGNATURE};
 
 use super::Wanted;
 use crate::sandbox::inspect::{self, MAX_FILE_BYTES};
-use crate::sandbox::{Generation, Problem, Refusal, Sandbox, Step, rehearse};
+use crate::sandbox::{Generation, Problem, Refusal, Sandbox, Step, block_on, rehearse};
 
 /// Readings of a file that changes meanwhile.
 const MAX_TRIES: u32 = 20;
@@ -36,7 +37,7 @@ pub struct File {
 /// A build that passed every step.
 pub struct Loaded {
     /// It.
-    pub generation: Generation,
+    pub generation: Arc<Generation>,
     /// Whose signature it has.
     pub signed_by: Option<KeyId>,
 }
@@ -154,13 +155,8 @@ fn load_once(
         return Err(Refusal { step: Step::Checked, problem });
     }
     at(Step::Rehearsed);
-    // Guests run on a thread of their own, never on one that polls sockets: this one.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|error| Refusal { step: Step::Rehearsed, problem: Problem::Host(error.to_string()) })?;
-    runtime.block_on(rehearse(&generation))?;
-    Ok(Loaded { generation, signed_by })
+    block_on(rehearse(&generation))??;
+    Ok(Loaded { generation: Arc::new(generation), signed_by })
 }
 
 /// Verifies, compiles, checks and rehearses a build; again where what failed may pass: a sample has no more time than a call, and

@@ -234,10 +234,33 @@ impl Registry {
         }
     }
 
+    /// Takes a build through every step before it is live, off the threads that poll. `tried`: on real messages, too.
+    async fn through_steps(
+        &self,
+        wanted: Wanted,
+        file: &Arc<File>,
+        number: u64,
+        tried: bool,
+        at: impl Fn(Step) + Send + 'static,
+    ) -> Result<Loaded, Refusal> {
+        let (sandbox, file, rehearsal) = (self.sandbox.clone(), file.clone(), self.rehearsal.clone().filter(|_| tried));
+        let loaded = blocking(move || {
+            let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
+            if let Some(rehearsal) = rehearsal {
+                rehearsal.rehearse(&loaded.generation)?;
+            }
+            Ok(loaded)
+        });
+        loaded.await.unwrap_or_else(|| {
+            let problem = Problem::Host("the engine panicked; see the log".to_owned());
+            Err(Refusal { step: Step::Compiled, problem })
+        })
+    }
+
     /// Takes a build through every step, until new messages are handled with it.
     async fn attempt(&mut self, index: usize, file: &Arc<File>, source: Source) -> Ended {
         let watched = &self.plugins[index];
-        let (sandbox, wanted, number) = (self.sandbox.clone(), watched.wanted.clone(), watched.number + 1);
+        let (wanted, number) = (watched.wanted.clone(), watched.number + 1);
         let (digest, name) = (file.digest, wanted.name.clone());
         tracing::debug!(plugin = name, %digest, source = source.name(), "a build was found");
         let board = self.board.clone();
@@ -246,20 +269,9 @@ impl Registry {
             board.plugin_candidate(&name, Some(candidate));
         };
         at(Step::Found);
-        let (bytes, tell) = (file.clone(), at.clone());
         // What is kept has served already, and somebody waits for it.
-        let rehearsal = self.rehearsal.clone().filter(|_| source == Source::File);
-        let loaded = blocking(move || {
-            let Loaded { generation, signed_by } = load::load(&sandbox, &wanted, &bytes, number, tell)?;
-            let generation = Arc::new(generation);
-            if let Some(rehearsal) = rehearsal {
-                rehearsal.rehearse(&generation)?;
-            }
-            Ok((generation, signed_by))
-        });
-        let loaded = loaded.await;
-        let ended = match loaded {
-            Some(Ok((generation, signed_by))) => {
+        let ended = match self.through_steps(wanted, file, number, source == Source::File, at.clone()).await {
+            Ok(Loaded { generation, signed_by }) => {
                 at(Step::Live);
                 let (live, went) = oneshot::channel();
                 let proposal = Proposal { generation: generation.clone(), source, signed_by, live };
@@ -267,11 +279,7 @@ impl Registry {
                 let sent = self.proposals.send(proposal).await.is_ok();
                 if sent && went.await.is_ok() { Ended::Live(generation) } else { Ended::NotTaken }
             }
-            Some(Err(refusal)) => Ended::Refused(refusal),
-            None => {
-                let problem = Problem::Host("the engine panicked; see the log".to_owned());
-                Ended::Refused(Refusal { step: Step::Compiled, problem })
-            }
+            Err(refusal) => Ended::Refused(refusal),
         };
         self.board.plugin_candidate(&self.plugins[index].wanted.name, None);
         ended

@@ -52,9 +52,9 @@ pub struct Difference {
 /// Gathers what both make of one message after another.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    pub(super) before: Sum,
+    before: Sum,
+    /// Its failures are the new ones: those of messages that the live build takes.
     pub(super) now: Sum,
-    new_failures: u64,
     mended: u64,
     differing: u64,
     differences: Vec<Difference>,
@@ -72,10 +72,9 @@ impl Gathered {
     pub(super) fn add(&mut self, topic: &str, payload: &[u8], before: Side, now: Side) {
         for (sum, side) in [(&mut self.before, &before), (&mut self.now, &now)] {
             sum.calls += 1;
-            sum.failures += u64::from(side.failed);
             sum.busy += side.took;
         }
-        self.new_failures += u64::from(now.failed && !before.failed);
+        self.now.failures += u64::from(now.failed && !before.failed);
         self.mended += u64::from(before.failed && !now.failed);
         if before.lines == now.lines {
             return;
@@ -93,11 +92,8 @@ impl Gathered {
         }
     }
 
-    /// New failures count against all messages; where it is slower, both had the same ones.
     pub(super) fn worse(&self, tolerance: Tolerance) -> Option<Worse> {
-        let failures = |failures| Sum { failures, ..self.before };
-        let fails = compare(failures(0), Sum { failures: self.new_failures, ..failures(0) }, tolerance);
-        fails.or_else(|| compare(failures(0), Sum { failures: 0, ..self.now }, tolerance))
+        compare(self.before, self.now, tolerance)
     }
 
     pub(super) fn report(self, before: String, now: String, refused: Option<String>) -> Report {
@@ -106,7 +102,7 @@ impl Gathered {
             before,
             now,
             messages: self.now.calls,
-            new_failures: self.new_failures,
+            new_failures: self.now.failures,
             mended: self.mended,
             differing: self.differing,
             before_us: mean(self.before),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::message::{Job, Message, Output};
+use sluicegate_core::message::{Job, Message};
 use sluicegate_core::settings::Rehearse;
 use tokio::time::timeout;
 
@@ -11,7 +11,7 @@ use super::report::{Gathered, Report, Side};
 use crate::live::Live;
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
-use crate::uplink::chain::{self, Made, Watch};
+use crate::uplink::chain::{self, Made};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -45,18 +45,9 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rul
     Some(gathered.report(standing.to_string(), build.digest().to_string(), worse))
 }
 
-/// What is tried in shadow counts for nothing.
-struct Shadow;
-
-impl Watch for Shadow {
-    const COUNTS: bool = false;
-
-    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
-}
-
 async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side {
     let began = Instant::now();
-    let made = chain::run(pool, chain, message.clone(), &mut Shadow).await;
+    let made = chain::run(pool, chain, message.clone(), &mut ()).await;
     let took = began.elapsed();
     match made {
         Made::Jobs(jobs) if jobs.is_empty() => Side { failed: false, took, lines: vec!["dropped".to_owned()] },

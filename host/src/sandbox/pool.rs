@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluicegate_core::fault::Fault;
@@ -45,6 +45,12 @@ impl Pool {
         Self { uncounted: true, ..Self::default() }
     }
 
+    /// Whether its calls are the messages' own: for metrics, usage, breakers, and how well a build does.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.uncounted
+    }
+
     /// Hands a message to a handler.
     ///
     /// # Errors
@@ -57,7 +63,11 @@ impl Pool {
         generation: &Arc<Generation>,
         message: &Message,
     ) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        self.call(generation, async |instance| instance.handle(message).await).await
+        let (answer, took) = self.call(generation, async |instance| instance.handle(message).await).await;
+        if self.counts() {
+            generation.did(!matches!(answer, Ok(Ok(_))), took);
+        }
+        answer
     }
 
     /// Hands a command to a validator.
@@ -72,14 +82,15 @@ impl Pool {
         generation: &Arc<Generation>,
         command: &GuestCommand,
     ) -> Result<Result<Bytes, Failure>, Fault> {
-        self.call(generation, async |instance| instance.validate(command).await).await
+        self.call(generation, async |instance| instance.validate(command).await).await.0
     }
 
+    /// The answer, and how long the call took.
     async fn call<T>(
         &self,
         generation: &Arc<Generation>,
         work: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+    ) -> (Result<T, Fault>, Duration) {
         // Before anything is taken: who waits for its share holds neither a place nor the lane.
         generation.share.wait().await;
         let mut began = Instant::now();
@@ -91,10 +102,11 @@ impl Pool {
             Ok(answer)
         };
         let answer = busy(generation, called).await;
-        if !self.uncounted {
-            count(generation, began, &answer);
+        let took = began.elapsed();
+        if self.counts() {
+            count(generation, took, &answer);
         }
-        answer
+        (answer, took)
     }
 
     /// Drops the warm instances of builds that are not kept.
@@ -151,9 +163,9 @@ async fn busy<F: Future>(generation: &Generation, work: F) -> F::Output {
     .await
 }
 
-fn count<T>(generation: &Generation, began: Instant, answer: &Result<T, Fault>) {
+fn count<T>(generation: &Generation, took: Duration, answer: &Result<T, Fault>) {
     generation.usage().called(answer.is_err());
-    generation.metrics.called(began.elapsed());
+    generation.metrics.called(took);
     if let Err(fault) = answer {
         generation.metrics.fault(fault.kind());
     }

@@ -15,6 +15,16 @@ use super::refusal::{Problem, Refusal, Step, quoted};
 /// How long all samples together may take.
 const MAX_TIME: Duration = Duration::from_secs(30);
 
+/// Waits for what guests do, on the caller's thread: one of their own, never one that polls sockets.
+///
+/// # Errors
+/// [`Refusal`] at `rehearsed`, where the system gives no event loop.
+pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Refusal> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| Refusal::new(Step::Rehearsed, Problem::Host(error.to_string())))?;
+    Ok(runtime.block_on(work))
+}
+
 /// Runs every sample of the file, each on a fresh instance with the sample's own settings.
 ///
 /// # Errors

@@ -1,7 +1,6 @@
 //! The handlers of a route, one after another: each job of one is a message of the next.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use sluicegate_core::fault::Fault;
 use sluicegate_core::json;
@@ -95,9 +94,6 @@ impl Reason {
 
 /// What one handler did, for those who want to watch (`sluicegate try`).
 pub trait Watch {
-    /// Whether the answers count: for the breaker, and for how well a build does.
-    const COUNTS: bool = true;
-
     /// A handler answered.
     fn handler(&mut self, generation: &Generation, answer: Result<&[Output], String>);
 }
@@ -135,21 +131,19 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
     }
 }
 
-async fn handle<W: Watch>(
+async fn handle(
     pool: &Pool,
     generation: &Arc<Generation>,
     message: &Message,
-    watch: &mut W,
+    watch: &mut impl Watch,
 ) -> Result<Vec<Job>, Reason> {
-    let began = Instant::now();
     let answer = match pool.handle(generation, message).await {
         Ok(Ok(outputs)) => Ok(outputs),
         Ok(Err(Failure::Reject(reason))) => Err(Reason::Rejected(reason)),
         Ok(Err(Failure::Retry(reason))) => Err(Reason::Retry(reason)),
         Err(fault) => Err(Reason::Fault(fault)),
     };
-    if W::COUNTS {
-        generation.did(answer.is_err(), began.elapsed());
+    if pool.counts() {
         match &answer {
             // One that asks for another attempt at everything is as broken as one that traps.
             Err(Reason::Fault(_) | Reason::Retry(_)) => generation.faulted(machine(message)),

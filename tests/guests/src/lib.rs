@@ -94,6 +94,27 @@ impl Guest {
         .validator()
     }
 
+    /// A handler that answers with so many jobs, each of so many bytes from address 0.
+    #[must_use]
+    pub fn many(jobs: u32, bytes: u32) -> Self {
+        Self::doing(&format!(
+            "(i32.store8 (i32.const 1024) (i32.const 0))
+             (i32.store (i32.const 1028) (i32.const 65536))
+             (i32.store (i32.const 1032) (i32.const {jobs}))
+             (local.set $at (i32.const 65536))
+             (local.set $len (i32.const {jobs}))
+             (loop $again
+               (i32.store8 (local.get $at) (i32.const 0))
+               (i32.store offset=4 (local.get $at) (i32.const 0))
+               (i32.store offset=8 (local.get $at) (i32.const {bytes}))
+               (i32.store8 offset=12 (local.get $at) (i32.const 0))
+               (local.set $at (i32.add (local.get $at) (i32.const 24)))
+               (local.set $len (i32.sub (local.get $len) (i32.const 1)))
+               (br_if $again (local.get $len)))
+             (i32.const 1024)"
+        ))
+    }
+
     /// Does this instead.
     #[must_use]
     pub fn doing(body: &str) -> Self {

@@ -40,7 +40,7 @@ fn sandbox() -> &'static Sandbox {
 }
 
 /// Through all steps, as the registry does.
-fn load(path: &Path) -> Result<Generation, Refusal> {
+fn load(path: &Path) -> Result<Arc<Generation>, Refusal> {
     let limits =
         Limits { call_timeout: CALL_TIMEOUT, memory: ByteSize(MEMORY), output: ByteSize(OUTPUT), ..Limits::default() };
     let plugin = Plugin {
@@ -104,7 +104,7 @@ fn outcome_once(case: &Case, folder: &Path) -> Must {
     let path = folder.join(format!("{}.wasm", case.name));
     let _kept = case.make(&path);
     let generation = match load(&path) {
-        Ok(generation) => Arc::new(generation),
+        Ok(generation) => generation,
         Err(refusal) => return Must::Refused(refusal.step, refusal.problem.to_string()),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

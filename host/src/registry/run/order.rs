@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use sluicegate_core::lifecycle::Step;
-use sluicegate_core::trust::KeyId;
 use tokio::sync::oneshot;
 
 use super::{Registry, Watched, blocking, build, files, show_path};
@@ -41,7 +40,7 @@ impl Registry {
                 continue;
             }
             match self.load(wanted, before).await {
-                Ok((file, source, generation, signed_by)) => {
+                Ok((file, source, Loaded { generation, signed_by })) => {
                     wanted.before = Some(generation.manifest_name().to_owned());
                     // Whether it is live is told for all of them at once.
                     let (live, _) = oneshot::channel();
@@ -71,28 +70,16 @@ impl Registry {
         &mut self,
         wanted: &mut Wanted,
         before: Option<usize>,
-    ) -> Result<(Arc<File>, Source, Arc<Generation>, Option<KeyId>), Refusal> {
+    ) -> Result<(Arc<File>, Source, Loaded), Refusal> {
         let live = before.and_then(|before| self.plugins[before].live.as_ref()).map(|live| live.digest);
         // In another file another plugin may be meant.
         let before = before.filter(|before| self.plugins[*before].wanted.plugin.path == wanted.plugin.path);
         wanted.before = before.and_then(|before| self.plugins[before].wanted.before.clone());
         let number = self.number(&wanted.name) + 1;
         let (file, source) = self.file(wanted, before).await?;
-        let (sandbox, its, bytes) = (self.sandbox.clone(), wanted.clone(), file.clone());
-        let rehearsal = self.rehearsal.clone().filter(|_| live != Some(file.digest));
-        let loaded = blocking(move || {
-            let Loaded { generation, signed_by } = load::load(&sandbox, &its, &bytes, number, |_| {})?;
-            let generation = Arc::new(generation);
-            if let Some(rehearsal) = rehearsal {
-                rehearsal.rehearse(&generation)?;
-            }
-            Ok((generation, signed_by))
-        });
-        let (generation, signed_by) = loaded.await.unwrap_or_else(|| {
-            let problem = Problem::Host("the engine panicked; see the log".to_owned());
-            Err(Refusal { step: Step::Compiled, problem })
-        })?;
-        Ok((file, source, generation, signed_by))
+        let tried = live != Some(file.digest);
+        let loaded = self.through_steps(wanted.clone(), &file, number, tried, |_| {}).await?;
+        Ok((file, source, loaded))
     }
 
     /// What lies in the plugin's file; or what is live, where the file is gone or holds what was rolled back.

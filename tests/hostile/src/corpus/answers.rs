@@ -19,26 +19,7 @@ fn payload(at: i64, length: i64) -> Guest {
 
 /// So many jobs, each of so many bytes from address 0, which hold `1`.
 fn jobs(count: u32, bytes: u32) -> Guest {
-    Guest {
-        pages: 60,
-        extra: "(data (i32.const 0) \"1\")".to_owned(),
-        ..Guest::doing(&format!(
-            "(i32.store8 (i32.const 1024) (i32.const 0))
-             (i32.store (i32.const 1028) (i32.const 65536))
-             (i32.store (i32.const 1032) (i32.const {count}))
-             (local.set $at (i32.const 65536))
-             (local.set $len (i32.const {count}))
-             (loop $again
-               (i32.store8 (local.get $at) (i32.const 0))
-               (i32.store offset=4 (local.get $at) (i32.const 0))
-               (i32.store offset=8 (local.get $at) (i32.const {bytes}))
-               (i32.store8 offset=12 (local.get $at) (i32.const 0))
-               (local.set $at (i32.add (local.get $at) (i32.const 24)))
-               (local.set $len (i32.sub (local.get $len) (i32.const 1)))
-               (br_if $again (local.get $len)))
-             (i32.const 1024)"
-        ))
-    }
+    Guest { pages: 60, extra: "(data (i32.const 0) \"1\")".to_owned(), ..Guest::many(count, bytes) }
 }
 
 /// A failure (0 rejects, 1 asks again) whose reason is this text of WebAssembly, or lies where is said.
