@@ -3,6 +3,7 @@
 //! Invariant: after a trap, a time-out or a dropped call an instance is never used again ([`super::pool`] sees to it).
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -220,9 +221,11 @@ impl Instance {
         let message = lower(message);
         // The engine has panicked while lifting before: one message's plugin must not end the process.
         let deadline = self.store.data().deadline;
-        let call = AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind();
-        // Where the guest waits for the host no epoch reaches it. Ready at once, no timer is made.
-        let answer = timeout_at(deadline.into(), call).await;
+        let answer = {
+            let call = pin!(AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind());
+            // Where the guest waits for the host no epoch reaches it. Ready at once, no timer is made.
+            timeout_at(deadline.into(), call).await
+        };
         match self.unwrap(answer)? {
             Ok(outputs) => self.lift(outputs).map(Ok),
             Err(failure) => Ok(Err(lift_failure(failure))),
@@ -242,8 +245,10 @@ impl Instance {
             message_id: command.message_id.clone(),
         };
         let deadline = self.store.data().deadline;
-        let call = AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind();
-        let answer = timeout_at(deadline.into(), call).await;
+        let answer = {
+            let call = pin!(AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind());
+            timeout_at(deadline.into(), call).await
+        };
         match self.unwrap(answer)? {
             Ok(payload) if payload.len() as u64 > self.limits.output.0 => {
                 Err(Fault::OutputTooLarge(self.limits.output))

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,14 +94,16 @@ impl Pool {
         // Before anything is taken: who waits for its share holds neither a place nor the lane.
         generation.share.wait().await;
         let mut began = Instant::now();
-        let called = async {
-            // Taken out for the call: dropped or failed, it does not come back.
-            let mut instance = self.take(generation, &mut began).await?;
-            let answer = work(&mut instance).await?;
-            self.put(generation, instance);
-            Ok(answer)
+        let answer = {
+            let called = pin!(async {
+                // Taken out for the call: dropped or failed, it does not come back.
+                let mut instance = self.take(generation, &mut began).await?;
+                let answer = work(&mut instance).await?;
+                self.put(generation, instance);
+                Ok(answer)
+            });
+            busy(generation, called).await
         };
-        let answer = busy(generation, called).await;
         let took = began.elapsed();
         if self.counts() {
             count(generation, took, &answer);
@@ -152,8 +154,9 @@ impl Pool {
 }
 
 /// Counts the time that this lane spends in it, each time it is its turn: what it waits for is not its work.
-async fn busy<F: Future>(generation: &Generation, work: F) -> F::Output {
-    let mut work = pin!(work);
+///
+/// The work stands where the caller has it: by value, each layer of a call would hold all within it twice, and copy it.
+async fn busy<F: Future>(generation: &Generation, mut work: Pin<&mut F>) -> F::Output {
     poll_fn(|context| {
         let began = Instant::now();
         let polled = work.as_mut().poll(context);

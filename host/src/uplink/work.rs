@@ -1,5 +1,6 @@
 //! What a lane does with one message: from its first attempt to the sink, or to the spool.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,8 +68,8 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let mut attempt = 1;
     loop {
         // An attempt that takes longer is begun anew from the spool, where it may take its time.
-        let attempted = timeout(attempts.rest(clock::uptime()), subject.attempt(tools, attempt));
-        let failed = match attempted.await {
+        let attempted = pin!(subject.attempt(tools, attempt));
+        let failed = match timeout(attempts.rest(clock::uptime()), attempted).await {
             Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
             Ok(Attempted::Done(verdict)) => return First::Done(verdict),
             Ok(Attempted::Failed(failed)) => failed,
