@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask TASK`.
 
+mod bench;
 mod chaos;
 mod compose;
 mod demo;
@@ -46,6 +47,11 @@ enum Task {
     },
     /// What means harm, each by itself and all in one gateway beside traffic that behaves; prints what must be and what is.
     Hostile,
+    /// Measures.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
     /// Builds plugins and places the components in config/plugins/.
     Plugins {
         /// Those to build; all, where none is named.
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
         Task::Test => test::test(&root),
         Task::Check => test::check(&root),
         Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
+        Task::Bench { what } => bench::run(&root, what),
         Task::Hostile => hostile::run(&root),
         Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {

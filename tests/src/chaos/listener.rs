@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::ledger::{Comparison, Key};
-use super::wire::{Packet, Wire};
+use crate::wire::{Packet, Wire};
 use crate::eventually::within;
 
 /// How long it waits before it connects again.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{Key, Ledger};
 use super::seed::Chance;
-use super::wire::{Packet, Wire};
+use crate::wire::{Packet, Wire};
 use crate::eventually;
 
 /// How long a machine waits before it connects again.
