@@ -3,9 +3,9 @@
 mod bench;
 mod chaos;
 mod compose;
-mod demo;
 mod hostile;
 mod plugins;
+mod run;
 mod shell;
 mod test;
 mod tidy;
@@ -67,7 +67,7 @@ fn root() -> PathBuf {
 fn main() -> ExitCode {
     let root = root();
     let result = match Arguments::parse().task {
-        Task::Run { machines } => demo::run(&root, machines),
+        Task::Run { machines } => run::run(&root, machines),
         Task::Test => test::test(&root),
         Task::Check => test::check(&root),
         Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
