@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::message::{Job, Message};
+use sluicegate_core::message::{Job, Message, Publication};
 use sluicegate_core::settings::Rehearse;
 use tokio::time::timeout;
 
@@ -50,8 +50,15 @@ async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side
     let made = chain::run(pool, chain, message.clone(), &mut ()).await;
     let took = began.elapsed();
     match made {
-        Made::Jobs(jobs) if jobs.is_empty() => Side { failed: false, took, lines: vec!["dropped".to_owned()] },
-        Made::Jobs(jobs) => {
+        Made::Outputs { jobs, publications } => {
+            let published = |(_, Publication { topic, payload, retain }): (_, Publication)| {
+                let retained = if retain { " (retained)" } else { "" };
+                format!("publish {}{retained} {}", topic.escape_debug(), String::from_utf8_lossy(&payload))
+            };
+            let mut lines: Vec<String> = publications.into_iter().map(published).collect();
+            if jobs.is_empty() && lines.is_empty() {
+                lines.push("dropped".to_owned());
+            }
             let line = |job: Job| {
                 let payload = String::from_utf8_lossy(&job.payload).into_owned();
                 match job.idempotency_key {
@@ -59,7 +66,8 @@ async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side
                     None => format!("job {payload}"),
                 }
             };
-            Side { failed: false, took, lines: jobs.into_iter().map(line).collect() }
+            lines.extend(jobs.into_iter().map(line));
+            Side { failed: false, took, lines }
         }
         Made::Failed(failed) => Side { failed: true, took, lines: vec![format!("failed: {}", failed.reason)] },
     }

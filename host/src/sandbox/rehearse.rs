@@ -51,7 +51,9 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
     let faulty = |fault| Problem::SampleFault { sample: name(), fault };
     let differs = |reason: String| Problem::Sample { sample: name(), reason: quoted(&reason) };
     let place = generation.place().await;
-    let mut instance = Instance::start(generation, settings, place).await.map_err(faulty)?;
+    // Each sample begins without any, and what it writes is nobody's.
+    let state = generation.state.as_ref().map(|access| access.to_nothing());
+    let mut instance = Instance::start(generation, settings, state, place).await.map_err(faulty)?;
     let answer = match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {
@@ -66,7 +68,7 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
                 id: format!("sample-{}", sample.name),
                 attempt: message.attempt,
             };
-            match instance.handle(&message).await.map_err(faulty)? {
+            match instance.handle(&message, false).await.map_err(faulty)? {
                 Ok(outputs) => answer(outputs).map_err(|error| differs(format!("a job of it is {error}")))?,
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),
@@ -79,7 +81,7 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
                 payload: command.payload.clone().into(),
                 message_id: command.message_id.clone(),
             };
-            match instance.validate(&command).await.map_err(faulty)? {
+            match instance.validate(&command, false).await.map_err(faulty)? {
                 Ok(payload) => Answer::Payload(payload.to_vec()),
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),

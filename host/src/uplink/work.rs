@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ack::Open;
-use super::attempt::{Attempted, Subject, Verdicted};
+use super::attempt::{AWAY, Attempted, Subject, Verdicted};
 use super::chain::{Failed, Reason};
 use super::lane::{Tools, What, Work};
 use super::letter::Letter;
@@ -147,6 +147,10 @@ pub(super) async fn turn(
         received_at,
         number: record.number,
     };
+    // What it publishes has nowhere to go: then its plugins are not asked, who may write to their state.
+    if subject.may_publish() && !tools.publications.stands() {
+        return Ended::Waits(line, AWAY);
+    }
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);
     let verdict = match subject.attempt(&tools, before.saturating_add(1)).await {

@@ -114,9 +114,10 @@ fn outcome_once(case: &Case, folder: &Path) -> Must {
         let made = chain::run(&pool, chain, message(&case.name, call), &mut nobody);
         match runtime.block_on(made) {
             Made::Failed(failed) => End::Dead(failed.reason.to_string()),
-            Made::Jobs(jobs) => {
-                let all: Vec<_> = jobs.iter().map(|job| String::from_utf8_lossy(&job.payload)).collect();
-                let all = all.join(" ");
+            Made::Outputs { jobs, publications } => {
+                let published = publications.iter().map(|(_, publication)| format!("published to {}", publication.topic));
+                let jobs = jobs.iter().map(|job| String::from_utf8_lossy(&job.payload).into_owned());
+                let all = published.chain(jobs).collect::<Vec<_>>().join(" ");
                 if all == payload(&case.name, call) { End::AsItCame } else { End::Makes(all) }
             }
         }

@@ -227,7 +227,7 @@ pub struct Plugin {
     pub rehearse: Rehearse,
     /// `[plugins.NAME.probation]`
     pub probation: Probation,
-    /// `[plugins.NAME.grants]`; no effect yet.
+    /// `[plugins.NAME.grants]`
     pub grants: Grants,
 }
 
@@ -254,6 +254,10 @@ pub struct Limits {
     pub calls: u32,
     /// Instances at once.
     pub instances: usize,
+    /// Keys of its state.
+    pub state_keys: u64,
+    /// One value of its state.
+    pub state_value: ByteSize,
     /// Of the processor in a second; none: as much as there is.
     pub time_per_second: Option<Duration>,
 }
@@ -287,6 +291,8 @@ impl Default for Limits {
             log_bytes: size("log_bytes"),
             calls: number("calls"),
             instances: Self::instances_of(size("memory")),
+            state_keys: u64::from(number("state_keys")),
+            state_value: size("state_value"),
             time_per_second: None,
         }
     }
@@ -332,7 +338,7 @@ pub struct Grants {
     /// Its own keys in Redis.
     pub state: bool,
     /// Topics that it may publish to.
-    pub publish: Vec<String>,
+    pub publish: Vec<TopicPattern>,
     /// Hosts that it may call.
     pub http: Vec<String>,
 }
