@@ -456,12 +456,15 @@ fn a_plugin_is_not_granted_what_would_feed_it() {
 #[test]
 fn a_plugin_may_be_granted_the_topic_of_commands_and_people_are_told() {
     let resolved = read_with(Some(&publishing("\"alerts/#\", \"machine/{serial_no}/y\"")), &[]).expect("good");
-    assert_eq!(resolved.warnings, Vec::<String>::new());
+    let told = |resolved: &Resolved| {
+        resolved.warnings.iter().filter(|warning| warning.contains("grants.publish")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told(&resolved), Vec::<String>::new());
     let granted = &resolved.settings.plugins["a"].grants.publish;
     assert_eq!(granted.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["alerts/#", "machine/{serial_no}/y"]);
     let resolved = read_with(Some(&publishing("\"machine/{serial_no}/command\"")), &[]).expect("good");
     assert_eq!(
-        resolved.warnings,
+        told(&resolved),
         ["plugins.a.grants.publish: `machine/{serial_no}/command` holds commands.topic: the plugin may send commands to machines, and no validator sees them"]
     );
 }
