@@ -3,6 +3,9 @@
 use crate::message::Field;
 use crate::topic::{MAX_BYTES, TopicPattern};
 
+/// Of a topic that was not granted, the bytes that are told: it is a stranger's words.
+const MAX_SHOWN: usize = 256;
+
 /// Why a publication is not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -47,7 +50,8 @@ pub fn check(grants: &[TopicPattern], topic: &str, captures: &[Field]) -> Result
         }
     }
     let hint = if others { "; a named level of a grant stands for the message's own" } else { "" };
-    Err(PublishError::NotGranted(topic.escape_debug().to_string(), hint))
+    let shown = &topic[..topic.floor_char_boundary(MAX_SHOWN)];
+    Err(PublishError::NotGranted(shown.escape_debug().to_string(), hint))
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use super::connect::{Connector, Link, RedisFault};
 use super::script::Script;
 use super::wire::Wire;
 
+/// How long a call's changes may take: the message's acknowledgement waits for it.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes a call's changes, where all that it was told is still so. A script does not roll back: everything is looked at before anything is
 /// written, and the first write needs memory, so that one that there is none for is refused before anything is done.
 ///
@@ -207,12 +210,7 @@ impl States {
         };
         match timeout(within, asked).await {
             Ok(answer) => answer,
-            Err(_) => {
-                if let Standing::Up(number, _) = &*self.0.standing.borrow() {
-                    self.met(Trouble { number: *number, certain: false });
-                }
-                Err(RedisFault::Unavailable("Redis does not answer within the call's time".to_owned()))
-            }
+            Err(_) => Err(self.late("Redis does not answer within the call's time")),
         }
     }
 
@@ -224,13 +222,27 @@ impl States {
     /// # Cancel safety
     /// Dropped, they may have been made.
     pub async fn commit(&self, plugin: &str, changes: &[Change], most: u64) -> Result<Committed, RedisFault> {
-        let (number, mut wire) = self.wire().await?;
         let keys = self.0.keys.state(plugin);
-        let answer = match &self.0.script {
-            Some(script) => by_script(script, &mut wire, &keys, changes, most).await,
-            None => self.by_commands(&mut wire, &keys, changes, most).await,
+        let asked = async {
+            let (number, mut wire) = self.wire().await?;
+            let answer = match &self.0.script {
+                Some(script) => by_script(script, &mut wire, &keys, changes, most).await,
+                None => self.by_commands(&mut wire, &keys, changes, most).await,
+            };
+            self.heard(number, &keys.index(), answer)
         };
-        self.heard(number, &keys.index(), answer)
+        match timeout(COMMIT_TIMEOUT, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.late("Redis does not answer in time; what the call keeps may be written")),
+        }
+    }
+
+    /// There was no answer in time.
+    fn late(&self, text: &str) -> RedisFault {
+        if let Standing::Up(number, _) = &*self.0.standing.borrow() {
+            self.met(Trouble { number: *number, certain: false });
+        }
+        RedisFault::Unavailable(text.to_owned())
     }
 
     async fn wire(&self) -> Result<(u64, Wire), RedisFault> {

@@ -1,5 +1,6 @@
 //! One message: its attempts, and what becomes of it when they fail.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use sluicegate_core::spooled::{Entry, Job, Once};
 use sluicegate_core::ticket::Outcome;
 use tokio::time::timeout;
 
-use super::chain::{self, Failed, Made, Reason};
+use super::chain::{self, Failed, Made, Reason, Watch};
 use super::lane::Tools;
 use super::letter::Letter;
 use super::publications::Refused;
@@ -80,9 +81,18 @@ const PUBLISHING: Duration = Duration::from_secs(5);
 /// Before a message is tried again that could not be, for what is nobody's fault.
 pub(super) const AWAY: Duration = Duration::from_secs(2);
 
+/// Notes when what a handler keeps is being written.
+struct Keeps<'a>(&'a Cell<bool>);
+
+impl Watch for Keeps<'_> {
+    fn keeps(&mut self) {
+        self.0.set(true);
+    }
+}
+
 impl Subject<'_> {
-    /// One attempt, the first one being 1.
-    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32) -> Attempted {
+    /// One attempt, the first one being 1. `keeps` tells when what it keeps is being written.
+    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32, keeps: &Cell<bool>) -> Attempted {
         let chain = &self.live.chains[self.route];
         for generation in chain.iter() {
             if let Verdict::Wait(delay) = generation.ask() {
@@ -102,7 +112,7 @@ impl Subject<'_> {
         if attempt == 1 {
             tools.recent.note(&self.live.route_name(self.route), &message, clock::uptime());
         }
-        match chain::run(&tools.pool, chain, message, &mut ()).await {
+        match chain::run(&tools.pool, chain, message, &mut Keeps(keeps)).await {
             Made::Outputs { jobs, publications } => {
                 if let Some(attempted) = self.publish(tools, publications).await {
                     return attempted;

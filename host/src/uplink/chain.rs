@@ -115,12 +115,13 @@ impl Reason {
 /// What one handler did, for those who want to watch (`sluicegate try`).
 pub trait Watch {
     /// A handler answered.
-    fn handler(&mut self, generation: &Generation, answer: Result<&[Output], String>);
+    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
+
+    /// What a handler keeps is written from now on: done anew, it would be kept twice.
+    fn keeps(&mut self) {}
 }
 
-impl Watch for () {
-    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
-}
+impl Watch for () {}
 
 /// Runs a message through a chain.
 ///
@@ -168,6 +169,9 @@ async fn handle(
     let mut refused = None;
     let called = pool.handle_if(generation, message, |outputs| {
         refused = outputs.iter().find_map(|output| refusal(output, generation, message, last));
+        if refused.is_none() && generation.grants().state {
+            watch.keeps();
+        }
         refused.is_none()
     });
     let answer = match called.await {

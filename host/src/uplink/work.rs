@@ -1,11 +1,12 @@
 //! What a lane does with one message: from its first attempt to the sink, or to the spool.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sluicegate_core::attempt::{Attempts, Next, gives_up};
+use sluicegate_core::attempt::{Attempts, Next, PATIENCE, gives_up};
 use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::route::SERIAL_NO;
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
@@ -67,9 +68,15 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let mut attempts = Attempts::new(work.live.routes.get(*route).route.attempts, clock::uptime());
     let mut attempt = 1;
     loop {
+        let keeps = Cell::new(false);
+        let mut attempted = pin!(subject.attempt(tools, attempt, &keeps));
         // An attempt that takes longer is begun anew from the spool, where it may take its time.
-        let attempted = pin!(subject.attempt(tools, attempt));
-        let failed = match timeout(attempts.rest(clock::uptime()), attempted).await {
+        let mut ended = timeout(attempts.rest(clock::uptime()), attempted.as_mut()).await;
+        if ended.is_err() && keeps.get() {
+            // But what it keeps would be kept twice: once more it may take as long.
+            ended = timeout(PATIENCE, attempted).await;
+        }
+        let failed = match ended {
             Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
             Ok(Attempted::Done(verdict)) => return First::Done(verdict),
             Ok(Attempted::Failed(failed)) => failed,
@@ -153,7 +160,7 @@ pub(super) async fn turn(
     }
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);
-    let verdict = match subject.attempt(&tools, before.saturating_add(1)).await {
+    let verdict = match subject.attempt(&tools, before.saturating_add(1), &Cell::new(false)).await {
         Attempted::Done(verdict) => Some(verdict),
         Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
             subject.give_up(&Failed::unrepaired(&live.chains[place]), before)

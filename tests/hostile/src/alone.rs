@@ -9,7 +9,8 @@ use sluicegate::registry::{Wanted, load};
 use sluicegate::sandbox::{Compiler, Generation, Pool, Refusal, Sandbox, World};
 use sluicegate::uplink::chain::{self, Made};
 use sluicegate_core::message::{Field, Message};
-use sluicegate_core::settings::{ByteSize, Limits, Plugin};
+use sluicegate_core::settings::{ByteSize, Grants, Limits, Plugin};
+use sluicegate_core::topic::TopicPattern;
 
 use crate::case::{Case, End, Must};
 
@@ -21,6 +22,9 @@ pub const TRIES: u32 = 3;
 pub const MEMORY: u64 = 4 << 20;
 /// Of one call.
 pub const OUTPUT: u64 = 64 << 10;
+
+/// What it may publish to; it has a state, too: what nobody was granted harms nobody.
+pub const PUBLISH: &str = "granted/{serial_no}/config";
 
 /// The message of a call.
 #[must_use]
@@ -50,7 +54,11 @@ fn load(path: &Path) -> Result<Arc<Generation>, Refusal> {
         limits,
         rehearse: Default::default(),
         probation: Default::default(),
-        grants: Default::default(),
+        grants: Grants {
+            state: true,
+            publish: vec![TopicPattern::parse(PUBLISH).expect("a topic")],
+            ..Grants::default()
+        },
     };
     let wanted = Wanted {
         name: "hostile".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sluicegate_guests::Guest;
 use sluicegate_tests::gateway::binary;
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
+use sluicegate_tests::{Broker, Cluster, Gateway, Machine, Proxy, RedisServer, eventually};
 
 const JOBS: &str = "mqtt_incoming_jobs";
 const DEAD: &str = "mqtt_dead_letters";
@@ -162,6 +162,71 @@ async fn while_redis_hangs_or_is_away_nothing_is_lost_given_up_or_counted() {
     sums.dedup();
     assert_eq!(sums.len(), 21, "each is told a sum of its own: {sums:?}");
     eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+}
+
+/// What is acknowledged to nobody comes again, and what it kept is kept again: at least once.
+#[tokio::test]
+async fn a_kill_before_the_acknowledgement_repeats_what_was_kept() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let mut gateway = Gateway::with(&settings(&broker, &redis, "").replace(&broker.port.to_string(), &proxy.port.to_string()));
+    gateway.install("keeper", &Guest::stateful().handler());
+    gateway.run().await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    proxy.hold_requests(true);
+    order(&machine, "M-1", 'i', "n").await;
+    assert_eq!(payloads(&redis.list_of(JOBS, 1).await), ["1"]);
+    gateway.kill();
+    // With what was held.
+    proxy.cut();
+    proxy.hold_requests(false);
+    gateway.run().await;
+    assert_eq!(payloads(&redis.list_of(JOBS, 2).await), ["1", "2"]);
+}
+
+/// Redis takes the state and not the jobs: those are in the spool when the gateway is killed, and nothing is kept twice.
+#[tokio::test]
+async fn a_kill_behind_the_acknowledgement_keeps_nothing_twice() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    redis.command(&format!("SET {JOBS} x")).await;
+    let mut gateway = start(&broker, &redis, "").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    for number in 0..10 {
+        order(&machine, &format!("M-{number}"), 'i', "n").await;
+    }
+    gateway.counts(&[("spooled", 10), ("in_flight", 0)]).await;
+    gateway.kill();
+    redis.command(&format!("DEL {JOBS}")).await;
+    gateway.run().await;
+    let mut sums = payloads(&redis.list_of(JOBS, 10).await);
+    sums.sort_by_key(|sum| sum.parse::<u64>().expect("a sum"));
+    assert_eq!(sums, (1..=10).map(|sum| sum.to_string()).collect::<Vec<_>>());
+    assert_eq!(redis.ask::<u64>(&format!("GET {KEY}n")).await, Ok(10));
+}
+
+/// All keys of a plugin lie in one slot, with whatever prefix, and what is added while it moves to another node is added once.
+#[tokio::test]
+async fn on_a_cluster_a_plugins_state_lies_in_one_slot_and_moves_with_it() {
+    let (broker, cluster) = (Broker::start().await, Cluster::start().await);
+    let keys = "cluster = true\nkey_prefix = \"laravel_\"\n[admin]";
+    let mut gateway = Gateway::with(&settings(&broker, &cluster.nodes[0], "attempts = 2\n").replace("[admin]", keys));
+    gateway.install("keeper", &Guest::stateful().handler());
+    gateway.run().await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    let index = "{laravel_sluicegate:state:keeper}:keys";
+    let from = cluster.node_of(index).await;
+    for number in 0..90 {
+        if number == 30 {
+            cluster.move_slot(index, (from + 1) % 3).await;
+        }
+        order(&machine, &format!("M-{}", number % 10), if number % 3 == 0 { 's' } else { 'i' }, &format!("k{}", number % 3)).await;
+    }
+    let jobs = cluster.list_of("laravel_mqtt_incoming_jobs", 90).await;
+    let mut sums: Vec<u64> = payloads(&jobs).iter().filter_map(|sum| sum.parse().ok()).collect();
+    sums.sort_unstable();
+    assert_eq!(sums, (1..=30).flat_map(|sum| [sum, sum]).collect::<Vec<_>>());
+    assert_eq!(cluster.ask::<u64>(&format!("ZCARD {index}")).await, 3);
+    gateway.counts(&[("dead", 0), ("pushed", 90), ("in_flight", 0), ("spooled", 0)]).await;
 }
 
 #[tokio::test]

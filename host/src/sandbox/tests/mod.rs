@@ -4,6 +4,7 @@ mod calls;
 mod faults;
 mod plugins;
 mod refusals;
+mod state;
 mod wasi;
 
 use std::sync::{Arc, OnceLock};
