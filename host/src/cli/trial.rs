@@ -1,5 +1,6 @@
 //! `sluicegate try`: which route takes a message, what each handler made of it, what would be pushed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, Read as _};
@@ -163,7 +164,8 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
-        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &mut steps));
+        let kept = Cell::new(false);
+        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &kept, &mut steps));
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);
         let data = |published: &[Value], envelopes: &[Value]| {

@@ -1,5 +1,6 @@
 //! Both builds on the same messages, in shadow: nothing is sent, nothing counts for breakers and metrics of what is live.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,8 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rul
 
 async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side {
     let began = Instant::now();
-    let made = chain::run(pool, chain, message.clone(), &mut ()).await;
+    let kept = Cell::new(false);
+    let made = chain::run(pool, chain, message.clone(), &kept, &mut ()).await;
     let took = began.elapsed();
     match made {
         Made::Outputs { jobs, publications } => {

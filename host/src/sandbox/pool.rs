@@ -1,7 +1,7 @@
 //! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call. How many there may be
 //! of a build is counted over all lanes (`Generation::places`); who finds no place waits: busy is no failure.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -76,20 +76,22 @@ impl Pool {
         generation: &Arc<Generation>,
         message: &Message,
     ) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        self.handle_if(generation, message, |_| true).await
+        self.handle_if(generation, message, &Cell::new(false), |_| true).await
     }
 
-    /// Hands a message to a handler; what it writes to its state counts where `good` says that its answer does.
+    /// Hands a message to a handler; what it writes to its state counts where `good` says that its answer does. `kept` becomes true when that
+    /// is written, and false again where nothing was.
     ///
     /// # Errors
     /// [`Fault`], where the call gave no answer.
     ///
     /// # Cancel safety
-    /// Dropped, the instance goes with the call; what it would write may be written.
+    /// Dropped, the instance goes with the call; while `kept` is true, what it would write may be written.
     pub async fn handle_if(
         &self,
         generation: &Arc<Generation>,
         message: &Message,
+        kept: &Cell<bool>,
         mut good: impl FnMut(&[Output]) -> bool,
     ) -> Result<Result<Vec<Output>, Failure>, Fault> {
         let mut runs = 0;
@@ -103,7 +105,12 @@ impl Pool {
             }
             let counts = matches!(&answer, Ok(Ok(outputs)) if good(outputs));
             let Some(session) = session.filter(|_| counts && self.counts()) else { return answer };
-            if conclude(generation, session, &mut runs).await? == Concluded::Stands {
+            let before = kept.replace(true);
+            let concluded = conclude(generation, session, &mut runs).await;
+            if !matches!(concluded, Ok(Concluded::Stands)) {
+                kept.set(before);
+            }
+            if concluded? == Concluded::Stands {
                 return answer;
             }
         }

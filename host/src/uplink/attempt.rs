@@ -14,7 +14,7 @@ use sluicegate_core::spooled::{Entry, Job, Once};
 use sluicegate_core::ticket::Outcome;
 use tokio::time::timeout;
 
-use super::chain::{self, Failed, Made, Reason, Watch};
+use super::chain::{self, Failed, Made, Reason};
 use super::lane::Tools;
 use super::letter::Letter;
 use super::publications::Refused;
@@ -81,18 +81,9 @@ const PUBLISHING: Duration = Duration::from_secs(5);
 /// Before a message is tried again that could not be, for what is nobody's fault.
 pub(super) const AWAY: Duration = Duration::from_secs(2);
 
-/// Notes when what a handler keeps is being written.
-struct Keeps<'a>(&'a Cell<bool>);
-
-impl Watch for Keeps<'_> {
-    fn keeps(&mut self) {
-        self.0.set(true);
-    }
-}
-
 impl Subject<'_> {
-    /// One attempt, the first one being 1. `keeps` tells when what it keeps is being written.
-    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32, keeps: &Cell<bool>) -> Attempted {
+    /// One attempt, the first one being 1. `kept` is true from when its handlers begin to write what they keep.
+    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32, kept: &Cell<bool>) -> Attempted {
         let chain = &self.live.chains[self.route];
         for generation in chain.iter() {
             if let Verdict::Wait(delay) = generation.ask() {
@@ -112,7 +103,7 @@ impl Subject<'_> {
         if attempt == 1 {
             tools.recent.note(&self.live.route_name(self.route), &message, clock::uptime());
         }
-        match chain::run(&tools.pool, chain, message, &mut Keeps(keeps)).await {
+        match chain::run(&tools.pool, chain, message, kept, &mut ()).await {
             Made::Outputs { jobs, publications } => {
                 if let Some(attempted) = self.publish(tools, publications).await {
                     return attempted;

@@ -1,5 +1,6 @@
 //! The handlers of a route, one after another: each job of one is a message of the next.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use sluicegate_core::fault::Fault;
@@ -115,19 +116,24 @@ impl Reason {
 /// What one handler did, for those who want to watch (`sluicegate try`).
 pub trait Watch {
     /// A handler answered.
-    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
-
-    /// What a handler keeps is written from now on: done anew, it would be kept twice.
-    fn keeps(&mut self) {}
+    fn handler(&mut self, generation: &Generation, answer: Result<&[Output], String>);
 }
 
-impl Watch for () {}
+impl Watch for () {
+    fn handler(&mut self, _: &Generation, _: Result<&[Output], String>) {}
+}
 
-/// Runs a message through a chain.
+/// Runs a message through a chain. `kept` is true from when its handlers begin to write what they keep.
 ///
 /// # Cancel safety
-/// Dropped, the instances in use are thrown away; nothing was sent.
-pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, watch: &mut impl Watch) -> Made {
+/// Dropped, the instances in use are thrown away; nothing was sent. While `kept` is true, what they keep may be written.
+pub async fn run(
+    pool: &Pool,
+    chain: &[Arc<Generation>],
+    mut message: Message,
+    kept: &Cell<bool>,
+    watch: &mut impl Watch,
+) -> Made {
     let mut jobs = vec![Job { payload: message.payload.clone(), idempotency_key: None }];
     let mut publications = Vec::new();
     for (place, generation) in chain.iter().enumerate() {
@@ -135,7 +141,7 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
         let mut next = Vec::with_capacity(jobs.len());
         for job in jobs {
             message.payload = job.payload;
-            match handle(pool, generation, &message, last, watch).await {
+            match handle(pool, generation, &message, last, kept, watch).await {
                 Ok(outputs) => outputs.into_iter().for_each(|output| match output {
                     Output::Job(job) => next.push(job),
                     Output::Publish(publication) => publications.push((generation.clone(), publication)),
@@ -164,14 +170,12 @@ async fn handle(
     generation: &Arc<Generation>,
     message: &Message,
     last: bool,
+    kept: &Cell<bool>,
     watch: &mut impl Watch,
 ) -> Result<Vec<Output>, Reason> {
     let mut refused = None;
-    let called = pool.handle_if(generation, message, |outputs| {
+    let called = pool.handle_if(generation, message, kept, |outputs| {
         refused = outputs.iter().find_map(|output| refusal(output, generation, message, last));
-        if refused.is_none() && generation.grants().state {
-            watch.keeps();
-        }
         refused.is_none()
     });
     let answer = match called.await {

@@ -1,12 +1,14 @@
 //! What a lane does with one message: from its first attempt to the sink, or to the spool.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sluicegate_core::attempt::{Attempts, Next, PATIENCE, gives_up};
+use sluicegate_core::attempt::{Attempts, Next, gives_up};
 use sluicegate_core::message::{Field, SerialNo};
 use sluicegate_core::route::SERIAL_NO;
 use sluicegate_core::spooled::{Body, Line, Parked, Record};
@@ -20,6 +22,9 @@ use super::lane::{Tools, What, Work};
 use super::letter::Letter;
 use super::sink::Item;
 use crate::telemetry::clock;
+
+/// How much longer an attempt may take whose handlers keep something.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// How a lane's task ended.
 pub(super) enum Ended {
@@ -68,18 +73,18 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let mut attempts = Attempts::new(work.live.routes.get(*route).route.attempts, clock::uptime());
     let mut attempt = 1;
     loop {
-        let keeps = Cell::new(false);
-        let mut attempted = pin!(subject.attempt(tools, attempt, &keeps));
+        let kept = Cell::new(false);
+        let mut attempted = pin!(subject.attempt(tools, attempt, &kept));
         // An attempt that takes longer is begun anew from the spool, where it may take its time.
-        let mut ended = timeout(attempts.rest(clock::uptime()), attempted.as_mut()).await;
-        if ended.is_err() && keeps.get() {
-            // But what it keeps would be kept twice: once more it may take as long.
-            ended = timeout(PATIENCE, attempted).await;
+        let mut ended = timeout(attempts.rest(clock::uptime()), attempted.as_mut()).await.ok();
+        if ended.is_none() && kept.get() {
+            // But what its handlers keep would be kept twice.
+            ended = timeout(KEPT, while_kept(attempted, &kept)).await.ok().flatten();
         }
         let failed = match ended {
-            Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
-            Ok(Attempted::Done(verdict)) => return First::Done(verdict),
-            Ok(Attempted::Failed(failed)) => failed,
+            None | Some(Attempted::Wait(_)) => return First::Park(attempt - 1),
+            Some(Attempted::Done(verdict)) => return First::Done(verdict),
+            Some(Attempted::Failed(failed)) => failed,
         };
         match attempts.failed(attempt, subject.broken_for().is_some(), clock::uptime(), clock::chance()) {
             Next::Park => return First::Park(attempt),
@@ -90,6 +95,16 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
             }
         }
     }
+}
+
+/// Goes on as long as something may be written that would be written twice.
+async fn while_kept<F: Future>(mut work: Pin<&mut F>, kept: &Cell<bool>) -> Option<F::Output> {
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if kept.get() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// The first parked message of a line, once there is room for it.

@@ -1,5 +1,6 @@
 //! One case through the steps of a plugin's life and a few calls, in this process.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -118,8 +119,8 @@ fn outcome_once(case: &Case, folder: &Path) -> Must {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let pool = Pool::new();
     let call = |call| {
-        let (chain, mut nobody) = (std::slice::from_ref(&generation), ());
-        let made = chain::run(&pool, chain, message(&case.name, call), &mut nobody);
+        let (chain, kept, mut nobody) = (std::slice::from_ref(&generation), Cell::new(false), ());
+        let made = chain::run(&pool, chain, message(&case.name, call), &kept, &mut nobody);
         match runtime.block_on(made) {
             Made::Failed(failed) => End::Dead(failed.reason.to_string()),
             Made::Outputs { jobs, publications } => {

@@ -13,7 +13,7 @@ const DEAD: &str = "mqtt_dead_letters";
 /// One plugin that publishes to the topics that the payloads name.
 fn settings(mqtt: u16, redis: u16, more: &str) -> String {
     let own = format!(
-        "[plugins.herald]\npath = \"plugins/herald.wasm\"\nprobation = {{ for = \"0s\" }}\n\
+        "[plugins.herald]\npath = \"plugins/herald.wasm\"\nprobation = {{ for = \"0s\" }}\nrehearse = {{ max_slowdown = 1000 }}\n\
          [plugins.herald.grants]\npublish = [\"machine/{{serial_no}}/config\", \"alerts/#\"]\n[[routes]]\nname = \"herald\"\n\
          topic = \"machine/{{serial_no}}/tell\"\nhandlers = [\"herald\"]\n{more}"
     );

@@ -1,5 +1,6 @@
 //! A plugin's own keys: what a call sees, what is kept of it, and what becomes of it where others are faster or the store is away.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -101,7 +102,7 @@ fn what_a_good_call_keeps_stays_and_what_a_bad_one_does_not() {
         }
         // A good answer that the caller does not take.
         let order = message(r#"{"do":"i","key":"n"}"#);
-        assert!(pool.handle_if(&generation, &order, |_| false).await.is_ok());
+        assert!(pool.handle_if(&generation, &order, &Cell::new(false), |_| false).await.is_ok());
         // In shadow.
         assert_eq!(ask(&Pool::uncounted(), &generation, 'i').await, Ok("2".to_owned()));
         assert_eq!(ask(&pool, &generation, 'i').await, Ok("2".to_owned()));
