@@ -29,8 +29,6 @@
 use std::time::Duration;
 
 use crate::Failure;
-#[cfg(target_arch = "wasm32")]
-use crate::bindings::handler::sluicegate::plugin::state as host;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::state as host;
 
@@ -41,16 +39,6 @@ pub enum StateError {
     Unavailable(String),
     /// A limit of number or size is reached, or what the key has is no number to add to.
     Limit(String),
-}
-
-#[cfg(target_arch = "wasm32")]
-impl From<host::StateError> for StateError {
-    fn from(error: host::StateError) -> Self {
-        match error {
-            host::StateError::Unavailable(reason) => Self::Unavailable(reason),
-            host::StateError::Limit(reason) => Self::Limit(reason),
-        }
-    }
 }
 
 impl From<StateError> for Failure {
@@ -67,7 +55,7 @@ impl From<StateError> for Failure {
 /// # Errors
 /// [`StateError`].
 pub fn get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
-    Ok(host::get(key)?)
+    host::get(key)
 }
 
 /// Sets a key, for so long where given: 1 ms to 365 days, counted from now.
@@ -75,7 +63,7 @@ pub fn get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
 /// # Errors
 /// [`StateError`].
 pub fn set(key: &str, value: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<(), StateError> {
-    Ok(host::set(key, value.as_ref(), ttl.map(millis))?)
+    host::set(key, value.as_ref(), ttl.map(millis))
 }
 
 /// Removes a key; removing what is not there is no error.
@@ -83,7 +71,7 @@ pub fn set(key: &str, value: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<
 /// # Errors
 /// [`StateError`].
 pub fn delete(key: &str) -> Result<(), StateError> {
-    Ok(host::delete(key)?)
+    host::delete(key)
 }
 
 /// Adds to a key's number, which is 0 where it is not there, and gives the sum. `ttl` counts from its first increment.
@@ -91,9 +79,39 @@ pub fn delete(key: &str) -> Result<(), StateError> {
 /// # Errors
 /// [`StateError`]; its `limit` also where the key's value is no whole number, or the sum is beyond 64 bits.
 pub fn increment(key: &str, by: i64, ttl: Option<Duration>) -> Result<i64, StateError> {
-    Ok(host::increment(key, by, ttl.map(millis))?)
+    host::increment(key, by, ttl.map(millis))
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The gateway's, in this module's words.
+#[cfg(target_arch = "wasm32")]
+mod host {
+    use super::StateError;
+    use crate::bindings::handler::sluicegate::plugin::state;
+
+    fn told(error: state::StateError) -> StateError {
+        match error {
+            state::StateError::Unavailable(reason) => StateError::Unavailable(reason),
+            state::StateError::Limit(reason) => StateError::Limit(reason),
+        }
+    }
+
+    pub(super) fn get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        state::get(key).map_err(told)
+    }
+
+    pub(super) fn set(key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), StateError> {
+        state::set(key, value, ttl_ms).map_err(told)
+    }
+
+    pub(super) fn delete(key: &str) -> Result<(), StateError> {
+        state::delete(key).map_err(told)
+    }
+
+    pub(super) fn increment(key: &str, by: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
+        state::increment(key, by, ttl_ms).map_err(told)
+    }
 }

@@ -180,12 +180,17 @@ impl Call {
         Ok(sum)
     }
 
+    /// Whether it changes anything.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.keys.values().any(|touched| touched.write.is_some())
+    }
+
     /// What is to be done once the call has succeeded, and what must still be so; nothing, where it changes nothing.
     #[must_use]
     pub fn changes(self) -> Option<Vec<Change>> {
-        let writes = self.keys.values().any(|touched| touched.write.is_some());
         let change = |(key, Touched { seen, write })| Change { key, seen, write };
-        writes.then(|| self.keys.into_iter().map(change).collect())
+        self.writes().then(|| self.keys.into_iter().map(change).collect())
     }
 
     fn fits(&self, size: usize) -> Result<(), Limit> {
@@ -255,11 +260,7 @@ mod tests {
         assert_eq!(
             changes,
             [
-                Change {
-                    key: "a".to_owned(),
-                    seen: Some(Some(text("1"))),
-                    write: Some(Write::Set(text("2"), ttl))
-                },
+                Change { key: "a".to_owned(), seen: Some(Some(text("1"))), write: Some(Write::Set(text("2"), ttl)) },
                 Change { key: "b".to_owned(), seen: None, write: Some(Write::Delete) },
             ]
         );

@@ -181,7 +181,8 @@ impl Publisher {
             let permit = async {
                 match &granted {
                     Some(granted) => {
-                        let share = if plugins { Some(granted.shared.clone().acquire_owned().await.ok()?) } else { None };
+                        let share =
+                            if plugins { Some(granted.shared.clone().acquire_owned().await.ok()?) } else { None };
                         Some((granted.window.clone().acquire_owned().await.ok()?, share))
                     }
                     None => std::future::pending().await,
@@ -219,8 +220,7 @@ impl Place {
             if !standing.as_ref().is_some_and(|granted| Arc::ptr_eq(granted, &self.granted)) {
                 return Answer::Unknown;
             }
-            let properties =
-                PublishProperties { message_expiry_interval: expiry, ..PublishProperties::default() };
+            let properties = PublishProperties { message_expiry_interval: expiry, ..PublishProperties::default() };
             let options = PublishOptions::new(QoS::AtLeastOnce).retain(retain).properties(properties);
             // Invariant: the channel has a place for each place of the window.
             self.granted.client.try_publish_tracked(topic, body, options)

@@ -130,8 +130,7 @@ pub fn prepare(connector: Connector, keys: Keys, link: Link) -> (States, Keeper)
     let (standing, receiver) = watch::channel(Standing::Unneeded);
     let (trouble, told) = watch::channel(Trouble::NONE);
     let script = connector.has_scripts().then(|| Script::new(COMMIT));
-    let shared =
-        Shared { keys, script, one: Semaphore::new(1), standing: receiver, needed: Notify::new(), trouble };
+    let shared = Shared { keys, script, one: Semaphore::new(1), standing: receiver, needed: Notify::new(), trouble };
     let states = States(Arc::new(shared));
     let keeper = Keeper { states: states.clone(), connector, standing, link, trouble: told };
     (states, keeper)

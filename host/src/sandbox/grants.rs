@@ -18,7 +18,8 @@ pub fn needs(imports: &[String]) -> Vec<&'static str> {
 pub(super) fn check(imports: &[String], grants: &Grants) -> Result<(), Problem> {
     match imports.iter().find(|import| import.starts_with(STATE.0)) {
         Some(import) if !grants.state => {
-            let remedy = "set grants.state = true in its section `[plugins.NAME.grants]`, or build the plugin without it";
+            let remedy =
+                "set grants.state = true in its section `[plugins.NAME.grants]`, or build the plugin without it";
             Err(Problem::Import { import: import.clone(), remedy })
         }
         _ => Ok(()),

@@ -104,7 +104,8 @@ impl Pool {
                 generation.did(!matches!(answer, Ok(Ok(_))), took);
             }
             let counts = matches!(&answer, Ok(Ok(outputs)) if good(outputs));
-            let Some(session) = session.filter(|_| counts && self.counts()) else { return answer };
+            let writes = |session: &Session| counts && self.counts() && session.writes();
+            let Some(session) = session.filter(writes) else { return answer };
             let before = kept.replace(true);
             let concluded = conclude(generation, session, &mut runs).await;
             if !matches!(concluded, Ok(Concluded::Stands)) {
@@ -134,7 +135,8 @@ impl Pool {
             let mut session = None;
             let called = self.call(generation, &mut session, async |one| one.validate(command, again).await).await;
             let counts = matches!(called.0, Ok(Ok(_)));
-            let Some(session) = session.filter(|_| counts && self.counts()) else { return called.0 };
+            let writes = |session: &Session| counts && self.counts() && session.writes();
+            let Some(session) = session.filter(writes) else { return called.0 };
             if conclude(generation, session, &mut runs).await? == Concluded::Stands {
                 return called.0;
             }

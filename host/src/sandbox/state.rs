@@ -170,6 +170,11 @@ impl Session {
         Ok(self.call.add(key, by, ttl_ms)?)
     }
 
+    /// Whether the call changes anything.
+    pub(super) fn writes(&self) -> bool {
+        self.call.writes()
+    }
+
     /// The call has succeeded: makes its changes.
     ///
     /// # Errors

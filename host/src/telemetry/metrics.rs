@@ -110,7 +110,10 @@ fn describe() {
     describe_counter!(COMMANDS, "Commands by what became of them.");
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
-    describe_counter!(STATE_RERUNS, "Calls that were run again, since others had changed what they had read of the state.");
+    describe_counter!(
+        STATE_RERUNS,
+        "Calls that were run again, since others had changed what they had read of the state."
+    );
     describe_counter!(PUBLICATIONS, "What plugins published, by what the broker made of it: published or refused.");
     describe_gauge!(BUSY, Unit::Seconds, "Time that lanes spent in a plugin's code since the start.");
     describe_gauge!(MEMORY_PEAK, Unit::Bytes, "The most memory that one instance of a plugin had.");

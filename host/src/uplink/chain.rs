@@ -60,7 +60,9 @@ pub enum Reason {
     #[error("the plugin's idempotency key has {0} bytes; it must be 1 to {MAX_KEY_BYTES}")]
     Key(usize),
     /// The chain made more of one message than it may.
-    #[error("the chain made {jobs} jobs and publications of {bytes} bytes of one message; {MAX_JOBS} and 64 MiB are the most")]
+    #[error(
+        "the chain made {jobs} jobs and publications of {bytes} bytes of one message; {MAX_JOBS} and 64 MiB are the most"
+    )]
     TooMuch {
         /// How many jobs and publications.
         jobs: usize,

@@ -51,26 +51,35 @@ impl Guest {
         };
         let sum = "(return (call $number (i64.load (i32.const 2056))))";
         let steps = [
-            on('g', &format!(
-                "(call $get (local.get $k) (local.get $l) (i32.const 2048)) {}
+            on(
+                'g',
+                &format!(
+                    "(call $get (local.get $k) (local.get $l) (i32.const 2048)) {}
                  (if (i32.eqz (i32.load8_u (i32.const 2052))) (then (return (call $job (i32.const 544) (i32.const 4)))))
                  (return (call $job (i32.load (i32.const 2056)) (i32.load (i32.const 2060))))",
-                failed(8)
-            )),
+                    failed(8)
+                ),
+            ),
             on('s', &set(0, "(local.get $p)", "(local.get $n)")),
             on('e', &set(500, "(local.get $p)", "(local.get $n)")),
             on('v', &set(0, "(i32.const 0)", "(i32.const 100000)")),
             on('h', &set(0, "(i32.const 0)", "(i32.const 536870912)")),
-            on('d', &format!(
-                "(call $delete (local.get $k) (local.get $l) (i32.const 2048)) {}
+            on(
+                'd',
+                &format!(
+                    "(call $delete (local.get $k) (local.get $l) (i32.const 2048)) {}
                  (return (call $job (local.get $p) (local.get $n)))",
-                failed(8)
-            )),
-            on('m', &format!(
-                "(loop $more {} (local.set $count (i32.add (local.get $count) (i32.const 1)))
+                    failed(8)
+                ),
+            ),
+            on(
+                'm',
+                &format!(
+                    "(loop $more {} (local.set $count (i32.add (local.get $count) (i32.const 1)))
                    (br_if $more (i32.lt_u (local.get $count) (i32.const 100)))) {sum}",
-                add(0)
-            )),
+                    add(0)
+                ),
+            ),
             on('f', &format!("(loop $more {} (br $more))", add(0))),
             on('u', &format!("{} {sum}", add(500))),
             add(0),
@@ -78,7 +87,10 @@ impl Guest {
             on('t', "unreachable"),
             on('n', "(return (call $job (i32.const 512) (i32.const 7)))"),
             on('w', "(loop $ever (br $ever))"),
-            on('a', "(if (i32.lt_u (local.get $attempt) (i32.const 3)) (then (return (call $retry (i32.const 528) (i32.const 7)))))"),
+            on(
+                'a',
+                "(if (i32.lt_u (local.get $attempt) (i32.const 3)) (then (return (call $retry (i32.const 528) (i32.const 7)))))",
+            ),
             sum.to_owned(),
         ];
         Self {

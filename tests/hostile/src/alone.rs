@@ -124,7 +124,8 @@ fn outcome_once(case: &Case, folder: &Path) -> Must {
         match runtime.block_on(made) {
             Made::Failed(failed) => End::Dead(failed.reason.to_string()),
             Made::Outputs { jobs, publications } => {
-                let published = publications.iter().map(|(_, publication)| format!("published to {}", publication.topic));
+                let published =
+                    publications.iter().map(|(_, publication)| format!("published to {}", publication.topic));
                 let jobs = jobs.iter().map(|job| String::from_utf8_lossy(&job.payload).into_owned());
                 let all = published.chain(jobs).collect::<Vec<_>>().join(" ");
                 if all == payload(&case.name, call) { End::AsItCame } else { End::Makes(all) }

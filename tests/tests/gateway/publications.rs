@@ -109,6 +109,7 @@ async fn what_was_not_granted_is_a_dead_letter_and_reaches_nobody() {
             other => panic!("{other} was reached"),
         }
     }
+    redis.list_of(JOBS, 1).await;
     assert_eq!(seqs(&redis).await, [1]);
 }
 
@@ -166,8 +167,9 @@ async fn neither_commands_nor_publications_starve() {
     let machine = Machine::connect(broker.port, "M-1", None).await;
     let mut commands = Machine::connect(broker.port, "commands", Some("machine/+/command")).await;
     let mut alerts = Machine::connect(broker.port, "alerts", Some("alerts/#")).await;
-    let all: Vec<String> =
-        (0..200).map(|number| format!(r#"{{"target":"M-{number}","command":"reboot","message_id":"{number}"}}"#)).collect();
+    let all: Vec<String> = (0..200)
+        .map(|number| format!(r#"{{"target":"M-{number}","command":"reboot","message_id":"{number}"}}"#))
+        .collect();
     redis.push("mqtt_outgoing_commands", &all).await;
     for number in 0..200 {
         tell(&machine, &format!("M-{}", number % 50), "to", "alerts/door", number).await;

@@ -12,9 +12,10 @@ const DEAD: &str = "mqtt_dead_letters";
 
 /// One plugin that does with its state what the payloads say.
 fn settings(broker: &Broker, redis: &RedisServer, more: &str) -> String {
+    // On a machine that is busy with other tests Redis's answers take longer than a call has by default.
     let own = format!(
         "[plugins.keeper]\npath = \"plugins/keeper.wasm\"\nprobation = {{ for = \"0s\" }}\nrehearse = {{ max_slowdown = 1000 }}\n\
-         grants = {{ state = true }}\n[[routes]]\nname = \"keeper\"\n\
+         grants = {{ state = true }}\nlimits = {{ call_timeout = \"2s\" }}\n[[routes]]\nname = \"keeper\"\n\
          topic = \"machine/{{serial_no}}/do\"\nhandlers = [\"keeper\"]\n{more}"
     );
     Gateway::settings(broker.port, redis.port, &own)
@@ -64,7 +65,9 @@ async fn what_a_call_keeps_the_next_one_finds_after_a_restart_too() {
 #[tokio::test]
 async fn what_a_call_that_fails_would_have_kept_is_nowhere() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let _gateway = start(&broker, &redis, "").await;
+    let mut gateway = Gateway::with(&settings(&broker, &redis, "").replace("\"2s\"", "\"200ms\""));
+    gateway.install("keeper", &Guest::stateful().handler());
+    gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     for what in ['x', 't', 'n', 'w', 'f', 'a', 'i'] {
         order(&machine, "M-1", what, "n").await;
@@ -107,7 +110,7 @@ async fn many_machines_add_to_one_key_and_each_is_told_its_own_sum() {
 async fn keys_go_when_their_time_is_over_and_make_room() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let mut text = settings(&broker, &redis, "attempts = 1\n");
-    text = text.replace("grants = { state = true }", "grants = { state = true }\nlimits = { state_keys = 3, state_value = \"1KiB\" }");
+    text = text.replace("limits = {", "limits = { state_keys = 3, state_value = \"1KiB\",");
     let mut gateway = Gateway::with(&text);
     gateway.install("keeper", &Guest::stateful().handler());
     gateway.run().await;
@@ -170,7 +173,8 @@ async fn while_redis_hangs_or_is_away_nothing_is_lost_given_up_or_counted() {
 async fn a_kill_before_the_acknowledgement_repeats_what_was_kept() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let proxy = Proxy::to(broker.port).await;
-    let mut gateway = Gateway::with(&settings(&broker, &redis, "").replace(&broker.port.to_string(), &proxy.port.to_string()));
+    let mut gateway =
+        Gateway::with(&settings(&broker, &redis, "").replace(&broker.port.to_string(), &proxy.port.to_string()));
     gateway.install("keeper", &Guest::stateful().handler());
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
@@ -220,7 +224,13 @@ async fn on_a_cluster_a_plugins_state_lies_in_one_slot_and_moves_with_it() {
         if number == 30 {
             cluster.move_slot(index, (from + 1) % 3).await;
         }
-        order(&machine, &format!("M-{}", number % 10), if number % 3 == 0 { 's' } else { 'i' }, &format!("k{}", number % 3)).await;
+        order(
+            &machine,
+            &format!("M-{}", number % 10),
+            if number % 3 == 0 { 's' } else { 'i' },
+            &format!("k{}", number % 3),
+        )
+        .await;
     }
     let jobs = cluster.list_of("laravel_mqtt_incoming_jobs", 90).await;
     let mut sums: Vec<u64> = payloads(&jobs).iter().filter_map(|sum| sum.parse().ok()).collect();
@@ -257,8 +267,10 @@ async fn a_grant_that_is_taken_away_refuses_the_edit_and_one_that_is_given_lets_
     eventually("the build is refused", async || {
         let refusal = gateway.plugin("keeper").await?["last_refusal"].clone();
         let reason = refusal["reason"].as_str()?.to_owned();
-        (refusal["step"] == "checked" && reason.contains("sluicegate:plugin/state@0.1.0") && reason.contains("grants.state"))
-            .then_some(())
+        (refusal["step"] == "checked"
+            && reason.contains("sluicegate:plugin/state@0.1.0")
+            && reason.contains("grants.state"))
+        .then_some(())
     })
     .await;
     std::fs::write(gateway.path("sluicegate.toml"), &text).expect("written");
@@ -329,12 +341,12 @@ async fn the_redis_in_this_process_keeps_it_too() {
     let redis_port = sluicegate_tests::servers::free_port();
     let settings = format!(
         "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n[redis]\nurl = \"embedded\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [plugins.keeper]\npath = \"plugins/keeper.wasm\"\ngrants = {{ state = true }}\nlimits = {{ state_keys = 2 }}\n[[routes]]\n\
+         [plugins.keeper]\npath = \"plugins/keeper.wasm\"\ngrants = {{ state = true }}\nlimits = {{ state_keys = 2, call_timeout = \"2s\" }}\n[[routes]]\n\
          name = \"keeper\"\ntopic = \"machine/{{serial_no}}/do\"\nhandlers = [\"keeper\"]\nattempts = 1\n",
         broker.port
     );
-    let mut gateway = Gateway::with(&settings)
-        .env("SLUICEGATE_EMBEDDED_REDIS_LISTEN", &format!("127.0.0.1:{redis_port}"));
+    let mut gateway =
+        Gateway::with(&settings).env("SLUICEGATE_EMBEDDED_REDIS_LISTEN", &format!("127.0.0.1:{redis_port}"));
     gateway.install("keeper", &Guest::stateful().handler());
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;

@@ -443,7 +443,10 @@ fn a_plugin_is_not_granted_what_would_feed_it() {
         ("\"#\"", "`#` overlaps"),
         ("\"$SYS/x\"", "`$SYS/x`: it begins with `$`, which is the broker's"),
         ("\"a/+b\"", "`a/+b`: level `+b`: a wildcard stands alone"),
-        ("\"machine/{serial}/y\"", "`machine/{serial}/y`: `{serial}` stands for what the message's own topic has there"),
+        (
+            "\"machine/{serial}/y\"",
+            "`machine/{serial}/y`: `{serial}` stands for what the message's own topic has there",
+        ),
     ] {
         let errors = read_with(Some(&publishing(grants)), &[]).expect_err("a mistake");
         let [error] = errors.0.as_slice() else { panic!("{errors:?}") };
@@ -465,7 +468,9 @@ fn a_plugin_may_be_granted_the_topic_of_commands_and_people_are_told() {
     let resolved = read_with(Some(&publishing("\"machine/{serial_no}/command\"")), &[]).expect("good");
     assert_eq!(
         told(&resolved),
-        ["plugins.a.grants.publish: `machine/{serial_no}/command` holds commands.topic: the plugin may send commands to machines, and no validator sees them"]
+        [
+            "plugins.a.grants.publish: `machine/{serial_no}/command` holds commands.topic: the plugin may send commands to machines, and no validator sees them"
+        ]
     );
 }
 

@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn what_is_over_is_gone_and_counts_for_nothing() {
         let (mut keys, now) = (Keys::default(), Instant::now());
-        assert_eq!(keys.commit(&[set("a", Some(None), "1", Some(10)), set("b", None, "2", None)], 2, now), Committed::Done);
+        assert_eq!(
+            keys.commit(&[set("a", Some(None), "1", Some(10)), set("b", None, "2", None)], 2, now),
+            Committed::Done
+        );
         assert_eq!(keys.commit(&[set("a", Some(None), "3", None)], 2, now), Committed::Changed);
         assert_eq!(keys.commit(&[set("c", None, "3", None)], 2, now), Committed::Full);
         assert_eq!(keys.commit(&[set("b", Some(Some("2")), "4", None)], 2, now), Committed::Done);

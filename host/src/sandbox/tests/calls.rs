@@ -164,7 +164,11 @@ fn what_a_plugin_uses_is_counted() {
     let limits = Limits { call_timeout: Duration::from_millis(50), ..limits() };
     let component = counting().handler();
     let of = |number| {
-        Arc::new(sandbox().compile(&component, IndexMap::new(), limits, &Grants::default(), "counted", number).expect("it compiles"))
+        Arc::new(
+            sandbox()
+                .compile(&component, IndexMap::new(), limits, &Grants::default(), "counted", number)
+                .expect("it compiles"),
+        )
     };
     let (one, other) = (of(1), of(2));
     run(async {

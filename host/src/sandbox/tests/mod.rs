@@ -46,7 +46,10 @@ fn build_as(name: &str, component: &[u8], limits: Limits) -> Arc<Generation> {
 
 #[track_caller]
 fn refusal(component: &[u8]) -> Refusal {
-    sandbox().compile(component, IndexMap::new(), limits(), &Grants::default(), "guest", 1).err().expect("it is refused")
+    sandbox()
+        .compile(component, IndexMap::new(), limits(), &Grants::default(), "guest", 1)
+        .err()
+        .expect("it is refused")
 }
 
 fn message(payload: &str) -> Message {

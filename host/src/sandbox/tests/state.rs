@@ -212,7 +212,10 @@ fn its_own_limits_are_told_to_the_guest() {
         assert_eq!(ask(&pool, &generation, 'i').await, Ok("1".to_owned()));
         let other = message(r#"{"do":"i","key":"other"}"#);
         let answer = pool.handle(&generation, &other).await.expect("an answer");
-        assert_eq!(answer, Err(Failure::Retry("the plugin has 1 keys, which is the most (limits.state_keys)".to_owned())));
+        assert_eq!(
+            answer,
+            Err(Failure::Retry("the plugin has 1 keys, which is the most (limits.state_keys)".to_owned()))
+        );
         assert_eq!(ask(&pool, &generation, 'i').await, Ok("2".to_owned()));
     });
 }
@@ -235,8 +238,9 @@ fn each_sample_begins_with_none_and_leaves_none() {
 #[test]
 fn a_validator_has_a_state_too() {
     let guest = Guest {
-        imports: "(import \"sluicegate:plugin/state@0.1.0\" \"increment\" (func $increment (param i32 i32 i64 i32 i64 i32)))"
-            .to_owned(),
+        imports:
+            "(import \"sluicegate:plugin/state@0.1.0\" \"increment\" (func $increment (param i32 i32 i64 i32 i64 i32)))"
+                .to_owned(),
         ..Guest::doing(
             "(call $increment (local.get 0) (local.get 1) (i64.const 1) (i32.const 0) (i64.const 0) (i32.const 2048))
              (i32.store8 (i32.const 16) (i32.add (i32.const 48) (i32.load8_u (i32.const 2056))))

@@ -97,7 +97,12 @@ pub(super) fn cases() -> Vec<Case> {
                 set(66_012, 2, 10, Some(1_000))
             ),
         ),
-        case("state-increment-flood", "increments without end", too_often(), &format!("(loop $again {} (br $again))", add(1))),
+        case(
+            "state-increment-flood",
+            "increments without end",
+            too_often(),
+            &format!("(loop $again {} (br $again))", add(1)),
+        ),
         case(
             "state-set-flood",
             "sets 6,000 bytes without end",
