@@ -103,7 +103,10 @@ fn describe() {
     describe_gauge!(BROKER_DROPPED, "Messages that the broker says it dropped, of all its clients.");
     describe_counter!(REJECTED, "Messages that a handler did not take, by kind of reason.");
     describe_counter!(DEAD, "Messages in the dead letters.");
-    describe_counter!(DROPPED, "Messages that a handler dropped on purpose, or QoS 0 messages that found no room.");
+    describe_counter!(
+        DROPPED,
+        "Messages of which no job was made: a handler dropped them on purpose or only published, or QoS 0 messages that found no room."
+    );
     describe_counter!(UNROUTED, "Publishes that no route took.");
     describe_counter!(ABANDONED, "Deliveries without a verdict: their acknowledgement is withheld.");
     describe_histogram!(BATCH, "Messages in one push.");
