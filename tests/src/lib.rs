@@ -3,6 +3,7 @@
 //!
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
+pub mod certificates;
 pub mod chaos;
 pub mod cluster;
 pub mod eventually;
@@ -10,6 +11,7 @@ pub mod gateway;
 pub mod machine;
 pub mod proxy;
 pub mod servers;
+pub mod web;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;
@@ -17,3 +19,4 @@ pub use gateway::Gateway;
 pub use machine::Machine;
 pub use proxy::Proxy;
 pub use servers::{Broker, RedisServer};
+pub use web::Web;

@@ -115,7 +115,7 @@ impl Bench {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;
         let routes = Routes::new(&settings.routes);
-        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::new(), loaded: HashMap::new() })
+        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::uncounted(), loaded: HashMap::new() })
     }
 
     fn chain(&mut self, route: usize) -> Result<Vec<Arc<Generation>>, Failure> {
@@ -163,6 +163,13 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
+        for generation in chain.iter().filter(|generation| generation.calls_servers()) {
+            let name = generation.name();
+            let _ = writeln!(
+                steps.text,
+                "note      {name} calls servers (grants.http); in a trial it reaches none, and is told so"
+            );
+        }
         let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &mut steps));
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::compiled::cache::Cache;
 use super::compiled::{Compiled, Compiler};
+use super::http::Net;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::telemetry::usage::Usage;
@@ -40,6 +41,7 @@ pub struct Sandbox {
     engine: Engine,
     pub(super) compiled: Arc<Compiled>,
     usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
+    pub(super) net: Arc<Net>,
     _clock: Arc<Clock>,
 }
 
@@ -55,6 +57,7 @@ impl Sandbox {
             engine,
             compiled: Arc::new(Compiled::new(compiler, cache)),
             usages: Arc::default(),
+            net: Arc::default(),
             _clock: Arc::new(clock),
         })
     }

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use sluicegate_core::breaker::{Breaker, Verdict};
 use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
-use sluicegate_core::settings::Limits;
+use sluicegate_core::settings::{Grants, Limits};
 use sluicegate_samples::Sample;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -23,7 +23,7 @@ use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use super::share::Share;
-use super::wasi;
+use super::{http, wasi};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 use crate::telemetry::usage::Usage;
@@ -45,6 +45,8 @@ pub struct Generation {
     pub(super) log: Arc<GuestLog>,
     usage: Arc<Usage>,
     pub(super) share: Share,
+    /// What it calls servers with, where it may and does.
+    pub(super) http: Option<Arc<http::Client>>,
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -77,15 +79,21 @@ impl Sandbox {
         bytes: &[u8],
         settings: IndexMap<String, String>,
         limits: Limits,
+        grants: &Grants,
         name: &str,
         number: u64,
     ) -> Result<Generation, Refusal> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
+        let calls = inspection.needs_http();
+        if calls && grants.http.is_empty() {
+            return Err(Refusal::new(Step::Checked, http::not_granted(&inspection.imports)));
+        }
         let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
-            .link(&component, inspection.world)
+            .link(&component, &inspection)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
+        let http = calls.then(|| http::Client::new(&self.net, name, &grants.http, limits.http)).transpose()?;
         Ok(Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
@@ -100,6 +108,7 @@ impl Sandbox {
             log: Arc::new(GuestLog::new(name, &limits)),
             usage: self.usage(name),
             share: Share::new(limits.time_per_second),
+            http,
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -117,12 +126,15 @@ impl Sandbox {
         Ok((inspection, origin))
     }
 
-    fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
+    fn link(&self, component: &Component, inspection: &Inspection) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasi::link(&mut linker)?;
+        if inspection.needs_http() {
+            http::link(&mut linker)?;
+        }
         let linked = linker.instantiate_pre(component)?;
-        Ok(match world {
+        Ok(match inspection.world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
             World::CommandValidator => Linked::Validator(CommandValidatorPre::new(linked)?),
         })
@@ -164,6 +176,12 @@ impl Generation {
     #[must_use]
     pub fn world(&self) -> World {
         self.inspection.world
+    }
+
+    /// Whether it may call servers, and is made for it.
+    #[must_use]
+    pub fn calls_servers(&self) -> bool {
+        self.http.is_some()
     }
 
     /// What the plugin used so far, by all of its builds.

@@ -9,11 +9,13 @@
 //! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
 //! - [`wasi`]: WASI preview 2 with nothing behind it.
+//! - [`http`]: WASI's HTTP, to the servers that were granted.
 
 pub mod compiled;
 pub mod engine;
 pub mod generation;
 mod guest_log;
+mod http;
 pub mod inspect;
 mod instance;
 mod limits;

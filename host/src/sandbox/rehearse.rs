@@ -51,7 +51,7 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
     let faulty = |fault| Problem::SampleFault { sample: name(), fault };
     let differs = |reason: String| Problem::Sample { sample: name(), reason: quoted(&reason) };
     let place = generation.place().await;
-    let mut instance = Instance::start(generation, settings, place).await.map_err(faulty)?;
+    let mut instance = Instance::start(generation, settings, place, true).await.map_err(faulty)?;
     let answer = match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {

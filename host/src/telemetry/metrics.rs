@@ -38,6 +38,7 @@ const BATCH: &str = "sluicegate_sink_batch_messages";
 const COMMANDS: &str = "sluicegate_downlink_commands_total";
 const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
+const HTTP: &str = "sluicegate_plugin_http_requests_total";
 const BUSY: &str = "sluicegate_plugin_busy_seconds";
 const MEMORY_PEAK: &str = "sluicegate_plugin_memory_peak_bytes";
 const INSTANCES: &str = "sluicegate_plugin_instances";
@@ -108,6 +109,10 @@ fn describe() {
     describe_counter!(COMMANDS, "Commands by what became of them.");
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
+    describe_counter!(
+        HTTP,
+        "HTTP requests of a plugin, by the server that was granted (none: no server was) and what became of them."
+    );
     describe_gauge!(BUSY, Unit::Seconds, "Time that lanes spent in a plugin's code since the start.");
     describe_gauge!(MEMORY_PEAK, Unit::Bytes, "The most memory that one instance of a plugin had.");
     describe_gauge!(INSTANCES, "Instances of a plugin.");
@@ -146,6 +151,11 @@ impl PluginMetrics {
     pub fn fault(&self, kind: &'static str) {
         counter!(FAULTS, "plugin" => self.plugin.clone(), "kind" => kind).increment(1);
     }
+}
+
+/// A plugin's HTTP request is over. The server is as the settings have it, or empty.
+pub fn http_request(plugin: &str, server: &str, outcome: &'static str) {
+    counter!(HTTP, "plugin" => plugin.to_owned(), "server" => server.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// What a plugin used so far.

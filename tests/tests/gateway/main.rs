@@ -11,6 +11,7 @@ mod delivery;
 mod embedded;
 mod faults;
 mod handlers;
+mod http;
 mod leases;
 mod order;
 mod plugins;

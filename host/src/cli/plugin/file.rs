@@ -5,7 +5,8 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use serde_json::json;
-use sluicegate_core::settings::{Limits, Plugin};
+use sluicegate_core::http::HttpGrant;
+use sluicegate_core::settings::{Grants, Limits, Plugin};
 
 use super::{read, sandbox, wrong};
 use crate::cli::output::{Code, Failure, Output};
@@ -22,8 +23,9 @@ pub(in crate::cli) fn inspected(file: &Path) -> Result<Inspection, Failure> {
 pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
     let found = inspected(file)?;
     let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    let needs = if found.needs_http() { "needs        grants.http (the servers that it may call)\n" } else { "" };
     let text = format!(
-        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
+        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\n{needs}samples      {}\ndigest       {}\nsize         {} bytes\n",
         found.manifest.name,
         found.manifest.version,
         found.manifest.description,
@@ -54,7 +56,8 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         limits: Limits::default(),
         rehearse: Default::default(),
         probation: Default::default(),
-        grants: Default::default(),
+        // It is only tried: there is nothing behind what it imports.
+        grants: Grants { http: HttpGrant::parse("nobody.invalid").into_iter().collect(), ..Grants::default() },
     };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
     let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
