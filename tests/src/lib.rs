@@ -11,7 +11,9 @@ pub mod gateway;
 pub mod machine;
 pub mod proxy;
 pub mod servers;
+pub mod swap;
 pub mod web;
+mod wire;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;
