@@ -29,6 +29,32 @@ pub fn with_settings<T>(settings: &[(&str, &str)], test: impl FnOnce() -> T) -> 
     result
 }
 
+#[cfg(feature = "http")]
+type Server = Box<dyn Fn(&crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer>>;
+
+#[cfg(feature = "http")]
+thread_local! {
+    static SERVER: RefCell<Option<Server>> = RefCell::default();
+}
+
+/// Runs `test` with a server that answers every request so. Without one there is nobody, as while a build is only tried.
+#[cfg(feature = "http")]
+pub fn with_server<T>(
+    server: impl Fn(&crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer> + 'static,
+    test: impl FnOnce() -> T,
+) -> T {
+    SERVER.set(Some(Box::new(server)));
+    let result = test();
+    SERVER.take();
+    result
+}
+
+#[cfg(feature = "http")]
+pub(crate) fn ask(request: &crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer> {
+    let nobody = || crate::http::NoAnswer("http is not there while a build is only tried".to_owned());
+    SERVER.with_borrow(|server| server.as_ref().ok_or_else(nobody)?(request))
+}
+
 /// A message of machine `M-001` on `machine/M-001/test`.
 #[must_use]
 pub fn message(payload: impl Into<Vec<u8>>) -> Message {

@@ -18,6 +18,7 @@ pub mod dispatch;
 pub mod envelope;
 pub mod fault;
 pub mod flow;
+pub mod http;
 pub mod json;
 pub mod keys;
 pub mod lease;

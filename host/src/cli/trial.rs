@@ -122,7 +122,7 @@ impl Bench {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;
         let routes = Routes::new(&settings.routes);
-        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::new(), loaded: HashMap::new() })
+        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::uncounted(), loaded: HashMap::new() })
     }
 
     fn chain(&mut self, route: usize) -> Result<Vec<Arc<Generation>>, Failure> {
@@ -170,6 +170,13 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
+        for generation in chain.iter().filter(|generation| generation.calls_servers()) {
+            let name = generation.name();
+            let _ = writeln!(
+                steps.text,
+                "note      {name} calls servers (grants.http); in a trial it reaches none, and is told so"
+            );
+        }
         let kept = Cell::new(false);
         let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &kept, &mut steps));
         let prepared = self.routes.get(index);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::compiled::cache::Cache;
 use super::compiled::{Compiled, Compiler};
+use super::http::Net;
 use super::state::{Memory, Store};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
@@ -42,6 +43,7 @@ pub struct Sandbox {
     pub(super) compiled: Arc<Compiled>,
     usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) net: Arc<Net>,
     _clock: Arc<Clock>,
 }
 
@@ -58,6 +60,7 @@ impl Sandbox {
             compiled: Arc::new(Compiled::new(compiler, cache)),
             usages: Arc::default(),
             store: Arc::new(Memory::default()),
+            net: Arc::default(),
             _clock: Arc::new(clock),
         })
     }

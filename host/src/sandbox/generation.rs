@@ -25,7 +25,7 @@ use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use super::share::Share;
 use super::state::Access;
-use super::wasi;
+use super::{http, wasi};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 use crate::telemetry::usage::Usage;
@@ -50,6 +50,8 @@ pub struct Generation {
     pub(super) log: Arc<GuestLog>,
     usage: Arc<Usage>,
     pub(super) share: Share,
+    /// What it calls servers with, where it may and does.
+    pub(super) http: Option<Arc<http::Client>>,
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -91,8 +93,10 @@ impl Sandbox {
         grants::check(&inspection.imports, grants).map_err(|problem| Refusal::new(Step::Checked, problem))?;
         let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
-            .link(&component, inspection.world, grants)
+            .link(&component, &inspection, grants)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
+        let calls = inspection.needs_http();
+        let http = calls.then(|| http::Client::new(&self.net, name, &grants.http, limits.http)).transpose()?;
         Ok(Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
@@ -109,6 +113,7 @@ impl Sandbox {
             log: Arc::new(GuestLog::new(name, &limits)),
             usage: self.usage(name),
             share: Share::new(limits.time_per_second),
+            http,
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -126,15 +131,18 @@ impl Sandbox {
         Ok((inspection, origin))
     }
 
-    fn link(&self, component: &Component, world: World, grants: &Grants) -> wasmtime::Result<Linked> {
+    fn link(&self, component: &Component, inspection: &Inspection, grants: &Grants) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasi::link(&mut linker)?;
         if grants.state {
             state::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         }
+        if inspection.needs_http() {
+            http::link(&mut linker)?;
+        }
         let linked = linker.instantiate_pre(component)?;
-        Ok(match world {
+        Ok(match inspection.world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
             World::CommandValidator => Linked::Validator(CommandValidatorPre::new(linked)?),
         })
@@ -182,6 +190,12 @@ impl Generation {
     #[must_use]
     pub fn grants(&self) -> &Grants {
         &self.grants
+    }
+
+    /// Whether it may call servers, and is made for it.
+    #[must_use]
+    pub fn calls_servers(&self) -> bool {
+        self.http.is_some()
     }
 
     /// What the plugin used so far, by all of its builds.

@@ -21,9 +21,10 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBackt
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
+use super::http::{self, Access, Http};
 use super::limits::Allowance;
-use super::state::{Access, Session};
-use super::wasi::Wasi;
+use super::state::{self, Session};
+use super::wasi::{self, Wasi};
 use crate::telemetry::usage::Usage;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
@@ -47,6 +48,7 @@ pub(super) struct State {
     max_host_calls: u32,
     wasi: Option<Wasi>,
     session: Option<Session>,
+    http: Http,
 }
 
 impl State {
@@ -60,8 +62,14 @@ impl State {
 
     /// Counts a host call that cannot be refused by itself: the next tick of the epoch ends the call.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.http().0
+    }
+
+    /// The same, for what needs both.
+    pub(super) fn http(&mut self) -> (&mut Wasi, &mut Http) {
         self.host_calls = self.host_calls.saturating_add(1);
-        self.wasi.get_or_insert_with(|| Wasi::new(&self.log))
+        let handles = if self.http.is_linked() { http::MAX_HANDLES } else { wasi::MAX_HANDLES };
+        (self.wasi.get_or_insert_with(|| Wasi::new(&self.log, handles)), &mut self.http)
     }
 
     fn over_host_calls(&self) -> wasmtime::Result<()> {
@@ -135,7 +143,7 @@ pub(super) struct Instance {
     store: Store<State>,
     bindings: Bindings,
     limits: Limits,
-    state: Option<Arc<Access>>,
+    state: Option<Arc<state::Access>>,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
     usage: Counted,
@@ -147,14 +155,17 @@ impl Instance {
     /// Starts a copy. The deadline over the first call begins here: `start` functions are guest code too.
     ///
     /// Where the engine has no room for another one, this waits for it: busy is no failure.
+    ///
+    /// In shadow there is nothing behind what was granted.
     pub(super) async fn start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
-        state: Option<Arc<Access>>,
+        state: Option<Arc<state::Access>>,
         place: OwnedSemaphorePermit,
+        in_shadow: bool,
     ) -> Result<Self, Fault> {
         loop {
-            match Self::try_start(generation, settings.clone()).await {
+            match Self::try_start(generation, settings.clone(), in_shadow).await {
                 Ok((store, bindings)) => {
                     let usage = Counted::new(generation.usage().clone());
                     let limits = generation.limits;
@@ -169,6 +180,7 @@ impl Instance {
     async fn try_start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
+        in_shadow: bool,
     ) -> Result<(Store<State>, Bindings), NotStarted> {
         let limits = generation.limits;
         let state = State {
@@ -181,6 +193,11 @@ impl Instance {
             max_host_calls: limits.host_calls,
             wasi: None,
             session: None,
+            http: Http::new(match &generation.http {
+                None => Access::None,
+                Some(_) if in_shadow => Access::Shadow,
+                Some(client) => Access::Servers(client.clone()),
+            }),
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
@@ -289,7 +306,8 @@ impl Instance {
         }
     }
 
-    fn unwrap<T>(&self, answer: Result<std::thread::Result<wasmtime::Result<T>>, Elapsed>) -> Result<T, Fault> {
+    fn unwrap<T>(&mut self, answer: Result<std::thread::Result<wasmtime::Result<T>>, Elapsed>) -> Result<T, Fault> {
+        self.store.data_mut().http.end();
         self.usage.0.memory(self.store.data().allowance.memory_used);
         match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),

@@ -10,12 +10,14 @@
 //! - [`rehearse`]: the samples inside the file.
 //! - [`wasi`]: WASI preview 2 with nothing behind it.
 //! - [`grants`]: what is given to those alone whom the operator granted it; [`state`]: a plugin's own keys.
+//! - [`http`]: WASI's HTTP, to the servers that were granted.
 
 pub mod compiled;
 pub mod engine;
 pub mod generation;
 pub mod grants;
 mod guest_log;
+mod http;
 pub mod inspect;
 mod instance;
 mod limits;

@@ -41,7 +41,7 @@ struct Warm {
 #[derive(Default)]
 pub struct Pool {
     warm: RefCell<HashMap<u64, Warm>>,
-    /// Its calls are no messages: they are not counted as such.
+    /// Its calls are no messages: they are not counted as such, and there is nothing behind what a build was granted.
     uncounted: bool,
 }
 
@@ -52,7 +52,7 @@ impl Pool {
         Self::default()
     }
 
-    /// An empty one, whose calls are not counted.
+    /// An empty one, for trying: its calls are not counted, and reach nobody.
     #[must_use]
     pub fn uncounted() -> Self {
         Self { uncounted: true, ..Self::default() }
@@ -191,7 +191,8 @@ impl Pool {
             None => {
                 let place = generation.place().await;
                 *began = Instant::now();
-                Instance::start(generation, generation.settings.clone(), generation.state.clone(), place).await
+                let state = generation.state.clone();
+                Instance::start(generation, generation.settings.clone(), state, place, self.uncounted).await
             }
         }
     }

@@ -76,7 +76,7 @@ pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, 
     let place = generation.place().await;
     // Each sample begins without any, and what it writes is nobody's.
     let state = generation.state.as_ref().map(|access| access.to_nothing());
-    let mut instance = Instance::start(generation, settings, state, place).await?;
+    let mut instance = Instance::start(generation, settings, state, place, true).await?;
     Ok(match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {

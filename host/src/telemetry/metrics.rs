@@ -40,6 +40,7 @@ const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
 const STATE_RERUNS: &str = "sluicegate_plugin_state_reruns_total";
 const PUBLICATIONS: &str = "sluicegate_plugin_publications_total";
+const HTTP: &str = "sluicegate_plugin_http_requests_total";
 const BUSY: &str = "sluicegate_plugin_busy_seconds";
 const MEMORY_PEAK: &str = "sluicegate_plugin_memory_peak_bytes";
 const INSTANCES: &str = "sluicegate_plugin_instances";
@@ -118,6 +119,10 @@ fn describe() {
         "Calls that were run again, since others had changed what they had read of the state."
     );
     describe_counter!(PUBLICATIONS, "What plugins published, by what the broker made of it: published or refused.");
+    describe_counter!(
+        HTTP,
+        "HTTP requests of a plugin, by the server that was granted (none: no server was) and what became of them."
+    );
     describe_gauge!(BUSY, Unit::Seconds, "Time that lanes spent in a plugin's code since the start.");
     describe_gauge!(MEMORY_PEAK, Unit::Bytes, "The most memory that one instance of a plugin had.");
     describe_gauge!(INSTANCES, "Instances of a plugin.");
@@ -166,6 +171,11 @@ impl PluginMetrics {
     pub fn publication(&self, outcome: &'static str) {
         counter!(PUBLICATIONS, "plugin" => self.plugin.clone(), "outcome" => outcome).increment(1);
     }
+}
+
+/// A plugin's HTTP request is over. The server is as the settings have it, or empty.
+pub fn http_request(plugin: &str, server: &str, outcome: &'static str) {
+    counter!(HTTP, "plugin" => plugin.to_owned(), "server" => server.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// What a plugin used so far.

@@ -13,6 +13,7 @@ mod diff;
 mod embedded;
 mod faults;
 mod handlers;
+mod http;
 mod leases;
 mod order;
 mod plugins;

@@ -237,6 +237,10 @@ instances = 10
 state_keys = 10
 state_value = "1KiB"
 time_per_second = "100ms"
+http_requests = 10
+http_in_flight = 10
+http_request = "64KiB"
+http_response = "64KiB"
 [plugins.a.rehearse]
 messages = 256
 max_new_failures = "0%"
@@ -253,7 +257,8 @@ max_slowdown = 5.0
 [plugins.a.grants]
 state = false
 publish = []
-http = []
+http = ["h"]
+http_private = []
 [plugins.v]
 path = "v.wasm"
 [plugins.w]
@@ -359,6 +364,10 @@ listen = "127.0.0.1:9090"
             ("plugins.a.limits.state_keys", "state_keys = 11", Applies::Live),
             ("plugins.a.limits.state_value", "state_value = \"2KiB\"", Applies::Live),
             ("plugins.a.limits.time_per_second", "time_per_second = \"200ms\"", Applies::Live),
+            ("plugins.a.limits.http_requests", "http_requests = 11", Applies::Live),
+            ("plugins.a.limits.http_in_flight", "http_in_flight = 11", Applies::Live),
+            ("plugins.a.limits.http_request", "http_request = \"1KiB\"", Applies::Live),
+            ("plugins.a.limits.http_response", "http_response = \"1KiB\"", Applies::Live),
             ("plugins.a.limits.call_timeout", "call_timeout = \"1s\"", Applies::Live),
             ("plugins.a.limits.memory", "memory = \"1MiB\"", Applies::Live),
             ("plugins.a.limits.output", "output = \"2MiB\"", Applies::Live),
@@ -375,6 +384,7 @@ listen = "127.0.0.1:9090"
             ("plugins.a.grants.state", "state = true", Applies::Live),
             ("plugins.a.grants.publish", "publish = [\"x\"]", Applies::Live),
             ("plugins.a.grants.http", "http = [\"x\"]", Applies::Live),
+            ("plugins.a.grants.http_private", "http_private = [\"h\"]", Applies::Live),
             ("routes[0].name", "name = \"r2\"", Applies::Live),
             ("routes[0].type", "type = \"t2\"", Applies::Live),
             ("routes[0].topic", "topic = \"m/{serial_no}/r2\"", Applies::Live),

@@ -9,6 +9,7 @@ use super::{ByteSize, UtcOffset, table, units};
 use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::Digest;
+use crate::http::HttpGrant;
 use crate::topic::{TopicPattern, TopicTemplate};
 use crate::trust::Trust;
 
@@ -263,6 +264,21 @@ pub struct Limits {
     pub state_value: ByteSize,
     /// Of the processor in a second; none: as much as there is.
     pub time_per_second: Option<Duration>,
+    /// `http_requests`, `http_in_flight`, `http_request`, `http_response`
+    pub http: HttpLimits,
+}
+
+/// How much a plugin may call over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Requests in one call.
+    pub requests: u32,
+    /// Requests at once, over all lanes.
+    pub in_flight: usize,
+    /// A request's body.
+    pub request: ByteSize,
+    /// An answer's body.
+    pub response: ByteSize,
 }
 
 /// What all instances of a build may hold together, where their number is not set.
@@ -297,6 +313,12 @@ impl Default for Limits {
             state_keys: u64::from(number("state_keys")),
             state_value: size("state_value"),
             time_per_second: None,
+            http: HttpLimits {
+                requests: number("http_requests"),
+                in_flight: number("http_in_flight") as usize,
+                request: size("http_request"),
+                response: size("http_response"),
+            },
         }
     }
 }
@@ -351,8 +373,8 @@ pub struct Grants {
     pub state: bool,
     /// Topics that it may publish to.
     pub publish: Vec<TopicPattern>,
-    /// Hosts that it may call.
-    pub http: Vec<String>,
+    /// Servers that it may call.
+    pub http: Vec<HttpGrant>,
 }
 
 /// `[[routes]]`

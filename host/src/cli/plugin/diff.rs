@@ -23,6 +23,7 @@ use crate::registry::load::File;
 use crate::rehearsal::samples::sample;
 use crate::rehearsal::shadow::both;
 use crate::rehearsal::{Gathered, Report};
+use crate::sandbox::grants;
 use crate::sandbox::inspect::{self, Inspection};
 use crate::sandbox::{Generation, Pool, World, block_on};
 use crate::telemetry::clock;
@@ -78,8 +79,9 @@ pub(super) fn diff(arguments: &Diff, config: Option<&Path>, output: &Output) -> 
     let compiled = |(file, inspection): (File, Inspection), number| {
         let (own, limits) = plugin.map_or_else(Default::default, |plugin| (plugin.settings.clone(), plugin.limits));
         let limits = if plugin.is_some() { limits } else { Limits::default() };
-        // Both have a state of their own here, which is empty.
-        let grants = Grants { state: true, ..plugin.map(|plugin| plugin.grants.clone()).unwrap_or_default() };
+        // Of what it may publish the settings say; behind the rest there is nothing here.
+        let publish = plugin.map(|plugin| plugin.grants.publish.clone()).unwrap_or_default();
+        let grants = Grants { publish, ..grants::for_a_trial() };
         let generation = sandbox.compile(&file.bytes, own, limits, &grants, &name, number);
         let generation = Arc::new(generation.map_err(|refusal| unusable(wrong(&refusal)))?);
         Ok(Build { file, inspection, generation })

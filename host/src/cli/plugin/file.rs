@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use serde_json::json;
-use sluicegate_core::settings::{Grants, Limits, Plugin};
+use sluicegate_core::settings::{Limits, Plugin};
 
 use super::{read, sandbox, wrong};
 use crate::cli::output::{Code, Failure, Output};
@@ -59,8 +59,8 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         rehearse: Default::default(),
         canary: None,
         probation: Default::default(),
-        // Its samples run with a state of their own, which is empty.
-        grants: Grants { state: true, ..Grants::default() },
+        // It is only tried: there is nothing behind what it imports.
+        grants: grants::for_a_trial(),
     };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
     let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;

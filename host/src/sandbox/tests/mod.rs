@@ -2,6 +2,7 @@
 
 mod calls;
 mod faults;
+mod http;
 mod plugins;
 mod refusals;
 mod state;

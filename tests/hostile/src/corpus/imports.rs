@@ -5,6 +5,7 @@
 
 use sluicegate::sandbox::Step;
 use sluicegate_guests::Guest;
+use sluicegate_guests::http::Asker;
 
 use super::calls::doing;
 use super::files::described;
@@ -119,6 +120,12 @@ pub(super) fn cases() -> Vec<Case> {
             move || good(name),
         ));
     }
+    cases.push(Case::file(
+        "wasi-http-without-a-grant",
+        "calls a server over `wasi:http`, which nobody granted",
+        refused(Step::Checked, "name the servers that it may call in plugins.NAME.grants.http"),
+        Asker::handler,
+    ));
     cases.extend([
         importing(
             "import-of-an-unknown-package",

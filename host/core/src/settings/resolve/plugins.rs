@@ -7,10 +7,11 @@ use super::value::{Found, Hide};
 use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::NoDigest;
+use crate::http::{Host, HttpGrant};
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
 use crate::settings::error::Place;
-use crate::settings::resolved::{Canary, Grants, Limits, Plugin, Probation, Rehearse};
+use crate::settings::resolved::{Canary, Grants, HttpLimits, Limits, Plugin, Probation, Rehearse};
 use crate::settings::table::Type;
 use crate::settings::written::{self, Section, Value, suggest};
 use crate::topic::TopicPattern;
@@ -108,6 +109,7 @@ impl Resolver<'_> {
         let state_keys = number("state_keys");
         let instances = number("instances");
         let time_per_second = self.duration(entries, SECTION, "time_per_second", path);
+        let http = self.http_limits(entries, path);
         let memory = memory?;
         Some(Limits {
             call_timeout: call_timeout?,
@@ -126,6 +128,21 @@ impl Resolver<'_> {
             state_keys: state_keys?,
             state_value: state_value?,
             time_per_second,
+            http: http?,
+        })
+    }
+
+    fn http_limits(&mut self, entries: &Section, path: &str) -> Option<HttpLimits> {
+        const SECTION: &str = "plugins.*.limits";
+        let requests = self.integer(entries, SECTION, "http_requests", path);
+        let in_flight = self.integer(entries, SECTION, "http_in_flight", path);
+        let request = self.size(entries, SECTION, "http_request", path);
+        let response = self.size(entries, SECTION, "http_response", path);
+        Some(HttpLimits {
+            requests: u32::try_from(requests?).ok()?,
+            in_flight: usize::try_from(in_flight?).ok()?,
+            request: request?,
+            response: response?,
         })
     }
 
@@ -174,7 +191,6 @@ impl Resolver<'_> {
         let state = self.find(entries, "plugins.*.grants", "state", path);
         let state = state.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok())).unwrap_or_default();
         let publish = self.find(entries, "plugins.*.grants", "publish", path);
-        let http = self.find(entries, "plugins.*.grants", "http", path);
         let mut topics = Vec::new();
         for topic in publish.iter().flat_map(|found| &found.texts) {
             match (TopicPattern::parse(topic), &publish) {
@@ -187,8 +203,31 @@ impl Resolver<'_> {
                 (Err(_), None) => {}
             }
         }
-        let http = http.map(|found| found.texts).unwrap_or_default();
-        Grants { state, publish: topics, http }
+        Grants { state, publish: topics, http: self.http(entries, path) }
+    }
+
+    fn http(&mut self, entries: &Section, path: &str) -> Vec<HttpGrant> {
+        let servers = self.find(entries, "plugins.*.grants", "http", path);
+        let private = self.find(entries, "plugins.*.grants", "http_private", path);
+        let mut grants: Vec<HttpGrant> = Vec::new();
+        for text in servers.iter().flat_map(|found| &found.texts) {
+            match (HttpGrant::parse(text), &servers) {
+                (Err(error), Some(found)) => self.misread(found, format!("`{text}`: {error}")),
+                (Ok(grant), _) if !grants.contains(&grant) => grants.push(grant),
+                _ => {}
+            }
+        }
+        for text in private.iter().flat_map(|found| &found.texts) {
+            let name = Host::parse(text).ok().filter(|host| matches!(host, Host::Name(_)));
+            let mut known = false;
+            for grant in grants.iter_mut().filter(|grant| Some(&grant.host) == name.as_ref()) {
+                (grant.private, known) = (true, true);
+            }
+            if let (false, Some(found)) = (known, &private) {
+                self.misread(found, format!("`{text}` is no name in grants.http; write it there, too, as it is here"));
+            }
+        }
+        grants
     }
 
     /// Whether a plugin that is named in `found` has a section.
