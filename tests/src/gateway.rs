@@ -10,8 +10,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::compiled;
 use crate::eventually;
 use crate::servers::{end, signal};
+
+/// The plugins that each gateway has beside it.
+pub(crate) const STOCK: [&str; 5] = ["heartbeat", "error", "transaction", "command-validation", "acme-transform"];
 
 /// The repository's root.
 ///
@@ -92,10 +96,11 @@ impl Gateway {
     pub fn with(settings: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         fs::create_dir(folder.path().join("plugins")).expect("a folder");
-        for name in ["heartbeat", "error", "transaction", "command-validation", "acme-transform"] {
+        for name in STOCK {
             fs::write(folder.path().join("plugins").join(format!("{name}.wasm")), component(name)).expect("copied");
         }
         fs::write(folder.path().join("sluicegate.toml"), settings).expect("settings written");
+        compiled::put(&folder.path().join("state"));
         Self {
             folder,
             child: None,

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod chaos;
 pub mod cluster;
+mod compiled;
 pub mod eventually;
 pub mod gateway;
 pub mod machine;

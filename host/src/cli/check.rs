@@ -78,9 +78,6 @@ pub(super) fn check(
     for warning in &warnings {
         let _ = writeln!(text, "note   {warning}");
     }
-    if !resolved.without_effect.is_empty() {
-        let _ = writeln!(text, "note   no effect in this version: {}", resolved.without_effect.join(", "));
-    }
     for route in &resolved.settings.routes {
         let _ = writeln!(text, "ok     route {} takes {}", route.name, route.topic);
     }
@@ -97,7 +94,7 @@ pub(super) fn check(
         Code::Good => writeln!(text, "all good"),
         _ => writeln!(text, "wrong; next: {}", next.join("; ")),
     };
-    let mut data = json!({ "plugins": plugins, "warnings": warnings, "without_effect": resolved.without_effect });
+    let mut data = json!({ "plugins": plugins, "warnings": warnings });
     if let Some(plan) = plan {
         data["plan"] = plan.data;
     }

@@ -21,9 +21,6 @@ pub(super) fn run(file: Option<&Path>) -> Result<Code, Failure> {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    if !resolved.without_effect.is_empty() {
-        tracing::warn!(keys = resolved.without_effect.join(", "), "these settings have no effect in this version");
-    }
     crate::tls::install().map_err(|error| wrong(with_causes(&error)))?;
     let exporter = Exporter::install().map_err(|error| wrong(with_causes(&error)))?;
     // Two are enough: guests run on threads of their own, so these only move bytes.

@@ -137,6 +137,7 @@ async fn what_was_compiled_ahead_is_used_and_what_was_altered_is_not() {
         serde_json::from_slice(&output.stdout).expect("JSON")
     };
     let gateway = &mut gateway.2;
+    fs::remove_dir_all(gateway.path("state/compiled")).expect("nothing is compiled");
     assert_eq!(compile(gateway, "plugins/heartbeat.wasm")["data"]["compiled"], true);
     assert_eq!(compile(gateway, "plugins/heartbeat.wasm")["data"]["compiled"], false);
     gateway.run().await;

@@ -27,8 +27,6 @@ process sees what it was started with. A change applies as a whole or not at all
 What is refused leaves the old settings in force; the log, `/api/status` and a notice in `/readyz` say so until it is mended.
 `sluicegate check --against ADDRESS:PORT` says what a file would change on a running gateway, and how.
 
-Keys marked *no effect* are read and checked, and said at start to have none.
-
 This page is made from the code: `BLESS=1 cargo test -p sluicegate-core settings` writes it.
 ";
 
@@ -63,7 +61,6 @@ fn row(page: &mut String, key: &Key) {
         Some("") => "empty".to_owned(),
         Some(default) => format!("`{default}`"),
     };
-    let effect = if key.effect { "" } else { " *No effect* in this version." };
     let kind = key.kind.to_string().replace('|', "\\|");
-    let _ = writeln!(page, "| `{}` | {kind} | {default} | {} | {}{effect} |", key.name, key.applies, key.meaning);
+    let _ = writeln!(page, "| `{}` | {kind} | {default} | {} | {} |", key.name, key.applies, key.meaning);
 }

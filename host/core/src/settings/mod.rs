@@ -46,8 +46,6 @@ pub struct Resolved {
     pub settings: Settings,
     /// What is allowed and probably not meant.
     pub warnings: Vec<String>,
-    /// Keys that the file sets and that have no effect in this version.
-    pub without_effect: Vec<String>,
     /// Every key with its value and where that came from.
     pub effective: Vec<Effective>,
 }
@@ -64,18 +62,12 @@ pub fn read(file: Option<(&str, &str)>, outside: &Outside<'_>) -> Result<Resolve
         outside,
         errors: reader.map(|reader| reader.errors).unwrap_or_default(),
         warnings: Vec::new(),
-        without_effect: Vec::new(),
         effective: Vec::new(),
         origins: HashMap::new(),
     };
     let settings = resolver.resolve(&written, &built_in);
     match settings {
-        Some(settings) => Ok(Resolved {
-            settings,
-            warnings: resolver.warnings,
-            without_effect: resolver.without_effect,
-            effective: resolver.effective,
-        }),
+        Some(settings) => Ok(Resolved { settings, warnings: resolver.warnings, effective: resolver.effective }),
         None => Err(SettingsErrors(resolver.errors)),
     }
 }

@@ -36,7 +36,6 @@ pub(super) struct Resolver<'a> {
     pub(super) outside: &'a Outside<'a>,
     pub(super) errors: Vec<SettingsError>,
     pub(super) warnings: Vec<String>,
-    pub(super) without_effect: Vec<String>,
     pub(super) effective: Vec<Effective>,
     pub(super) origins: HashMap<String, Origin>,
 }

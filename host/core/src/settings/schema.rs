@@ -74,13 +74,12 @@ fn property(key: &Key) -> Value {
         Type::Word(words) => json!({ "anyOf": [{ "enum": words }, filled] }),
         _ => json!({ "type": "string" }),
     };
-    let effect = if key.effect { "" } else { " No effect in this version." };
     let applies = match key.applies {
         Applies::Live => "Applies live.",
         Applies::Reconnect => "Applies by another connection to the broker.",
         Applies::Restart => "A change needs a restart.",
     };
-    property["description"] = format!("{} {applies}{effect}", key.meaning).into();
+    property["description"] = format!("{} {applies}", key.meaning).into();
     if let Some(default) = key.default {
         property["default"] = match key.kind {
             Type::Texts => json!([]),

@@ -101,8 +101,6 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// When a change of it applies.
     pub applies: Applies,
-    /// Whether this version does something with it.
-    pub effect: bool,
     /// Whether it is never shown.
     pub secret: bool,
     /// What it is for.
@@ -116,15 +114,10 @@ const fn key(
     default: Option<&'static str>,
     meaning: &'static str,
 ) -> Key {
-    Key { section, name, kind, default, applies: Applies::Live, effect: true, secret: false, meaning }
+    Key { section, name, kind, default, applies: Applies::Live, secret: false, meaning }
 }
 
 impl Key {
-    const fn without_effect(mut self) -> Self {
-        self.effect = false;
-        self
-    }
-
     /// A change of it is not applied while the gateway runs.
     const fn restart(mut self) -> Self {
         self.applies = Applies::Restart;

@@ -449,14 +449,6 @@ fn a_canary_names_machines() {
     }
 }
 
-#[test]
-fn keys_without_effect_are_named() {
-    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nhttp = [\"a\"]\n";
-    let text = format!("{text}[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = []\n");
-    let resolved = read_with(Some(&text), &[]).expect("good");
-    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.http"]);
-}
-
 /// Settings with one plugin that handles `machine/{serial_no}/x` and may publish to these topics.
 fn publishing(grants: &str) -> String {
     format!(

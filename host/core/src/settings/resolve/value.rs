@@ -35,12 +35,7 @@ impl Resolver<'_> {
         let key: &Key = table::of(section).find(|key| key.name == name)?;
         let path = format!("{path}.{name}");
         let (value, place) = match (entries.get(key.name), key.default) {
-            (Some(Entry { value, place }), _) => {
-                if !key.effect {
-                    self.without_effect.push(path.clone());
-                }
-                (value.clone(), place.clone())
-            }
+            (Some(Entry { value, place }), _) => (value.clone(), place.clone()),
             (None, Some("[]")) => (Value::List(Vec::new()), None),
             (None, Some(default)) => (Value::Text(default.to_owned()), None),
             (None, None) => return None,
