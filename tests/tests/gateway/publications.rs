@@ -264,7 +264,7 @@ async fn what_is_only_tried_publishes_nothing() {
     let page = gateway.get("/api/plugins/herald/rehearsal").await.expect("a report");
     let difference = &page["report"]["differences"][0];
     assert_eq!(page["report"]["differing"], 10, "{page}");
-    assert_eq!(difference["before"][0], r#"publish alerts/door {"to":"alerts/door","seq":0}"#, "{page}");
+    assert_eq!(difference["before"][0], r#"publishes on alerts/door: {"to":"alerts/door","seq":0}"#, "{page}");
     gateway.install("herald", &Guest::publishing().handler());
     eventually("it is live again", async || gateway.generation("herald").await.filter(|number| *number == 3)).await;
     // By hand.

@@ -174,7 +174,7 @@ pub const KEYS: &[Key] = &[
         "compile_time",
         Duration(SECOND, 3_600 * SECOND),
         Some("120s"),
-        "Processor time that compiling a plugin may take, at the lowest priority.",
+        "Processor time that compiling a plugin may take, at a low priority.",
     ).restart(),
     key(
         "mqtt",

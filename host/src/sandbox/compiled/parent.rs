@@ -17,7 +17,7 @@ use super::precompiled::Artefact;
 
 /// This program, as it runs: a path may lead to another one by now, since packages are upgraded while gateways run.
 const THIS_PROGRAM: &str = "/proc/self/exe";
-/// The wall time of the process, in times of its processor time: at the lowest priority it waits for all others.
+/// The wall time of the process, in times of its processor time: at its low priority it waits for others.
 const PATIENCE: u32 = 10;
 /// What is read of what it says.
 const MAX_WORDS: u64 = 1_024;
