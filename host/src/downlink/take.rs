@@ -26,6 +26,8 @@ pub struct Taken {
     pub command: Result<Command, CommandError>,
     /// Its `message_id` was sent already, or is being sent.
     pub duplicate: bool,
+    /// Its `message_id` is under way in its name, and no other's.
+    pub owns_id: bool,
     /// The tenure that it was taken in: in another one it is not sent.
     pub tenure: Tenure,
     /// When it was taken.
@@ -78,7 +80,7 @@ impl UnderWay {
 
     /// This process is done with it.
     pub fn remove(&self, taken: &Taken) {
-        self.give_back(&taken.raw, (!taken.duplicate).then(|| taken.id()));
+        self.give_back(&taken.raw, taken.owns_id.then(|| taken.id()));
     }
 
     /// Its id goes with it, where it had it.
@@ -206,7 +208,8 @@ async fn hand_on(popper: &mut Popper, tools: &Tools, tenure: Tenure, taken: Vec<
     let (at, dedupe) = ((Instant::now(), clock::now()), tools.dedupe.is_on());
     for (((raw, command), first), free) in parsed.into_iter().zip(first).zip(free) {
         let Ok(permit) = tools.room.clone().acquire_owned().await else { return Ok(false) };
-        let taken = Taken { raw, command, duplicate: dedupe && !(first && free), tenure, at, permit };
+        let (duplicate, owns_id) = (dedupe && !(first && free), first && free);
+        let taken = Taken { raw, command, duplicate, owns_id, tenure, at, permit };
         if first && !free {
             // Its id is not under way here: another instance sends it, or it was sent.
             tools.under_way.all().ids.remove(taken.id());

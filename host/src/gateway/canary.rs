@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use sluicegate_core::canary::{Verdict, judge};
 use sluicegate_core::compared::Sum;
-use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +31,7 @@ struct Trial {
 
 /// What is to become of a canary.
 enum Decision {
-    Promote(Digest),
+    Promote(u64),
     Withdraw(Worse),
 }
 
@@ -56,12 +55,12 @@ pub(super) async fn run(current: Current, desk: Desk, board: Arc<Board>, stop: C
 
 async fn carry_out(desk: &Desk, name: &str, decision: Decision) {
     let went = match decision {
-        Decision::Promote(digest) => desk.promote(name, Some(digest)).await.map(|_| ()),
+        Decision::Promote(generation) => desk.promote(name, Some(generation)).await.map(|_| ()),
         Decision::Withdraw(worse) => desk.roll_back(name, Some(worse)).await.map(|_| ()),
     };
     match went {
         // What is not done now is found again at the next look.
-        Ok(()) | Err(DeskError::Busy | DeskError::Stopping | DeskError::NoCanary(_)) => {}
+        Ok(()) | Err(DeskError::Busy | DeskError::Stopping | DeskError::NoCanary(_) | DeskError::NoFallback(_)) => {}
         Err(error) => tracing::error!(plugin = name, %error, "what was decided of a canary was not done"),
     }
 }
@@ -94,13 +93,13 @@ fn look(live: &Live, trials: &mut HashMap<String, Trial>, board: &Board) -> Vec<
             Verdict::Passed => {
                 let (calls, failures) = (now.calls, now.failures);
                 tracing::info!(plugin = name, %digest, step = %Step::Canary, calls, failures, "a canary does no worse than the live build");
-                decided.push((name.to_owned(), Decision::Promote(digest)));
+                decided.push((name.to_owned(), Decision::Promote(canary.build.number())));
                 continue;
             }
         };
         let reason = format!("{worse} ({} of {} calls, by the machines that it served)", now.failures, now.calls);
         tracing::error!(plugin = name, %digest, step = %Step::Canary, reason, "a canary does worse than the live build");
-        decided.push((name.to_owned(), Decision::Withdraw(Worse { digest, reason })));
+        decided.push((name.to_owned(), Decision::Withdraw(Worse { generation: canary.build.number(), reason })));
     }
     decided
 }

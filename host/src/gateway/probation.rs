@@ -101,7 +101,7 @@ impl Watch {
                 && let Some(reason) = compare(trial.before, now, tolerance)
             {
                 tracing::error!(plugin = name, digest = %trial.build.digest(), %reason, "a build on probation does worse than the one before");
-                worse.push((name.clone(), Worse { digest: trial.build.digest(), reason: reason.to_string() }));
+                worse.push((name.clone(), Worse { generation: trial.build.number(), reason: reason.to_string() }));
             } else if over {
                 tracing::info!(plugin = name, digest = %trial.build.digest(), calls = now.calls, failures = now.failures, "a build's probation is over");
                 metrics::reload(name, Step::Probation.name(), "passed");

@@ -91,8 +91,8 @@ pub struct Promoted {
 /// Why the gateway itself goes back to the build before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worse {
-    /// The build that is worse, live or a canary; where it is neither by now, nothing is done.
-    pub digest: Digest,
+    /// The generation that is worse, live or a canary; where it is neither by now, nothing is done.
+    pub generation: u64,
     /// In which way.
     pub reason: String,
 }
@@ -112,8 +112,8 @@ pub(super) enum Order {
     Promote {
         /// Of this plugin.
         plugin: String,
-        /// The build that the gateway itself found good; where another one is the canary by now, nothing is done.
-        found_good: Option<Digest>,
+        /// The generation that the gateway itself found good; where another one is the canary by now, nothing is done.
+        found_good: Option<u64>,
         /// How it went.
         done: oneshot::Sender<Result<Promoted, DeskError>>,
     },
@@ -235,11 +235,11 @@ impl Desk {
         })
     }
 
-    /// Makes a plugin's canary live, and waits until it is. `found_good`: the gateway itself wants it of this build.
+    /// Makes a plugin's canary live, and waits until it is. `found_good`: the gateway itself wants it of this generation.
     ///
     /// # Errors
     /// [`DeskError`]: nothing changed.
-    pub async fn promote(&self, name: &str, found_good: Option<Digest>) -> Result<Promoted, DeskError> {
+    pub async fn promote(&self, name: &str, found_good: Option<u64>) -> Result<Promoted, DeskError> {
         self.plugin(name)?;
         let (done, answer) = oneshot::channel();
         self.send(Order::Promote { plugin: name.to_owned(), found_good, done })?;

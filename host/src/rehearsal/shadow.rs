@@ -17,6 +17,8 @@ use crate::uplink::chain::{self, Made};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
+/// The same for telling what a plugin was given: the registry, which does it, has rollbacks to do.
+const MAX_TELLING: Duration = Duration::from_secs(2);
 
 /// Tries a build on the last messages of the routes that it would serve, or the last commands; none: there are none, or nothing is live
 /// that it could be compared with.
@@ -76,7 +78,7 @@ pub async fn inputs(live: &Live, recent: &Recent, plugin: &str, most: usize) -> 
             inputs.extend(recent.commands(most).into_iter().map(Tried::Command));
         }
     };
-    let _ = timeout(MAX_TIME, all).await;
+    let _ = timeout(MAX_TELLING, all).await;
     inputs
 }
 

@@ -213,7 +213,9 @@ impl Generation {
     /// A call for a message or a command ended; it failed where it gave no answer, or refused the message.
     pub fn did(&self, failed: bool, took: Duration) {
         self.done.calls.fetch_add(1, Ordering::Relaxed);
-        self.done.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
+        if failed {
+            self.done.failures.fetch_add(1, Ordering::Relaxed);
+        }
         self.done.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
@@ -277,7 +279,9 @@ impl Generation {
 
     /// A call gave an answer.
     pub fn answered(&self) {
-        if self.troubled.swap(false, Ordering::Relaxed) && self.breaker().answered() {
+        // Read first: all lanes look at it, and nearly always it is false.
+        let troubled = self.troubled.load(Ordering::Relaxed) && self.troubled.swap(false, Ordering::Relaxed);
+        if troubled && self.breaker().answered() {
             tracing::info!(plugin = self.name, generation = self.number, "the plugin answers again");
         }
     }

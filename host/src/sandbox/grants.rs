@@ -2,6 +2,7 @@
 
 use sluicegate_core::http::HttpGrant;
 use sluicegate_core::settings::Grants;
+use sluicegate_core::topic::TopicPattern;
 
 use super::http;
 use super::refusal::Problem;
@@ -16,10 +17,14 @@ pub fn needs(imports: &[String]) -> Vec<&'static str> {
     state.into_iter().chain(imports_any(http::has).then_some("grants.http")).collect()
 }
 
-/// What a build is given that is only tried here: nothing is behind it.
+/// What a build is given that is only tried here: all that there is, and nothing behind it.
 #[must_use]
 pub fn for_a_trial() -> Grants {
-    Grants { state: true, http: HttpGrant::parse("nobody.invalid").into_iter().collect(), ..Grants::default() }
+    Grants {
+        state: true,
+        publish: TopicPattern::parse("#").into_iter().collect(),
+        http: HttpGrant::parse("nobody.invalid").into_iter().collect(),
+    }
 }
 
 /// Whether all that a component imports was granted.

@@ -191,7 +191,10 @@ impl Pool {
             None => {
                 let place = generation.place().await;
                 *began = Instant::now();
-                let state = generation.state.clone();
+                let state = match &generation.state {
+                    Some(access) if self.uncounted => Some(access.in_shadow()),
+                    access => access.clone(),
+                };
                 Instance::start(generation, generation.settings.clone(), state, place, self.uncounted).await
             }
         }
@@ -244,7 +247,8 @@ async fn conclude(generation: &Generation, session: Session, runs: &mut u32) -> 
             sleep(AGAIN * (*runs / 4)).await;
             return Ok(Concluded::Again);
         }
-        Ok(_) => format!("others changed what it had read, {RUNS} times"),
+        Ok(Committed::Full) => "the plugin has as many keys as it may have (limits.state_keys)".to_owned(),
+        Ok(Committed::Changed) => format!("others changed what it had read, {RUNS} times"),
         Err(reason) => reason,
     };
     let fault = Fault::State(reason);

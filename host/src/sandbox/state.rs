@@ -81,6 +81,11 @@ impl Access {
         Arc::new(Self { plugin: plugin.to_owned(), limits, store, turns, full_until })
     }
 
+    /// The same for what is only tried, which holds up nobody's turn.
+    pub(super) fn in_shadow(&self) -> Arc<Self> {
+        Self::new(&self.plugin, self.limits, self.store.clone())
+    }
+
     /// The same to a state of its own, which is empty.
     pub(super) fn to_nothing(&self) -> Arc<Self> {
         Self::new(&self.plugin, self.limits, Arc::new(Memory::default()))

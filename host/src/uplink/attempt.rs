@@ -81,8 +81,10 @@ pub(super) enum Attempted {
 
 /// How long what a message publishes may take; the broker is away then.
 const PUBLISHING: Duration = Duration::from_secs(5);
-/// Before a message is tried again that could not be, for what is nobody's fault.
-pub(super) const AWAY: Duration = Duration::from_secs(2);
+/// Before a message is tried again that could not be, for what is nobody's fault: two seconds to six, so that not all come at once.
+pub(super) fn away() -> Duration {
+    Duration::from_millis(2_000 + u64::from(clock::chance() % 4_000))
+}
 
 impl Subject<'_> {
     /// One attempt, the first one being 1. `kept` is true from when its handlers begin to write what they keep.
@@ -123,7 +125,7 @@ impl Subject<'_> {
             }
             Made::Failed(failed) if failed.reason.is_nobodys() => {
                 metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
-                Attempted::Wait(AWAY)
+                Attempted::Wait(away())
             }
             Made::Failed(failed) if failed.reason.may_pass() => {
                 metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
@@ -144,7 +146,7 @@ impl Subject<'_> {
         let (by, publications): (Vec<_>, Vec<_>) = made.into_iter().unzip();
         let topics: Vec<String> = publications.iter().map(|publication| publication.topic.clone()).collect();
         let refused = match timeout(PUBLISHING, tools.publications.publish(publications)).await {
-            Err(_) => return Some(Attempted::Wait(AWAY)),
+            Err(_) => return Some(Attempted::Wait(away())),
             Ok(answer) => answer.err(),
         };
         let published = refused.as_ref().map_or(by.len(), |refused| refused.place);
@@ -159,7 +161,7 @@ impl Subject<'_> {
 
     /// Whether a handler of its chain may publish.
     pub(super) fn may_publish(&self) -> bool {
-        self.live.chains[self.route].iter().any(|generation| !generation.grants().publish.is_empty())
+        self.chain.iter().any(|generation| !generation.grants().publish.is_empty())
     }
 
     /// Its attempts are used up; none: it is never given up.

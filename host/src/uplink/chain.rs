@@ -137,26 +137,34 @@ pub async fn run(
     watch: &mut impl Watch,
 ) -> Made {
     let mut jobs = vec![Job { payload: message.payload.clone(), idempotency_key: None }];
-    let mut publications = Vec::new();
+    let (mut publications, mut published) = (Vec::new(), 0);
     for (place, generation) in chain.iter().enumerate() {
         let last = place + 1 == chain.len();
-        let mut next = Vec::with_capacity(jobs.len());
+        let (mut next, mut bytes) = (Vec::with_capacity(jobs.len()), 0);
         for job in jobs {
             message.payload = job.payload;
             match handle(pool, generation, &message, last, kept, watch).await {
                 Ok(outputs) => outputs.into_iter().for_each(|output| match output {
-                    Output::Job(job) => next.push(job),
-                    Output::Publish(publication) => publications.push((generation.clone(), publication)),
+                    Output::Job(job) => {
+                        bytes += job.payload.len();
+                        next.push(job);
+                    }
+                    Output::Publish(publication) => {
+                        published += publication.payload.len();
+                        publications.push((generation.clone(), publication));
+                    }
                 }),
                 Err(reason) => {
-                    let counted = matches!(reason, Reason::Rejected(_) | Reason::Retry(_) | Reason::Fault(_));
-                    blame(pool, &chain[..place + usize::from(!counted)]);
+                    // That nobody is to blame for, none of them is.
+                    if !reason.is_nobodys() {
+                        let counted = matches!(reason, Reason::Rejected(_) | Reason::Retry(_) | Reason::Fault(_));
+                        blame(pool, &chain[..place + usize::from(!counted)]);
+                    }
                     return Made::Failed(failed(generation, reason));
                 }
             }
-            let bytes: usize = next.iter().map(|job| job.payload.len()).sum();
-            let bytes = bytes + publications.iter().map(|(_, publication)| publication.payload.len()).sum::<usize>();
             let made = next.len() + publications.len();
+            let bytes = published + bytes;
             if made > MAX_JOBS || bytes > MAX_BYTES {
                 blame(pool, &chain[..=place]);
                 return Made::Failed(failed(generation, Reason::TooMuch { jobs: made, bytes }));

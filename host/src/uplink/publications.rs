@@ -11,6 +11,9 @@ use crate::mqtt::publish::{Answer, Publish, Publisher};
 /// Messages whose publications are under way at once, and as many that wait; beyond it lanes wait, and their machines.
 const UNDER_WAY: usize = 256;
 
+/// How often the connection may break while one publication is on its way, before that counts as a refusal.
+const BREAKS: u32 = 1;
+
 /// The way there. Cheap to clone.
 #[derive(Clone)]
 pub struct Publications {
@@ -92,6 +95,7 @@ impl Orders {
 
 async fn carry_out(publisher: &Publisher, Order { publications, mut told }: Order) {
     for (place, Publication { topic, payload, retain }) in publications.into_iter().enumerate() {
+        let mut broke = 0;
         loop {
             let free = tokio::select! {
                 biased;
@@ -104,7 +108,13 @@ async fn carry_out(publisher: &Publisher, Order { publications, mut told }: Orde
             match free.publish(publish).await {
                 Answer::Delivered | Answer::NoSubscriber => break,
                 // The broker may or may not have it: it is published again (at least once).
-                Answer::Unknown => {}
+                Answer::Unknown if broke < BREAKS => broke += 1,
+                // A broker may close the connection on what it denies [MQTT-4.13.1-1], and commands go over it, too.
+                Answer::Unknown => {
+                    let reason = "the connection broke each time that it was sent".to_owned();
+                    let _ = told.send(Err(Refused { place, reason }));
+                    return;
+                }
                 Answer::Refused(reason) | Answer::Busy(reason) => {
                     // Whoever asked may have given up.
                     let _ = told.send(Err(Refused { place, reason }));

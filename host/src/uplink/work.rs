@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ack::Open;
-use super::attempt::{AWAY, Attempted, Subject, Verdicted};
+use super::attempt::{Attempted, Subject, Verdicted, away};
 use super::chain::{Failed, Reason};
 use super::lane::{Tools, What, Work};
 use super::letter::Letter;
@@ -73,6 +73,10 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
         received_at: work.received_at,
         number: work.number,
     };
+    // What it publishes has nowhere to go: then its plugins are not asked, who may write to their state.
+    if subject.may_publish() && !tools.publications.stands() {
+        return First::Park(0);
+    }
     let mut attempts = Attempts::new(work.live.routes.get(*route).route.attempts, clock::uptime());
     let mut attempt = 1;
     loop {
@@ -173,9 +177,9 @@ pub(super) async fn turn(
         received_at,
         number: record.number,
     };
-    // What it publishes has nowhere to go: then its plugins are not asked, who may write to their state.
+    // As at the first attempt.
     if subject.may_publish() && !tools.publications.stands() {
-        return Ended::Waits(line, AWAY);
+        return Ended::Waits(line, away());
     }
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);

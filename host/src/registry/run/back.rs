@@ -73,13 +73,13 @@ impl Registry {
         let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
         let none = || DeskError::NoFallback(name.to_owned());
         let index = index.ok_or_else(none)?;
-        let canary = self.plugins[index].canary.as_ref().map(|canary| canary.file.digest);
-        if canary.is_some_and(|canary| because.as_ref().is_none_or(|worse| worse.digest == canary)) {
+        let canary = self.plugins[index].canary.as_ref().map(|canary| canary.loaded.generation.number());
+        if canary.is_some_and(|canary| because.as_ref().is_none_or(|worse| worse.generation == canary)) {
             return self.withdraw(index, because.map(|worse| worse.reason)).await;
         }
         let builds = self.builds(index).clone();
         let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
-        if because.as_ref().is_some_and(|worse| worse.digest != live.digest) {
+        if because.as_ref().is_some_and(|worse| worse.generation != self.plugins[index].serves) {
             // Another one took its place meanwhile.
             return Err(none());
         }

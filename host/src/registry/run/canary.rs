@@ -19,7 +19,7 @@ use crate::telemetry::{clock, metrics};
 pub(super) struct Canary {
     /// What it will be kept as.
     pub(super) file: Arc<File>,
-    loaded: Loaded,
+    pub(super) loaded: Loaded,
 }
 
 impl Registry {
@@ -66,14 +66,14 @@ impl Registry {
         self.save().await;
     }
 
-    /// The canary is live for all. `found_good`: the gateway itself wants that of this build.
-    pub(super) async fn promote(&mut self, name: &str, found_good: Option<Digest>) -> Result<Promoted, DeskError> {
+    /// The canary is live for all. `found_good`: the gateway itself wants that of this generation.
+    pub(super) async fn promote(&mut self, name: &str, found_good: Option<u64>) -> Result<Promoted, DeskError> {
         let none = || DeskError::NoCanary(name.to_owned());
         let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name).ok_or_else(none)?;
         let from = self.builds(index).live.as_ref().map(|live| live.digest).ok_or_else(none)?;
         let canary = self.plugins[index].canary.take().ok_or_else(none)?;
         let to = canary.file.digest;
-        if found_good.is_some_and(|good| good != to) {
+        if found_good.is_some_and(|good| good != canary.loaded.generation.number()) {
             self.plugins[index].canary = Some(canary);
             return Err(none());
         }
