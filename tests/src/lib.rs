@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod gateway;
 pub mod machine;
+pub mod mariadb;
 pub mod proxy;
 pub mod servers;
 
@@ -15,5 +16,6 @@ pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use gateway::Gateway;
 pub use machine::Machine;
+pub use mariadb::MariaDb;
 pub use proxy::Proxy;
 pub use servers::{Broker, RedisServer};

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Code, Failure, Output};
 use crate::board::Board;
 use crate::clock;
+use crate::database::Database;
+use crate::database::fault::Fault;
+use crate::database::statements::{machines, sales};
 use crate::domain::job::Source;
 use crate::listener;
 use crate::redis::push::Pusher;
@@ -20,6 +23,8 @@ use crate::settings::Settings;
 const LOOK: Duration = Duration::from_millis(2);
 /// Entries in one push.
 const PAGE: usize = 1_000;
+/// Of each machine.
+const SLOTS: i64 = 40;
 
 /// What is measured.
 #[derive(Debug, clap::Args)]
@@ -52,6 +57,7 @@ pub(super) async fn run(settings: &Settings, bench: &Bench, output: &Output) -> 
     let clients = Clients::new(settings)?;
     let board = Arc::new(Board::default());
     prepare(&clients.database, settings.database.migrate, &board).await;
+    fill(&clients.database, bench.machines).await?;
     let mut rows = Vec::new();
     output.people("batch   jobs/s   µs of this process's processor time a job\n");
     for batch in &bench.batches {
@@ -86,6 +92,25 @@ pub(super) async fn run(settings: &Settings, bench: &Bench, output: &Output) -> 
     Ok(output.good("", &json!({ "runs": rows })))
 }
 
+/// The machines have rows and full slots: what is measured is what a day is made of.
+async fn fill(database: &Database, count: usize) -> Result<(), Fault> {
+    let (tongue, now) = (database.tongue(), database.zone().write(clock::now()));
+    let names: Vec<String> = (0..count).map(|machine| format!("BENCH-{machine:04}")).collect();
+    for part in names.chunks(100) {
+        let mut session = database.begin().await?;
+        let names = || part.iter().map(String::as_str);
+        session.execute(&machines::create(tongue, names(), &now)).await?;
+        let mut ids = Vec::new();
+        for row in session.rows(&machines::find(tongue, names())).await? {
+            ids.push(row.must_int(0)?);
+        }
+        let slots = ids.iter().flat_map(|id| (0..SLOTS).map(|slot| (*id, slot)));
+        session.execute(&sales::fill(tongue, slots, i64::from(i32::MAX), &now)).await?;
+        session.commit().await?;
+    }
+    Ok(())
+}
+
 fn job(bench: &Bench, run: &str, number: usize) -> String {
     let machine = number % bench.machines;
     let at = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ");
@@ -96,7 +121,7 @@ fn job(bench: &Bench, run: &str, number: usize) -> String {
         ),
         Kind::Transaction => format!(
             r#"{{"type":"transaction","serial_no":"BENCH-{machine:04}","payload":{{"transaction_id":"{run}-{number}","slot_no":{},"amount":12.30,"payment_type":"card"}},"received_at":"{at}"}}"#,
-            number % 40,
+            number as i64 % SLOTS,
         ),
     }
 }

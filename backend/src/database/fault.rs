@@ -42,9 +42,9 @@ impl From<sqlx::Error> for Fault {
     }
 }
 
-/// SQLSTATE class 22 is data, 23 a constraint (ISO/IEC 9075-2, 24.1).
+/// SQLSTATE class 22 is data, 23 a constraint (ISO/IEC 9075-2, 24.1); 45 is what a trigger of the application says.
 fn of_values_in_mysql(number: u16, state: Option<&str>) -> bool {
-    let class = state.is_some_and(|state| state.starts_with("22") || state.starts_with("23"));
+    let class = state.is_some_and(|state| ["22", "23", "45"].iter().any(|class| state.starts_with(class)));
     (class || OF_VALUES.contains(&number)) && number != NO_DEFAULT && number != DUPLICATE
 }
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_is_wrong_for_ever_is_told_from_what_may_pass() {
         // Data too long, out of range, foreign key, incorrect string, check.
-        for (number, state) in [(1406, "22001"), (1264, "22003"), (1452, "23000"), (1366, "HY000"), (4025, "23000")] {
+        for (number, state) in [(1406, "22001"), (1264, "22003"), (1452, "23000"), (1366, "HY000"), (4025, "23000"), (1644, "45000")] {
             assert!(of_values_in_mysql(number, Some(state)), "{number}");
         }
         // Deadlock, lock wait, read only, full, no such column, no default, access denied, shutdown.

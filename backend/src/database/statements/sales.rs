@@ -92,6 +92,20 @@ pub fn stock(tongue: Tongue<'_>, slots: &BTreeSet<Slot>) -> Option<Statement> {
     any.then(|| for_update(text, tongue))
 }
 
+/// Slots that hold so many, where a machine does not have them.
+#[must_use]
+pub fn fill(tongue: Tongue<'_>, slots: impl IntoIterator<Item = Slot>, stock: i64, now: &str) -> Statement {
+    let rows =
+        slots.into_iter().map(|(machine, slot)| vec![machine.into(), slot.into(), stock.into(), now.into(), now.into()]);
+    let columns = ["machine_id", "slot_no", "stock", "created_at", "updated_at"];
+    let mut statement = insert(tongue, "machine_slots", &columns, rows);
+    statement.sql.push_str(&match tongue.dialect {
+        Dialect::MySql => tongue.names.fill(" ON DUPLICATE KEY UPDATE {machine_slots.stock} = {machine_slots.stock}"),
+        Dialect::Sqlite => " ON CONFLICT DO NOTHING".to_owned(),
+    });
+    statement
+}
+
 /// Takes from slots, in one statement.
 #[must_use]
 pub fn take(tongue: Tongue<'_>, taken: &BTreeMap<Slot, i64>, now: &str) -> Option<Statement> {
