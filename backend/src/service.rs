@@ -137,7 +137,9 @@ pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> R
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         tracing::info!(address = %listener.local_addr().map_err(listen)?, "the API listens");
         if settings.api.tokens.is_empty() {
-            tracing::warn!("nobody may ask the API: api.tokens is empty; `sluicegate-backend api-token NAME` makes a token");
+            tracing::warn!(
+                "nobody may ask the API: api.tokens is empty; `sluicegate-backend api-token NAME` makes a token"
+            );
         }
         let desk = api::Desk {
             board: board.clone(),

@@ -117,6 +117,8 @@ fn make(data: &Path) {
         .args(["--innodb-log-file-size=8M", &format!("--datadir={}", data.display())])
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|error| panic!("mariadb-install-db does not run ({error}); install the package mariadb-server"));
+        .unwrap_or_else(|error| {
+            panic!("mariadb-install-db does not run ({error}); install the package mariadb-server")
+        });
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }

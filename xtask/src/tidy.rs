@@ -113,7 +113,9 @@ fn look(name: &str, text: &str) -> Vec<String> {
                 say(format!("`{needle}`: {why}"));
             }
         }
-        if (name.starts_with("tests/tests/") || name.starts_with("backend/tests/")) && line.contains(concat!("sle", "ep(")) {
+        if (name.starts_with("tests/tests/") || name.starts_with("backend/tests/"))
+            && line.contains(concat!("sle", "ep("))
+        {
             say("a test waits by the clock; await the condition instead".to_owned());
         }
     }

@@ -71,7 +71,12 @@ async fn round(database: &Database, settings: &settings::Alerts, webhook: Option
                 (alerts::FAILED, None)
             }
             Err(reason) => {
-                tracing::warn!(alert = due.id, attempts = due.attempts, reason, "the webhook did not take an alert; trying again");
+                tracing::warn!(
+                    alert = due.id,
+                    attempts = due.attempts,
+                    reason,
+                    "the webhook did not take an alert; trying again"
+                );
                 (alerts::PENDING, now.checked_add(retry_after(due.attempts)).ok())
             }
         };

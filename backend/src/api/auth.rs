@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn a_token_has_its_name_and_another_has_none() {
-        let tokens = ["a", "b"].map(|name| ApiToken { name: name.to_owned(), sha256: sha256(&format!("secret {name}")) });
+        let tokens =
+            ["a", "b"].map(|name| ApiToken { name: name.to_owned(), sha256: sha256(&format!("secret {name}")) });
         assert_eq!(named(&tokens, "secret a"), Some("a"));
         assert_eq!(named(&tokens, "secret b"), Some("b"));
         assert_eq!(named(&tokens, "secret"), None);

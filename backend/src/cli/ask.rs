@@ -70,7 +70,8 @@ impl From<TokenError> for Failure {
 }
 
 pub(super) fn api_token(name: &str, output: &Output) -> Result<Code, Failure> {
-    let token = Token::new().map_err(|error| Failure::new(Code::Wrong, format!("the system gives no randomness: {error}"), ""))?;
+    let token = Token::new()
+        .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no randomness: {error}"), ""))?;
     let line = format!("{{ name = {}, sha256 = \"{}\" }}", json!(name), token.hash());
     let text = format!("token (shown once): {}\nfor api.tokens:      {line}\n", token.reveal());
     Ok(output.good(&text, &json!({ "name": name, "token": token.reveal(), "sha256": token.hash() })))
@@ -85,8 +86,10 @@ pub(super) async fn check(
     let mut text = warnings.iter().fold(String::new(), |text, warning| format!("{text}warning: {warning}\n"));
     if connect {
         let clients = Clients::new(settings)?;
-        let mut keeper =
-            Keeper::new(clients.redis.clone(), ListKeys::new(format!("{}{}", settings.redis.key_prefix, settings.queues.incoming)));
+        let mut keeper = Keeper::new(
+            clients.redis.clone(),
+            ListKeys::new(format!("{}{}", settings.redis.key_prefix, settings.queues.incoming)),
+        );
         let (waiting, _) = keeper.waiting().await?;
         text.push_str(&format!("Redis answers: {waiting} jobs wait\n"));
         clients.database.look().await?;
@@ -120,7 +123,11 @@ pub(super) async fn send(
     let expires_in = match expires_in {
         None => None,
         Some(text) => Some(parse_duration(text).filter(|found| *found > Duration::ZERO).ok_or_else(|| {
-            Failure::new(Code::Usage, format!("--expires-in: `{text}` is no duration such as 30s"), "sluicegate-backend command send --help")
+            Failure::new(
+                Code::Usage,
+                format!("--expires-in: `{text}` is no duration such as 30s"),
+                "sluicegate-backend command send --help",
+            )
         })?),
     };
     let commander = Clients::new(settings)?.commander(settings);
@@ -133,7 +140,11 @@ pub(super) async fn send(
 pub(super) async fn show(settings: &Settings, message_id: &str, output: &Output) -> Result<Code, Failure> {
     let commander = Clients::new(settings)?.commander(settings);
     let Some(command) = commander.find(message_id).await? else {
-        return Err(Failure::new(Code::Refused, format!("there is no command `{message_id}`"), "sluicegate-backend command send"));
+        return Err(Failure::new(
+            Code::Refused,
+            format!("there is no command `{message_id}`"),
+            "sluicegate-backend command send",
+        ));
     };
     let reason = command.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let text = format!("{} {} {}{reason}\n", command.serial_no, command.command, command.state);
@@ -197,6 +208,7 @@ pub(super) async fn convert(settings: &Settings, output: &Output) -> Result<Code
         done.converted, done.unchanged, done.left
     );
     let code = if done.left == 0 { Code::Good } else { Code::Wrong };
-    let errors: Vec<String> = (done.left > 0).then(|| format!("{} keys hold no SHA-256", done.left)).into_iter().collect();
+    let errors: Vec<String> =
+        (done.left > 0).then(|| format!("{} keys hold no SHA-256", done.left)).into_iter().collect();
     Ok(output.verdict(code, &text, &json!(done), &errors))
 }

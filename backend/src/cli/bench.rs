@@ -87,7 +87,9 @@ pub(super) async fn run(settings: &Settings, bench: &Bench, output: &Output) -> 
         let rate = bench.jobs as f64 / elapsed.as_secs_f64();
         let each = used.as_secs_f64() * 1e6 / bench.jobs as f64;
         output.people(&format!("{batch:5} {rate:8.0} {each:8.1}\n"));
-        rows.push(json!({ "batch": batch, "jobs_per_second": rate, "processor_us_per_job": each, "dead": board.said().dead }));
+        rows.push(
+            json!({ "batch": batch, "jobs_per_second": rate, "processor_us_per_job": each, "dead": board.said().dead }),
+        );
     }
     Ok(output.good("", &json!({ "runs": rows })))
 }

@@ -20,7 +20,9 @@ pub(super) fn init(level: Option<&str>, format: Format) -> Result<(), String> {
         .or_else(|| std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty()))
         .unwrap_or_else(|| "info,sqlx=warn".to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        format!("cannot read the log level `{wanted}`: {error}; use error, warn, info, debug, trace or `module=level,…`")
+        format!(
+            "cannot read the log level `{wanted}`: {error}; use error, warn, info, debug, trace or `module=level,…`"
+        )
     })?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);

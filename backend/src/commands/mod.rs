@@ -122,7 +122,9 @@ impl Commander {
         check_target(serial_no).map_err(|error| SendError::Wrong(error.to_string().replace("target", "serial_no")))?;
         let name = command.chars().count();
         if !(1..=MAX_NAME).contains(&name) || command.chars().any(char::is_control) {
-            return Err(SendError::Wrong(format!("`command` must be 1 to {MAX_NAME} characters, none of them a control")));
+            return Err(SendError::Wrong(format!(
+                "`command` must be 1 to {MAX_NAME} characters, none of them a control"
+            )));
         }
         if payload.len() > MAX_PAYLOAD {
             return Err(SendError::Wrong(format!("`payload` has {} bytes; {MAX_PAYLOAD} are the most", payload.len())));
@@ -297,7 +299,10 @@ mod tests {
         let at: Timestamp = "2026-04-14T01:00:00Z".parse().expect("a time");
         let entry = entry("M-\"1", "dispense", r#"{"amount":12.30}"#, "ID", Some(at));
         let command = sluicegate_core::command::Command::parse(entry.clone().into()).expect("a command");
-        assert_eq!((command.target.as_str(), command.name.as_str(), command.message_id.as_str()), ("M-\"1", "dispense", "ID"));
+        assert_eq!(
+            (command.target.as_str(), command.name.as_str(), command.message_id.as_str()),
+            ("M-\"1", "dispense", "ID")
+        );
         assert_eq!(command.payload(), r#"{"amount":12.30}"#);
         assert_eq!(command.expires, Some(sluicegate_core::command::Expires::At(at)));
     }

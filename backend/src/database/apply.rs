@@ -195,9 +195,9 @@ impl Work<'_> {
         known.extend(self.find(&new).await?);
         // A collation may take two serial numbers for one.
         match new.iter().find(|serial_no| !known.contains_key(**serial_no)) {
-            Some(lost) => {
-                Err(Fault::Refused(format!("the machine `{lost}` gets no row: another has a name that the database takes for the same")))
-            }
+            Some(lost) => Err(Fault::Refused(format!(
+                "the machine `{lost}` gets no row: another has a name that the database takes for the same"
+            ))),
             None => Ok(()),
         }
     }
@@ -222,7 +222,9 @@ impl Work<'_> {
                     }
                 }
                 let is_there = |sold: &Sold| {
-                    known.get(&sold.serial_no).is_some_and(|id| there.contains(&(*id, sold.sale.transaction_id.clone())))
+                    known
+                        .get(&sold.serial_no)
+                        .is_some_and(|id| there.contains(&(*id, sold.sale.transaction_id.clone())))
                 };
                 let new: Vec<Sold> = sold.iter().filter(|sold| !is_there(sold)).cloned().collect();
                 let refs: Vec<&Sold> = new.iter().collect();

@@ -74,7 +74,9 @@ mod tests {
     #[test]
     fn what_is_wrong_for_ever_is_told_from_what_may_pass() {
         // Data too long, out of range, foreign key, incorrect string, check.
-        for (number, state) in [(1406, "22001"), (1264, "22003"), (1452, "23000"), (1366, "HY000"), (4025, "23000"), (1644, "45000")] {
+        for (number, state) in
+            [(1406, "22001"), (1264, "22003"), (1452, "23000"), (1366, "HY000"), (4025, "23000"), (1644, "45000")]
+        {
             assert!(of_values_in_mysql(number, Some(state)), "{number}");
         }
         // Deadlock, lock wait, read only, full, no such column, no default, access denied, shutdown.

@@ -28,6 +28,10 @@ use statements::Dialect;
 
 /// How long it may take to get a connection: one that is free, or a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// What does not fit is an error, whatever the server is set to.
+const STRICT: &str = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')";
+/// How long a transaction of MariaDB's may do nothing, in seconds: longer than Redis takes to answer or to be given up.
+const IDLE: &str = "SET SESSION idle_transaction_timeout = 15";
 /// How long a writer of SQLite waits for another.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -157,12 +161,10 @@ fn mysql(url: &str, settings: &settings::Database) -> Result<MySqlPool, Fault> {
     let pool = pool.after_connect(|connection, _| {
         Box::pin(async move {
             use sqlx::Executor as _;
-            connection
-                .execute(
-                    "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO'), \
-                     SESSION transaction_isolation = 'READ-COMMITTED'",
-                )
-                .await?;
+            connection.execute(STRICT).await?;
+            connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+            // A process that was paused in a transaction must not hold its rows for ever: MariaDB can end it, MySQL cannot.
+            let _ = connection.execute(IDLE).await;
             Ok(())
         })
     });

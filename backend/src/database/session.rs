@@ -88,12 +88,8 @@ impl Session {
     /// [`Fault`].
     pub async fn execute(&mut self, statement: &Statement) -> Result<u64, Fault> {
         Ok(match self {
-            Self::MySql(transaction) => {
-                query!(MySql, statement).execute(&mut **transaction).await?.rows_affected()
-            }
-            Self::Sqlite(transaction) => {
-                query!(Sqlite, statement).execute(&mut **transaction).await?.rows_affected()
-            }
+            Self::MySql(transaction) => query!(MySql, statement).execute(&mut **transaction).await?.rows_affected(),
+            Self::Sqlite(transaction) => query!(Sqlite, statement).execute(&mut **transaction).await?.rows_affected(),
         })
     }
 

@@ -195,8 +195,7 @@ fn read_job(text: &str, types: &Types) -> Result<Job, JobError> {
     if !text.trim_start().starts_with('{') {
         return Err(JobError::Envelope("it is no object".to_owned()));
     }
-    let envelope: Envelope<'_> =
-        serde_json::from_str(text).map_err(|error| JobError::Envelope(error.to_string()))?;
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| JobError::Envelope(error.to_string()))?;
     SerialNo::new(&envelope.serial_no)
         .map_err(|error| JobError::Field { field: "serial_no", what: format!("is refused: {error}") })?;
     let received_at = time("received_at", &envelope.received_at)?;

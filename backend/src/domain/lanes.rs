@@ -43,11 +43,7 @@ pub struct Standing {
 /// What a list says together with the database's notes. `settled` is Redis's number; none: it has none (yet, or any more). `machines` are
 /// those of the list's jobs, in order.
 #[must_use]
-pub fn standing<'m>(
-    settled: Option<u64>,
-    notes: &[Progress],
-    machines: impl IntoIterator<Item = &'m str>,
-) -> Standing {
+pub fn standing<'m>(settled: Option<u64>, notes: &[Progress], machines: impl IntoIterator<Item = &'m str>) -> Standing {
     let newest = notes.iter().map(|note| note.batch).max().unwrap_or_default();
     let base = settled.unwrap_or_default().max(newest);
     let mut done = Vec::new();

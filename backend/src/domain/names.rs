@@ -178,10 +178,7 @@ impl Names {
         }
         for (table, mapped) in columns {
             let Some((table, known)) = CATALOGUE.iter().find(|(known, _)| known == table) else {
-                wrong.push(format!(
-                    "database.columns.{table}: unknown table; there are {}",
-                    Self::tables_known()
-                ));
+                wrong.push(format!("database.columns.{table}: unknown table; there are {}", Self::tables_known()));
                 continue;
             };
             for (column, name) in mapped {
@@ -211,10 +208,7 @@ impl Names {
             for column in *known {
                 let Some(name) = names.column(table, column.name) else { continue };
                 if let Some(other) = seen.insert(name.to_lowercase(), column.name) {
-                    wrong.push(format!(
-                        "database.columns.{table}: {other} and {} are both `{name}`",
-                        column.name
-                    ));
+                    wrong.push(format!("database.columns.{table}: {other} and {} are both `{name}`", column.name));
                 }
             }
         }
@@ -309,7 +303,8 @@ mod tests {
             &columns("machines", &[("serial_no", "sn"), ("current_page", "")]),
         );
         let names = names.expect("good");
-        let filled = names.fill("SELECT {machines.id}, {machines.serial_no}\n, {machines.current_page}\nFROM {machines}");
+        let filled =
+            names.fill("SELECT {machines.id}, {machines.serial_no}\n, {machines.current_page}\nFROM {machines}");
         assert_eq!(filled, "SELECT `id`, `sn`\nFROM `devices`");
         assert!(!names.keeps("machines", "current_page") && names.keeps("machines", "temperature"));
     }

@@ -149,7 +149,9 @@ pub fn plan(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>, strange
                 });
             }
             Work::Sale(sale) => {
-                if let Some((precision, scale)) = amount.filter(|(precision, scale)| !sale.amount.fits(*precision, *scale)) {
+                if let Some((precision, scale)) =
+                    amount.filter(|(precision, scale)| !sale.amount.fits(*precision, *scale))
+                {
                     let reason =
                         format!("`amount` is {}; the database holds decimal({precision},{scale})", sale.amount);
                     plan.dead.push((place, reason));
@@ -343,7 +345,11 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_a_dead_letter_or_a_row() {
-        let jobs = [job("door", "A", 1, "{}"), job("heartbeat", "S", 1, "{}"), job("command_ack", "S", 1, r#"{"message_id":"X"}"#)];
+        let jobs = [
+            job("door", "A", 1, "{}"),
+            job("heartbeat", "S", 1, "{}"),
+            job("command_ack", "S", 1, r#"{"message_id":"X"}"#),
+        ];
         let strangers = BTreeSet::from(["S".to_owned()]);
         let plan_of = |unknown_types| plan(&jobs, &Rules { unknown_types, ..rules() }, None, &strangers);
         let dead = plan_of(UnknownType::DeadLetter);
@@ -355,7 +361,8 @@ mod tests {
 
     #[test]
     fn what_does_not_add_up_is_logged_and_told() {
-        let sale = |id: &str, slot: u8| format!(r#"{{"transaction_id":"{id}","slot_no":{slot},"amount":1,"quantity":2}}"#);
+        let sale =
+            |id: &str, slot: u8| format!(r#"{{"transaction_id":"{id}","slot_no":{slot},"amount":1,"quantity":2}}"#);
         let jobs = [job("transaction", "A", 1, &sale("T1", 1)), job("transaction", "A", 2, &sale("T2", 9))];
         let plan = plan(&jobs, &rules(), None, &BTreeSet::new());
         let sales = plan.sales;

@@ -132,13 +132,7 @@ impl Part<'_> {
         let mark = Mark {
             listener: self.parts.name(&self.parts.instance),
             epoch: self.epoch,
-            progress: Progress {
-                lane: self.lane,
-                batch: self.batch,
-                size: self.size,
-                lanes: self.parts.lanes,
-                done,
-            },
+            progress: Progress { lane: self.lane, batch: self.batch, size: self.size, lanes: self.parts.lanes, done },
         };
         let with = Applying { rules: &self.parts.rules, window: self.parts.window, now: clock::now() };
         let database = &self.parts.database;

@@ -158,7 +158,9 @@ async fn take_over(parts: &Parts, keeper: &mut Keeper) {
                 tracing::warn!(instance, jobs, "took over the jobs of an instance whose lease ran out");
             }
             Ok(_) => {}
-            Err(trouble) => tracing::debug!(instance, %trouble, "cannot take over from an instance whose lease ran out"),
+            Err(trouble) => {
+                tracing::debug!(instance, %trouble, "cannot take over from an instance whose lease ran out")
+            }
         }
     }
 }

@@ -51,7 +51,9 @@ impl fmt::Display for Problem {
         f.write_str(match self {
             Self::Missing => "it has a token, and Redis has no key: it cannot log in",
             Self::OtherFormat => "the key has the other format (machines.auth_format): the broker does not read it",
-            Self::OtherHash => "the key holds another hash than the database: an older token is good, and its own is not",
+            Self::OtherHash => {
+                "the key holds another hash than the database: an older token is good, and its own is not"
+            }
             Self::NoHash => "the key holds no SHA-256 in 64 hexadecimal digits",
             Self::Superuser => "the key makes it a superuser, whom no rule binds",
             Self::Stale => "there is a key, and the database has no token for it: whoever knows its secret can log in",

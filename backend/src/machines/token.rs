@@ -59,7 +59,8 @@ pub fn to_hex(bytes: &[u8]) -> String {
 /// Reads 64 hexadecimal digits.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = Some(text.as_bytes()).filter(|digits| digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit))?;
+    let digits =
+        Some(text.as_bytes()).filter(|digits| digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit))?;
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;

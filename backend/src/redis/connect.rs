@@ -38,10 +38,9 @@ impl RedisFault {
     pub(super) fn answered(key: &str, error: &redis::RedisError) -> Self {
         match error.code() {
             // The library's own text leaves out the word that people look for.
-            Some(code) => Self::Refused {
-                key: key.to_owned(),
-                answer: format!("{code} {}", error.detail().unwrap_or_default()),
-            },
+            Some(code) => {
+                Self::Refused { key: key.to_owned(), answer: format!("{code} {}", error.detail().unwrap_or_default()) }
+            }
             None => Self::Unavailable(error.to_string()),
         }
     }

@@ -281,7 +281,9 @@ mod tests {
     fn no_file_at_all_is_enough() {
         let Resolved { settings, warnings } = read_with("").expect("good");
         assert_eq!(settings.listener.instance, "backend-1");
-        assert!(matches!(&settings.database.url, DatabaseUrl::Sqlite(path) if path == Path::new("/etc/sluicegate/backend.db")));
+        assert!(
+            matches!(&settings.database.url, DatabaseUrl::Sqlite(path) if path == Path::new("/etc/sluicegate/backend.db"))
+        );
         assert_eq!(settings.listener.workers, 1, "a file has one writer");
         assert!(settings.api.listen.ip().is_loopback() && settings.api.tokens.is_empty());
         assert_eq!(settings.listener.rules.unknown_machines, UnknownMachine::Create);

@@ -36,11 +36,7 @@ struct Resolver<'a> {
     warnings: Vec<String>,
 }
 
-pub(super) fn resolve(
-    written: written::Written,
-    base: &Path,
-    sources: &Sources<'_>,
-) -> Result<Resolved, Vec<String>> {
+pub(super) fn resolve(written: written::Written, base: &Path, sources: &Sources<'_>) -> Result<Resolved, Vec<String>> {
     let mut resolver = Resolver { base, sources, wrong: Vec::new(), warnings: Vec::new() };
     let database = resolver.database(written.database);
     let sqlite = matches!(&database, Some(Database { url: DatabaseUrl::Sqlite(_), .. }));
@@ -128,7 +124,9 @@ impl Resolver<'_> {
             let (least, most) = (show_duration(least), show_duration(most));
             self.say(
                 key,
-                format!("was `{text}`; it must be a duration such as \"10s\" (units ms, s, m, h, d), from {least} to {most}"),
+                format!(
+                    "was `{text}`; it must be a duration such as \"10s\" (units ms, s, m, h, d), from {least} to {most}"
+                ),
             );
             Duration::ZERO
         })
@@ -146,11 +144,7 @@ impl Resolver<'_> {
     }
 
     fn listener(&mut self, written: written::Listener, sqlite: bool) -> Listener {
-        let instance = self.text(
-            "listener.instance",
-            written.instance,
-            "${SLUICEGATE_BACKEND_INSTANCE:-backend-1}",
-        );
+        let instance = self.text("listener.instance", written.instance, "${SLUICEGATE_BACKEND_INSTANCE:-backend-1}");
         let fits = (1..=64).contains(&instance.len())
             && instance.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
         if !fits {
@@ -297,7 +291,10 @@ impl Resolver<'_> {
                 Ok(_) => Some(DatabaseUrl::MySql(Secret(url))),
                 // The library's words may hold the password.
                 Err(_) => {
-                    self.say("database.url", format!("cannot be read; {expected}, with `%` sequences for what is special"));
+                    self.say(
+                        "database.url",
+                        format!("cannot be read; {expected}, with `%` sequences for what is special"),
+                    );
                     None
                 }
             },
@@ -325,7 +322,8 @@ impl Resolver<'_> {
             }
             (Some(url), Some(secret)) => {
                 let fits = url.parse::<axum::http::Uri>().is_ok_and(|uri| {
-                    matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+                    matches!(uri.scheme_str(), Some("http" | "https"))
+                        && uri.host().is_some_and(|host| !host.is_empty())
                 });
                 if !fits {
                     self.say("alerts.webhook", "must be an address such as https://example.com/alerts");
@@ -337,7 +335,13 @@ impl Resolver<'_> {
             webhook,
             window: self.duration("alerts.window", written.window, "15m", Duration::ZERO, 30 * DAY),
             attempts: self.small("alerts.attempts", written.attempts, 20, 1, 1_000),
-            offline_after: self.duration("alerts.offline_after", written.offline_after, "5m", Duration::ZERO, 365 * DAY),
+            offline_after: self.duration(
+                "alerts.offline_after",
+                written.offline_after,
+                "5m",
+                Duration::ZERO,
+                365 * DAY,
+            ),
             offline_every: self.duration("alerts.offline_every", written.offline_every, "30s", SECOND / 10, DAY),
         };
         (self.wrong.len() == before).then_some(alerts)
@@ -347,10 +351,12 @@ impl Resolver<'_> {
         let text = self.text("api.listen", written.listen, "127.0.0.1:9091");
         let listen = text.parse::<SocketAddr>().ok();
         match listen {
-            None => self.say("api.listen", format!("was `{text}`; it must be an address and a port such as 127.0.0.1:9091")),
-            Some(listen) if !listen.ip().is_loopback() => self.warnings.push(
-                "api.listen: others reach it, unencrypted; put a server that speaks TLS before it".to_owned(),
-            ),
+            None => {
+                self.say("api.listen", format!("was `{text}`; it must be an address and a port such as 127.0.0.1:9091"))
+            }
+            Some(listen) if !listen.ip().is_loopback() => self
+                .warnings
+                .push("api.listen: others reach it, unencrypted; put a server that speaks TLS before it".to_owned()),
             Some(_) => {}
         }
         let mut tokens: Vec<ApiToken> = Vec::new();

@@ -22,7 +22,9 @@ on_both!(
 async fn a_heartbeat_reaches_its_machines_row(mut stage: Stage) {
     let _backend = stage.start("b1");
     stage.push(&[job("heartbeat", "M-001", 0, r#"{"current_page":1,"temperature":25.5}"#)]).await;
-    stage.has("SELECT CAST(last_heard_at AS CHAR) FROM machines WHERE serial_no = 'M-001'", &["2026-04-14 01:00:00.000"]).await;
+    stage
+        .has("SELECT CAST(last_heard_at AS CHAR) FROM machines WHERE serial_no = 'M-001'", &["2026-04-14 01:00:00.000"])
+        .await;
     let sql = "SELECT CAST(current_page AS CHAR) FROM machines WHERE temperature = 25.5";
     assert_eq!(stage.rows(sql).await, ["1"]);
     stage.all_taken().await;
@@ -55,7 +57,8 @@ async fn many_heartbeats_are_one_statement(mut stage: Stage) {
     stage.has("SELECT CAST(SUM(current_page) AS CHAR) FROM machines", &[&(300..400).sum::<u32>().to_string()]).await;
     stage.all_taken().await;
     if stage.is_mariadb() {
-        let sql = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'COM_UPDATE_MULTI'";
+        let sql =
+            "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'COM_UPDATE_MULTI'";
         assert_eq!(stage.rows(sql).await, ["1"], "one UPDATE … JOIN for all of them");
     }
 }
@@ -88,12 +91,10 @@ async fn a_slot_never_holds_less_than_nothing(mut stage: Stage) {
     stage.has("SELECT CAST(COUNT(*) AS CHAR) FROM transactions", &["6"]).await;
     stage.all_taken().await;
     assert_eq!(stage.rows("SELECT CAST(stock AS CHAR) FROM machine_slots").await, ["0"]);
-    assert_eq!(stage.rows("SELECT code FROM machine_logs ORDER BY id").await, [
-        "stock-short",
-        "stock-short",
-        "stock-short",
-        "slot-unknown"
-    ]);
+    assert_eq!(
+        stage.rows("SELECT code FROM machine_logs ORDER BY id").await,
+        ["stock-short", "stock-short", "stock-short", "slot-unknown"]
+    );
     let alerts = "SELECT code FROM machine_alerts WHERE kind = 'stock' ORDER BY code";
     assert_eq!(stage.rows(alerts).await, ["slot-unknown:77", "stock-short:1"]);
 }
@@ -125,10 +126,12 @@ async fn an_error_is_a_row_of_the_log(mut stage: Stage) {
     let _backend = stage.start("b1");
     let payload = r#"{"error_code":"E07","message":"Klappe klemmt – 故障","slot_no":3,"level":"critical"}"#;
     stage.push(&[job("error", "M-001", 0, payload)]).await;
-    stage.has("SELECT message FROM machine_logs WHERE code = 'E07' AND level = 'critical' AND slot_no = 3", &[
-        "Klappe klemmt – 故障",
-    ])
-    .await;
+    stage
+        .has(
+            "SELECT message FROM machine_logs WHERE code = 'E07' AND level = 'critical' AND slot_no = 3",
+            &["Klappe klemmt – 故障"],
+        )
+        .await;
     assert_eq!(stage.rows("SELECT payload FROM machine_logs").await, [payload]);
     assert_eq!(stage.rows("SELECT kind FROM machine_alerts WHERE code = 'E07'").await, ["error"]);
 }
@@ -173,8 +176,9 @@ async fn what_the_database_refuses_is_a_dead_letter_and_holds_up_nobody(mut stag
         refuse(&mut stage, "POISON").await;
     }
     let mut stage = stage.with("[listener]\nattempts = 3\nworkers = 2");
-    let mut jobs: Vec<String> =
-        (0..60).map(|number| job("error", &format!("M-{}", number % 7), number, &format!(r#"{{"error_code":"{number:02}"}}"#))).collect();
+    let mut jobs: Vec<String> = (0..60)
+        .map(|number| job("error", &format!("M-{}", number % 7), number, &format!(r#"{{"error_code":"{number:02}"}}"#)))
+        .collect();
     jobs.insert(31, job("error", "M-3", 31, r#"{"error_code":"POISON"}"#));
     stage.push(&jobs).await;
     let _backend = stage.start("b1");
@@ -190,7 +194,11 @@ async fn what_the_database_refuses_is_a_dead_letter_and_holds_up_nobody(mut stag
 
 async fn what_is_no_job_is_a_dead_letter_with_the_reason(mut stage: Stage) {
     let _backend = stage.start("b1");
-    let jobs = ["not JSON".to_owned(), job("heartbeat", "M-001", 0, r#"{"current_page":"x"}"#), job("heartbeat", "M-001", 0, "{}")];
+    let jobs = [
+        "not JSON".to_owned(),
+        job("heartbeat", "M-001", 0, r#"{"current_page":"x"}"#),
+        job("heartbeat", "M-001", 0, "{}"),
+    ];
     stage.push(&jobs).await;
     stage.has("SELECT serial_no FROM machines", &["M-001"]).await;
     let letters = stage.redis.list_of(LETTERS, 2).await.join("\n");
@@ -254,7 +262,12 @@ async fn an_application_has_names_of_its_own(stage: Stage) {
     let (code, answer) = stage.ask(&["database", "migrate"]);
     assert_eq!(code, 0, "{answer}");
     let _backend = stage.start("b1");
-    stage.push(&[job("heartbeat", "M-001", 0, r#"{"current_page":1,"temperature":4}"#), job("error", "M-001", 0, r#"{"error_code":"E1","slot_no":1}"#)]).await;
+    stage
+        .push(&[
+            job("heartbeat", "M-001", 0, r#"{"current_page":1,"temperature":4}"#),
+            job("error", "M-001", 0, r#"{"error_code":"E1","slot_no":1}"#),
+        ])
+        .await;
     stage.has("SELECT code FROM device_errors", &["E1"]).await;
     stage.has("SELECT sn FROM devices WHERE temperature = 4", &["M-001"]).await;
 }

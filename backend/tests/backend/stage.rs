@@ -69,9 +69,7 @@ impl Stage {
             ("listener", format!("instance = \"{instance}\"")),
             (
                 "api",
-                format!(
-                    "listen = \"127.0.0.1:{api}\"\ntokens = [{{ name = \"test\", sha256 = \"{TOKEN_SHA256}\" }}]"
-                ),
+                format!("listen = \"127.0.0.1:{api}\"\ntokens = [{{ name = \"test\", sha256 = \"{TOKEN_SHA256}\" }}]"),
             ),
         ];
         let mut text = String::new();
@@ -147,7 +145,10 @@ impl Stage {
     pub(crate) async fn execute(&mut self, sql: &str) {
         let database = self.database().await;
         let mut session = database.begin().await.expect("a transaction");
-        session.execute(&Statement { sql: sql.to_owned(), values: Vec::new() }).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        session
+            .execute(&Statement { sql: sql.to_owned(), values: Vec::new() })
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
         session.commit().await.expect("committed");
     }
 
@@ -168,17 +169,18 @@ impl Stage {
         self.rows(&format!("SELECT CAST(COUNT(*) AS CHAR) FROM {table}")).await[0].parse().expect("a number")
     }
 
-    /// Waits until a query has these rows.
+    /// Waits until a query has these rows. What it has meanwhile is printed.
     pub(crate) async fn has(&mut self, sql: &str, rows: &[&str]) {
         let mut last = Vec::new();
-        for _ in 0..1_000 {
-            last = self.rows(sql).await;
-            if last == rows {
-                return;
+        eventually(&format!("{sql}: {rows:?}"), async || {
+            let found = self.rows(sql).await;
+            if found != last {
+                println!("{sql}: {found:?}");
+                last.clone_from(&found);
             }
-            pause().await;
-        }
-        panic!("{sql}: still {last:?}, awaited {rows:?}");
+            (found == rows).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the list and every processing list are empty.
@@ -207,11 +209,6 @@ impl Stage {
     pub(crate) fn is_mariadb(&self) -> bool {
         self.mariadb.is_some()
     }
-}
-
-/// Between two looks at what cannot tell by itself.
-async fn pause() {
-    tokio::time::timeout(std::time::Duration::from_millis(20), std::future::pending::<()>()).await.unwrap_err();
 }
 
 impl Backend {

@@ -91,10 +91,8 @@ pub fn again(tongue: Tongue<'_>, id: i64, alert: &Alert, times: i64, now: &str) 
 /// Counts what is not told.
 #[must_use]
 pub fn count(tongue: Tongue<'_>, id: i64, times: i64, now: &str) -> Statement {
-    let mut text = Text::of(
-        tongue,
-        "UPDATE {machine_alerts} SET {machine_alerts.occurrences} = {machine_alerts.occurrences} + ?",
-    );
+    let mut text =
+        Text::of(tongue, "UPDATE {machine_alerts} SET {machine_alerts.occurrences} = {machine_alerts.occurrences} + ?");
     text.bind(times);
     touched(&mut text, tongue, now);
     text.push(tongue, " WHERE {machine_alerts.id} = ?").bind(id);

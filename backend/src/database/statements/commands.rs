@@ -26,8 +26,7 @@ pub struct New<'a> {
 /// A command that is not pushed yet.
 #[must_use]
 pub fn create(tongue: Tongue<'_>, zone: Zone, new: &New<'_>, now: &str) -> Statement {
-    let columns =
-        ["message_id", "serial_no", "command", "payload", "state", "expires_at", "created_at", "updated_at"];
+    let columns = ["message_id", "serial_no", "command", "payload", "state", "expires_at", "created_at", "updated_at"];
     let row = vec![
         new.message_id.into(),
         new.serial_no.into(),

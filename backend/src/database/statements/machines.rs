@@ -12,10 +12,8 @@ use crate::domain::time::Zone;
 /// The rows of machines: id, serial number.
 #[must_use]
 pub fn find<'s>(tongue: Tongue<'_>, serial_nos: impl IntoIterator<Item = &'s str>) -> Statement {
-    let mut text = Text::of(
-        tongue,
-        "SELECT {machines.id}, {machines.serial_no} FROM {machines} WHERE {machines.serial_no} IN (",
-    );
+    let mut text =
+        Text::of(tongue, "SELECT {machines.id}, {machines.serial_no} FROM {machines} WHERE {machines.serial_no} IN (");
     text.list(serial_nos).raw(")");
     text.done()
 }
@@ -90,7 +88,13 @@ fn rows_of(zone: Zone, beats: &BTreeMap<String, Beat>, machines: &HashMap<String
 
 /// Rows of logs, in one statement.
 #[must_use]
-pub fn logs(tongue: Tongue<'_>, zone: Zone, logs: &[Log], machines: &HashMap<String, i64>, now: &str) -> Option<Statement> {
+pub fn logs(
+    tongue: Tongue<'_>,
+    zone: Zone,
+    logs: &[Log],
+    machines: &HashMap<String, i64>,
+    now: &str,
+) -> Option<Statement> {
     let rows: Vec<Vec<Value>> = logs
         .iter()
         .filter_map(|log| {
@@ -170,10 +174,7 @@ pub fn token(tongue: Tongue<'_>, serial_no: &str, hash: Option<&str>, now: &str)
 /// The hash of a machine's token. The row is this transaction's until it ends.
 #[must_use]
 pub fn token_of(tongue: Tongue<'_>, serial_no: &str) -> Statement {
-    let mut text = Text::of(
-        tongue,
-        "SELECT {machines.api_token_hash} FROM {machines} WHERE {machines.serial_no} = ?",
-    );
+    let mut text = Text::of(tongue, "SELECT {machines.api_token_hash} FROM {machines} WHERE {machines.serial_no} = ?");
     text.bind(serial_no);
     for_update(text, tongue)
 }

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_column_that_is_not_kept_is_not_written() {
-        let columns = BTreeMap::from([("machine_logs".to_owned(), BTreeMap::from([("slot_no".to_owned(), String::new())]))]);
+        let columns =
+            BTreeMap::from([("machine_logs".to_owned(), BTreeMap::from([("slot_no".to_owned(), String::new())]))]);
         let names = Names::mapped(&BTreeMap::new(), &columns).expect("good");
         let tongue = Tongue { names: &names, dialect: Dialect::MySql };
         let row = || vec![Value::from("E1"), Value::from(5), Value::from("x")];

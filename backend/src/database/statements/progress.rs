@@ -14,7 +14,9 @@ pub fn create(tongue: Tongue<'_>, listener: &str, lanes: u32, now: &str) -> Stat
     let columns = ["listener", "lane", "epoch", "batch", "size", "lanes", "done", "updated_at"];
     let mut statement = insert(tongue, "listener_progress", &columns, rows);
     statement.sql.push_str(&match tongue.dialect {
-        Dialect::MySql => tongue.names.fill(" ON DUPLICATE KEY UPDATE {listener_progress.lane} = {listener_progress.lane}"),
+        Dialect::MySql => {
+            tongue.names.fill(" ON DUPLICATE KEY UPDATE {listener_progress.lane} = {listener_progress.lane}")
+        }
         Dialect::Sqlite => " ON CONFLICT DO NOTHING".to_owned(),
     });
     statement

@@ -11,7 +11,13 @@ use crate::domain::time::Zone;
 
 /// Rows of transactions, in one statement. Where one of them is there already it fails as a whole.
 #[must_use]
-pub fn sales(tongue: Tongue<'_>, zone: Zone, sales: &[&Sold], machines: &HashMap<String, i64>, now: &str) -> Option<Statement> {
+pub fn sales(
+    tongue: Tongue<'_>,
+    zone: Zone,
+    sales: &[&Sold],
+    machines: &HashMap<String, i64>,
+    now: &str,
+) -> Option<Statement> {
     let rows: Vec<Vec<Value>> = sales
         .iter()
         .filter_map(|sold| {
@@ -58,10 +64,8 @@ pub fn known(tongue: Tongue<'_>, sales: &[Sold], machines: &HashMap<String, i64>
             wanted.entry(*machine).or_default().insert(&sold.sale.transaction_id);
         }
     }
-    let mut text = Text::of(
-        tongue,
-        "SELECT {transactions.machine_id}, {transactions.transaction_id} FROM {transactions} WHERE ",
-    );
+    let mut text =
+        Text::of(tongue, "SELECT {transactions.machine_id}, {transactions.transaction_id} FROM {transactions} WHERE ");
     let any = !wanted.is_empty();
     // Machine by machine: MariaDB reads a list of pairs row by row.
     for (number, (machine, ids)) in wanted.into_iter().enumerate() {
@@ -95,8 +99,9 @@ pub fn stock(tongue: Tongue<'_>, slots: &BTreeSet<Slot>) -> Option<Statement> {
 /// Slots that hold so many, where a machine does not have them.
 #[must_use]
 pub fn fill(tongue: Tongue<'_>, slots: impl IntoIterator<Item = Slot>, stock: i64, now: &str) -> Statement {
-    let rows =
-        slots.into_iter().map(|(machine, slot)| vec![machine.into(), slot.into(), stock.into(), now.into(), now.into()]);
+    let rows = slots
+        .into_iter()
+        .map(|(machine, slot)| vec![machine.into(), slot.into(), stock.into(), now.into(), now.into()]);
     let columns = ["machine_id", "slot_no", "stock", "created_at", "updated_at"];
     let mut statement = insert(tongue, "machine_slots", &columns, rows);
     statement.sql.push_str(&match tongue.dialect {
@@ -118,7 +123,8 @@ pub fn take(tongue: Tongue<'_>, taken: &BTreeMap<Slot, i64>, now: &str) -> Optio
     let on = "{machine_slots}.{machine_slots.machine_id} = h.a AND {machine_slots}.{machine_slots.slot_no} = h.b";
     let touched = |text: &mut Text| {
         if let Some(column) = tongue.names.column("machine_slots", "updated_at") {
-            let mine = if tongue.dialect == Dialect::MySql { tongue.names.fill("{machine_slots}.") } else { String::new() };
+            let mine =
+                if tongue.dialect == Dialect::MySql { tongue.names.fill("{machine_slots}.") } else { String::new() };
             text.raw(&format!(", {mine}`{column}` = ?")).bind(now);
         }
     };
