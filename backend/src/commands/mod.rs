@@ -32,6 +32,8 @@ const MAX_PAYLOAD: usize = 256 << 10;
 const MAX_EXPIRY: Duration = Duration::from_hours(365 * 24);
 /// Commands in one push.
 const PAGE: i64 = 100;
+/// How long whoever gives a command waits for it to be pushed.
+const PUSH: Duration = Duration::from_secs(2);
 /// How often those are looked for that nobody pushed.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long after its time a command expires by itself, where nobody told what became of it: the gateway's word may be on its way.
@@ -140,8 +142,13 @@ impl Commander {
         let expires_at = now.checked_add(expiry).unwrap_or(now);
         let new = New { message_id: &id, serial_no, command, payload, expires_at };
         self.database.within(self.note(&new, now)).await?;
-        if let Err(trouble) = self.push().await {
-            tracing::warn!(%trouble, message_id = id, "a command is noted and not pushed yet");
+        // Whoever gave it need not wait for a Redis that hangs: the next look pushes it.
+        match tokio::time::timeout(PUSH, self.push()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(trouble)) => tracing::warn!(%trouble, message_id = id, "a command is noted and not pushed yet"),
+            Err(_) => {
+                tracing::warn!(message_id = id, "a command is noted and not pushed yet: no answer within {PUSH:?}")
+            }
         }
         self.given.notify_one();
         Ok(id)
