@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The most that are sent at once.
 const AT_ONCE: i64 = 8;
 /// How much longer than an answer may take nobody else tells an alert.
-const CLAIM: Duration = Duration::from_secs(30);
+const CLAIM: Duration = Duration::from_secs(5);
 
 /// An alert that is due.
 struct Due {

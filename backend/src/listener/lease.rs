@@ -81,7 +81,6 @@ impl Held {
 /// gone, it has them again.
 pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
     let mut leases = Leases::new(parts.redis.clone(), parts.keys.clone(), &parts.instance);
-    let mut keeper = Keeper::new(parts.redis.clone(), parts.keys.clone());
     let keeping = async {
         let (mut said, mut superseded) = (false, false);
         loop {
@@ -103,9 +102,6 @@ pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
                     if let Some(answer) = answer {
                         tell(answer, superseded, &parts);
                         superseded = held.answered(answer, asked);
-                        if !superseded {
-                            take_over(&parts, &mut keeper).await;
-                        }
                     }
                     RENEW
                 }
@@ -125,6 +121,18 @@ pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
             let _ = tokio::time::timeout(RELEASE, leases.release()).await;
         }
         () = keeping => {}
+        // Beside it: a database that is slow must not cost the lease.
+        () = taking_over(&parts, &held) => {}
+    }
+}
+
+/// Looks every so often for instances without a lease, while this one has its own.
+async fn taking_over(parts: &Parts, held: &Held) {
+    let mut keeper = Keeper::new(parts.redis.clone(), parts.keys.clone());
+    loop {
+        held.held().await;
+        take_over(parts, &mut keeper).await;
+        tokio::time::sleep(RENEW).await;
     }
 }
 

@@ -79,7 +79,7 @@ impl Hook {
 
 async fn an_alert_is_signed_and_sent_until_it_is_taken(stage: Stage) {
     let hook = Hook::start(2).await;
-    let mut stage = stage.with(&hook.settings(""));
+    let mut stage = stage.with(&hook.settings("timeout = \"1s\""));
     let mut backend = stage.start("b1");
     stage.push(&[job("error", "M-001", 0, r#"{"error_code":"E07","message":"jam","level":"critical"}"#)]).await;
     backend.logged("the webhook did not take an alert").await;

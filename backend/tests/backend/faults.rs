@@ -95,6 +95,10 @@ async fn one_holds(stage: &mut Stage, jobs: usize) -> (Backend, Held) {
     let backend = stage.start("b1");
     let rows = "SELECT CAST(COUNT(*) > 0 AS CHAR) FROM listener_progress WHERE listener = 'b1@mqtt_incoming_jobs' AND epoch > 0";
     stage.has(rows, &["1"]).await;
+    // One job goes all the way first: its connections are made then.
+    stage.push(&[job("heartbeat", "M-00", 0, "{}")]).await;
+    stage.has("SELECT CAST(COUNT(last_heard_at) AS CHAR) FROM machines", &["1"]).await;
+    stage.all_taken().await;
     let held = Held::all(stage).await;
     stage.push(&load(0, jobs)).await;
     in_the_middle(stage, "b1").await;
