@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use sluicegate_backend::database::Database;
 use sluicegate_backend::database::session::{Statement, Value as Bound};
 use sluicegate_backend::settings::{self, Resolved};
+use sluicegate_tests::eventually::within;
 use sluicegate_tests::servers::free_port;
 use sluicegate_tests::{MariaDb, RedisServer, eventually};
 use tempfile::TempDir;
@@ -185,7 +187,8 @@ impl Stage {
 
     /// Waits until the list and every processing list are empty.
     pub(crate) async fn all_taken(&self) {
-        eventually("every job is taken off", async || {
+        // Each batch is synced, and the disk may be everybody's.
+        within(Duration::from_secs(180), "every job is taken off", async || {
             let mut length: u64 = self.redis.ask(&format!("LLEN {JOBS}")).await.ok()?;
             for key in self.redis.ask::<Vec<String>>("KEYS *:processing:*").await.ok()? {
                 length += self.redis.ask::<u64>(&format!("LLEN {key}")).await.ok()?;
@@ -225,9 +228,16 @@ impl Backend {
         }
     }
 
-    /// Stops it in its tracks.
-    pub(crate) fn freeze(&self) {
+    /// Stops it in its tracks. The signal reaches one thread, which stops the others when its turn comes: until then they go on.
+    pub(crate) async fn freeze(&self) {
         self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        eventually("every thread stands", async || {
+            let mut threads = fs::read_dir(&tasks).expect("its threads").flatten();
+            let stands = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+            threads.all(|thread| fs::read_to_string(thread.path().join("stat")).is_ok_and(stands)).then_some(())
+        })
+        .await;
     }
 
     /// Lets it go on.
