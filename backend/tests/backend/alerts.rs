@@ -111,7 +111,9 @@ async fn of_one_machine_and_code_one_is_told_in_a_window(stage: Stage) {
     let came = hook.told(4).await;
     let mut codes: Vec<String> = came
         .iter()
-        .map(|(_, alert)| format!("{} {}", alert["serial_no"].as_str().unwrap(), alert["code"].as_str().unwrap()))
+        .map(|(_, alert)| {
+            format!("{} {}", alert["serial_no"].as_str().expect("a text"), alert["code"].as_str().expect("a text"))
+        })
         .collect();
     codes.sort();
     assert_eq!(codes, ["M-001 E1", "M-001 E2", "M-001 E3", "M-002 E1"]);
@@ -131,7 +133,9 @@ async fn a_machine_that_falls_silent_is_offline_and_recovers(stage: Stage) {
     stage.push(&[job("heartbeat", "M-001", 0, "{}"), beat("M-002")]).await;
     let kinds = |came: &[(String, Value)]| -> Vec<String> {
         came.iter()
-            .map(|(_, alert)| format!("{} {}", alert["serial_no"].as_str().unwrap(), alert["kind"].as_str().unwrap()))
+            .map(|(_, alert)| {
+                format!("{} {}", alert["serial_no"].as_str().expect("a text"), alert["kind"].as_str().expect("a text"))
+            })
             .collect()
     };
     assert_eq!(kinds(&hook.told(1).await), ["M-001 offline"]);

@@ -24,7 +24,7 @@ async fn a_token_is_shown_once_and_its_hash_is_in_both(mut stage: Stage) {
     let hash = to_hex(&sha256(&first));
     assert_eq!(key(&stage, "M-001").await, Some(hash.clone()));
     let kept = "SELECT api_token_hash FROM machines WHERE serial_no = 'M-001'";
-    assert_eq!(stage.rows(kept).await, [hash.clone()]);
+    assert_eq!(stage.rows(kept).await, [hash.as_str()]);
     assert_eq!(stage.ask(&["token", "issue", "M-001"]).0, 3, "it has one");
     // The same over HTTP.
     let backend = stage.start("b1");
