@@ -11,6 +11,8 @@ pub mod machine;
 pub mod mariadb;
 pub mod proxy;
 pub mod servers;
+pub mod swap;
+mod wire;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;

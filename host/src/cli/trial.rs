@@ -1,5 +1,6 @@
 //! `sluicegate try`: which route takes a message, what each handler made of it, what would be pushed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, Read as _};
@@ -40,16 +41,8 @@ pub(super) fn run(
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         for line in std::io::stdin().lock().split(b'\n') {
             let line = line.map_err(input)?;
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            // A payload may be any bytes.
-            let (topic, payload) = match line.iter().position(|byte| *byte == b' ') {
-                Some(space) => (&line[..space], &line[space + 1..]),
-                None => (line, &line[..0]),
-            };
-            let trial = bench.trial(&Publish::now(&String::from_utf8_lossy(topic), payload.to_vec()))?;
+            let Some((topic, payload)) = message(&line) else { continue };
+            let trial = bench.trial(&Publish::now(&topic, payload.to_vec()))?;
             if !trial.taken {
                 errors.push(trial.reason.clone());
             }
@@ -74,6 +67,19 @@ pub(super) fn run(
     let trial = bench.trial(&Publish::now(topic, payload))?;
     let (code, errors) = if trial.taken { (Code::Good, Vec::new()) } else { (Code::Wrong, vec![trial.reason.clone()]) };
     Ok(output.verdict(code, &trial.text, &trial.data, &errors))
+}
+
+/// A line `TOPIC PAYLOAD`; a payload may be any bytes. None: it is empty.
+pub(super) fn message(line: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    let (topic, payload) = match line.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&line[..space], &line[space + 1..]),
+        None => (line, &line[..0]),
+    };
+    Some((String::from_utf8_lossy(topic), payload))
 }
 
 /// A message to try.

@@ -274,8 +274,9 @@ impl Gateway {
 
         let (current, held_too) = (current.clone(), held.clone());
         let stop = self.stop.clone();
+        let (recent, under_way_too) = (self.recent.clone(), under_way.clone());
         let tools =
-            work::Tools { current, publisher, told: to_settle, held: held_too, under_way: under_way.clone(), stop };
+            work::Tools { current, recent, publisher, told: to_settle, held: held_too, under_way: under_way_too, stop };
         let worker = work::Worker::spawn(taken, tools, self.abandon.clone())
             .map_err(|source| GatewayError::System { what: "thread", source })?;
         self.spawn_fallible("the worker of commands", worker.join());

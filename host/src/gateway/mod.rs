@@ -7,6 +7,7 @@
 //! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
 
 mod build;
+mod canary;
 mod knobs;
 pub mod preflight;
 mod probation;
@@ -212,6 +213,14 @@ struct Gateway {
     limit: Duration,
 }
 
+/// The builds that passed every step, by plugin.
+#[derive(Default)]
+struct Plugins {
+    live: IndexMap<String, Arc<Generation>>,
+    /// Those that serve some machines, until messages are taken; from then on `Live` has them.
+    canaries: IndexMap<String, Arc<Generation>>,
+}
+
 /// What the gateway hears of.
 struct Inbox {
     builds: mpsc::Receiver<Proposal>,
@@ -275,13 +284,14 @@ impl Gateway {
         let mut spool = Some(self.open_spool(&settings)?);
         let mut inbox = Inbox { builds, edits: proposals };
         let mut force = Force::new(settings, in_force, desk, self.board.clone());
-        let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
+        let mut plugins = Plugins::default();
         let mut running: Option<Running> = None;
         loop {
             // Until every plugin is there nothing is taken: the broker and the list keep it.
             if spool.is_some() {
-                match Live::new(force.settings.clone(), plugins.clone()) {
+                match Live::new(force.settings.clone(), plugins.live.clone()) {
                     Ok(live) => {
+                        let live = plugins.canaries.values().fold(live, |live, canary| live.with_canary(canary));
                         if let Some(spool) = spool.take() {
                             running = Some(self.start(live, embedded, spool)?);
                         }
@@ -290,7 +300,7 @@ impl Gateway {
                 }
             }
             match self.next(&mut inbox, &mut force, signals).await? {
-                Event::Build(proposal) => self.make_live(proposal, &force, running.as_ref(), &mut plugins),
+                Event::Build(proposal) => self.put(proposal, &force, running.as_ref(), &mut plugins),
                 Event::Edit(proposal) => force.propose(proposal),
                 Event::Progress(Progress::Ordered(ordered)) => {
                     let builds = force.ordered(ordered, running.as_ref(), &mut plugins);
@@ -318,6 +328,8 @@ impl Gateway {
         let _ = self.taking.set(current.clone());
         let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
         self.spawn("the probation of builds", probation);
+        let canaries = canary::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
+        self.spawn("the judging of canaries", canaries);
         self.start_monitor(&settings, &knobs, embedded, &current)?;
         let desk = self.start_uplink(&settings, &knobs, &current, embedded, spool)?;
         // Invariant: it is set here alone, once.
@@ -388,7 +400,7 @@ impl Gateway {
                 since: clock::now(),
             },
         );
-        proposal.is_live();
+        proposal.is_taken();
     }
 
     /// Stop taking, finish what was taken, acknowledge, disconnect; within the limit.

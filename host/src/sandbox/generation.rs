@@ -178,11 +178,17 @@ impl Generation {
         self.share.took(time);
     }
 
-    /// A call for a message ended; it failed where it gave no answer, or refused the message.
+    /// A call for a message or a command ended; it failed where it gave no answer, or refused the message.
     pub fn did(&self, failed: bool, took: Duration) {
         self.done.calls.fetch_add(1, Ordering::Relaxed);
         self.done.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
         self.done.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A message failed at what stands behind it in the chain, or what came of it cannot be passed on: it may be its doing, so its call counts
+    /// as a failure after all.
+    pub fn failed_behind(&self) {
+        self.done.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the calls for messages came to so far.

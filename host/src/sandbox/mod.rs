@@ -32,7 +32,7 @@ pub use generation::Generation;
 pub use inspect::{Inspection, Manifest, World};
 pub use pool::Pool;
 pub use refusal::{Problem, Refusal, Step};
-pub use rehearse::{block_on, rehearse};
+pub use rehearse::{Unanswered, answer, block_on, rehearse};
 
 mod bindings {
     pub(super) mod handler {

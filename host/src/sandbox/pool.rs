@@ -82,7 +82,11 @@ impl Pool {
         generation: &Arc<Generation>,
         command: &GuestCommand,
     ) -> Result<Result<Bytes, Failure>, Fault> {
-        self.call(generation, async |instance| instance.validate(command).await).await.0
+        let (answer, took) = self.call(generation, async |instance| instance.validate(command).await).await;
+        if self.counts() {
+            generation.did(!matches!(answer, Ok(Ok(_))), took);
+        }
+        answer
     }
 
     /// The answer, and how long the call took.

@@ -239,11 +239,11 @@ pub fn command(outcome: &'static str) {
     counter!(COMMANDS, "outcome" => outcome).increment(1);
 }
 
-/// A new build of a plugin went `live` or was `refused`, at this step.
+/// A new build of a plugin went `live` or was `refused` at this step, or what a step that takes its time came to.
 pub fn reload(plugin: &str, step: &'static str, result: &'static str) {
     counter!(RELOADS, "plugin" => plugin.to_owned(), "step" => step, "result" => result).increment(1);
     gauge!(LAST_RELOAD, "plugin" => plugin.to_owned()).set(super::clock::now().as_second() as f64);
-    gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "live" { 1.0 } else { 0.0 });
+    gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "refused" { 0.0 } else { 1.0 });
 }
 
 /// The number of the settings in force, and whether the file says them.

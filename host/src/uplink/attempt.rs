@@ -1,5 +1,6 @@
 //! One message: its attempts, and what becomes of it when they fail.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::lane::Tools;
 use super::letter::Letter;
 use super::sink::Low;
 use crate::live::Live;
+use crate::sandbox::Generation;
 use crate::telemetry::{clock, metrics};
 
 /// A message that a route took.
@@ -25,6 +27,8 @@ pub(super) struct Subject<'a> {
     pub live: &'a Arc<Live>,
     /// The place of its route.
     pub route: usize,
+    /// The handlers that it goes through at each attempt.
+    pub chain: Cow<'a, [Arc<Generation>]>,
     /// Its machine.
     pub serial_no: &'a SerialNo,
     /// What the topic's named levels are.
@@ -75,8 +79,7 @@ pub(super) enum Attempted {
 impl Subject<'_> {
     /// One attempt, the first one being 1.
     pub(super) async fn attempt(&self, tools: &Tools, attempt: u32) -> Attempted {
-        let chain = &self.live.chains[self.route];
-        for generation in chain.iter() {
+        for generation in self.chain.iter() {
             if let Verdict::Wait(delay) = generation.ask() {
                 return Attempted::Wait(delay);
             }
@@ -94,7 +97,7 @@ impl Subject<'_> {
         if attempt == 1 {
             tools.recent.note(&self.live.route_name(self.route), &message, clock::uptime());
         }
-        match chain::run(&tools.pool, chain, message, &mut ()).await {
+        match chain::run(&tools.pool, &self.chain, message, &mut ()).await {
             Made::Jobs(jobs) if jobs.is_empty() => Attempted::Done(Verdicted::dropped()),
             Made::Jobs(jobs) => {
                 let at = clock::rfc3339(self.received_at, zone);
@@ -129,7 +132,7 @@ impl Subject<'_> {
 
     /// For how long a plugin of its chain has failed at everything; none: none does.
     pub(super) fn broken_for(&self) -> Option<Duration> {
-        self.live.chains[self.route].iter().filter_map(|generation| generation.broken_for()).max()
+        self.chain.iter().filter_map(|generation| generation.broken_for()).max()
     }
 
     fn once(&self, key: &str) -> Option<Once> {

@@ -108,16 +108,21 @@ impl Watch for () {
 /// Dropped, the instances in use are thrown away; nothing was sent.
 pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, watch: &mut impl Watch) -> Made {
     let mut jobs = vec![Job { payload: message.payload.clone(), idempotency_key: None }];
-    for generation in chain {
+    for (place, generation) in chain.iter().enumerate() {
         let mut next = Vec::with_capacity(jobs.len());
         for job in jobs {
             message.payload = job.payload;
             match handle(pool, generation, &message, watch).await {
                 Ok(mut made) => next.append(&mut made),
-                Err(reason) => return Made::Failed(failed(generation, reason)),
+                Err(reason) => {
+                    let counted = matches!(reason, Reason::Rejected(_) | Reason::Retry(_) | Reason::Fault(_));
+                    blame(pool, &chain[..place + usize::from(!counted)]);
+                    return Made::Failed(failed(generation, reason));
+                }
             }
             let bytes = next.iter().map(|job| job.payload.len()).sum();
             if next.len() > MAX_JOBS || bytes > MAX_BYTES {
+                blame(pool, &chain[..=place]);
                 return Made::Failed(failed(generation, Reason::TooMuch { jobs: next.len(), bytes }));
             }
         }
@@ -125,9 +130,19 @@ pub async fn run(pool: &Pool, chain: &[Arc<Generation>], mut message: Message, w
     }
     match (jobs.iter().find_map(unfit), chain.last()) {
         (None, _) => Made::Jobs(jobs),
-        (Some(reason), Some(last)) => Made::Failed(failed(last, reason)),
+        (Some(reason), Some(last)) => {
+            blame(pool, chain);
+            Made::Failed(failed(last, reason))
+        }
         // A route without handlers: what came is not fit for an envelope.
         (Some(reason), None) => Made::Failed(Failed { plugin: String::new(), version: String::new(), reason }),
+    }
+}
+
+/// A message failed although these handlers answered: one of them made of it what the next, or the queue, cannot take.
+fn blame(pool: &Pool, chain: &[Arc<Generation>]) {
+    if pool.counts() {
+        chain.iter().for_each(|generation| generation.failed_behind());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use super::chain::{Failed, Reason};
 use super::lane::{Tools, What, Work};
 use super::letter::Letter;
 use super::sink::Item;
+use crate::sandbox::Generation;
 use crate::telemetry::clock;
 
 /// How a lane's task ended.
@@ -56,6 +58,7 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let subject = Subject {
         live: &work.live,
         route: *route,
+        chain: work.live.chain(*route, serial_no.as_str()),
         serial_no,
         captures,
         topic: &work.topic,
@@ -139,6 +142,7 @@ pub(super) async fn turn(
     let subject = Subject {
         live: &live,
         route: place,
+        chain: live.chain(place, machine.as_str()),
         serial_no: &machine,
         captures: &captures,
         topic: &parked.topic,
@@ -152,7 +156,7 @@ pub(super) async fn turn(
     let verdict = match subject.attempt(&tools, before.saturating_add(1)).await {
         Attempted::Done(verdict) => Some(verdict),
         Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
-            subject.give_up(&Failed::unrepaired(&live.chains[place]), before)
+            subject.give_up(&Failed::unrepaired(&subject.chain), before)
         }
         Attempted::Wait(delay) => return Ended::Waits(line, delay),
         Attempted::Failed(failed) if gives_up(before + 1, prepared.route.attempts, subject.broken_for()) => {
@@ -202,7 +206,7 @@ async fn send(tools: &Tools, open: Open, verdict: Verdicted, at: Timestamp) -> E
 
 impl Failed {
     /// It was never tried again: its plugin fails at everything.
-    fn unrepaired(chain: &crate::live::Chain) -> Self {
+    fn unrepaired(chain: &[Arc<Generation>]) -> Self {
         let broken = chain.iter().find(|generation| generation.is_broken()).or(chain.first());
         Self {
             plugin: broken.map_or_else(String::new, |generation| generation.name().to_owned()),

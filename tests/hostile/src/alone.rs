@@ -49,6 +49,7 @@ fn load(path: &Path) -> Result<Arc<Generation>, Refusal> {
         settings: IndexMap::new(),
         limits,
         rehearse: Default::default(),
+        canary: None,
         probation: Default::default(),
         grants: Default::default(),
     };

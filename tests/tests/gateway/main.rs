@@ -1,6 +1,7 @@
 //! Sluicegate from outside: a file per promise.
 
 mod broker;
+mod canary;
 mod chaos;
 mod cluster;
 mod command_line;
@@ -8,6 +9,7 @@ mod commands;
 mod compiling;
 mod dead_letters;
 mod delivery;
+mod diff;
 mod embedded;
 mod faults;
 mod handlers;

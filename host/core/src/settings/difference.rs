@@ -239,6 +239,10 @@ time_per_second = "100ms"
 messages = 256
 max_new_failures = "0%"
 max_slowdown = 5.0
+[plugins.a.canary]
+percent = 5
+machines = []
+for = "5m"
 [plugins.a.probation]
 for = "2m"
 min_calls = 200
@@ -357,6 +361,9 @@ listen = "127.0.0.1:9090"
             ("plugins.a.rehearse.messages", "messages = 10", Applies::Live),
             ("plugins.a.rehearse.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),
             ("plugins.a.rehearse.max_slowdown", "max_slowdown = 2", Applies::Live),
+            ("plugins.a.canary.percent", "percent = 0.5", Applies::Live),
+            ("plugins.a.canary.machines", "machines = [\"M-00*\"]", Applies::Live),
+            ("plugins.a.canary.for", "for = \"10m\"", Applies::Live),
             ("plugins.a.probation.for", "for = \"1m\"", Applies::Live),
             ("plugins.a.probation.min_calls", "min_calls = 10", Applies::Live),
             ("plugins.a.probation.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{ByteSize, UtcOffset, table, units};
+use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::Digest;
 use crate::topic::{TopicPattern, TopicTemplate};
@@ -225,6 +226,8 @@ pub struct Plugin {
     pub limits: Limits,
     /// `[plugins.NAME.rehearse]`
     pub rehearse: Rehearse,
+    /// `[plugins.NAME.canary]`; none: a new build is live for all at once.
+    pub canary: Option<Canary>,
     /// `[plugins.NAME.probation]`
     pub probation: Probation,
     /// `[plugins.NAME.grants]`; no effect yet.
@@ -306,6 +309,15 @@ impl Default for Rehearse {
         let tolerance = Tolerance { new_failures: 0.0, slowdown: 5.0 };
         Self { messages: 256, tolerance }
     }
+}
+
+/// `[plugins.NAME.canary]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Canary {
+    /// Whose messages a new build handles first.
+    pub machines: Machines,
+    /// How long it handles those alone.
+    pub for_: Duration,
 }
 
 /// `[plugins.NAME.probation]`

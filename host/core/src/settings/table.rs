@@ -20,8 +20,8 @@ pub enum Type {
     Size(u64, u64),
     /// `5%`, `0.1%`, from 0 to 100.
     Percent,
-    /// How many times, from 1 to 1,000; not always whole.
-    Factor,
+    /// A number within bounds, not always whole.
+    Number(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list of texts.
@@ -55,7 +55,7 @@ impl fmt::Display for Type {
                 super::ByteSize(*most)
             ),
             Self::Percent => f.write_str("a share such as \"5%\", from 0% to 100%"),
-            Self::Factor => f.write_str("a number from 1 to 1000 such as 5.0"),
+            Self::Number(least, most) => write!(f, "a number from {least} to {most} such as 5.0"),
             Self::Word(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
             Self::Texts => f.write_str("a list of texts"),
             Self::Offset => f.write_str("an offset from UTC such as \"+08:00\" or \"Z\""),
@@ -148,7 +148,7 @@ const DAY: u64 = 86_400 * SECOND;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-use Type::{Address, Bool, Duration, Factor, Integer, MqttUrl, Offset, Percent, RedisUrl, Size, Text, Texts, Word};
+use Type::{Address, Bool, Duration, Integer, MqttUrl, Number, Offset, Percent, RedisUrl, Size, Text, Texts, Word};
 
 /// All of them.
 pub const KEYS: &[Key] = &[
@@ -368,9 +368,30 @@ pub const KEYS: &[Key] = &[
     key(
         "plugins.*.rehearse",
         "max_slowdown",
-        Factor,
+        Number(1, 1_000),
         Some("5.0"),
         "How many times as long as the live build it may take for them, on average.",
+    ),
+    key(
+        "plugins.*.canary",
+        "percent",
+        Number(0, 100),
+        Some("0"),
+        "Of all machines, so many serve as canaries: a new build handles their messages first. A hash of the serial number chooses them.",
+    ),
+    key(
+        "plugins.*.canary",
+        "machines",
+        Texts,
+        Some("[]"),
+        "Serial numbers that serve as canaries beside those; `*` stands for any characters.",
+    ),
+    key(
+        "plugins.*.canary",
+        "for",
+        Duration(SECOND, 30 * DAY),
+        Some("5m"),
+        "How long it handles those alone; then it handles all, unless it does worse than the live build by the measure of `probation`.",
     ),
     key(
         "plugins.*.probation",
@@ -390,7 +411,7 @@ pub const KEYS: &[Key] = &[
     key(
         "plugins.*.probation",
         "max_slowdown",
-        Factor,
+        Number(1, 1_000),
         Some("5.0"),
         "How many times as long as before a call may take, on average.",
     ),
@@ -481,6 +502,7 @@ pub fn at(path: &str) -> Option<&'static Key> {
             None => "plugins.*",
             Some((_, "limits")) => "plugins.*.limits",
             Some((_, "rehearse")) => "plugins.*.rehearse",
+            Some((_, "canary")) => "plugins.*.canary",
             Some((_, "probation")) => "plugins.*.probation",
             Some((_, "grants")) => "plugins.*.grants",
             Some(_) => return None,

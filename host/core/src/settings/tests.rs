@@ -419,6 +419,37 @@ fn a_secret_from_a_file_is_never_shown() {
 }
 
 #[test]
+fn a_canary_names_machines() {
+    let with = |canary: &str| {
+        let text = format!(
+            "[plugins.a]\npath = \"a\"\n{canary}\n[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
+        );
+        let read = read_with(Some(&text), &[]).map(|resolved| resolved.settings.plugins["a"].canary.clone());
+        read.map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    assert_eq!(with(""), Ok(None));
+    let canary = with("canary = { percent = 5, machines = [\"M-00*\"], for = \"5m\" }").expect("good").expect("one");
+    assert_eq!((canary.machines.percent, canary.for_.as_secs()), (5.0, 300));
+    assert!(canary.machines.take("M-001"));
+    let canary = with("[plugins.a.canary]\npercent = 0.5").expect("good").expect("one");
+    assert_eq!((canary.machines.percent, canary.machines.named.len()), (0.5, 0));
+    for (wrong, part) in [
+        (
+            "canary = { for = \"5m\" }",
+            "s.toml:1:10: plugins.a.canary: names no machines; set `percent`, `machines` or both",
+        ),
+        ("canary = { percent = 101 }", "expected a number from 0 to 100 such as 5.0, found `101`"),
+        ("canary = { percent = \"5%\" }", "expected a number from 0 to 100 such as 5.0, found `5%`"),
+        ("canary = { machines = [\"\"] }", "`` is no serial number, nor a pattern of one"),
+        ("canary = { machines = [\"M-1\"], for = \"1ms\" }", "plugins.a.canary.for: expected a duration"),
+        ("canary = 5", "plugins.a.canary: must be a section, `[plugins.a.canary]`"),
+    ] {
+        let error = with(wrong).expect_err(wrong);
+        assert!(error.contains(part), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn keys_without_effect_are_named() {
     let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nstate = true\n";
     let text = format!("{text}[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = []\n");

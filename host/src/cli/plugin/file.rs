@@ -53,6 +53,7 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         settings: IndexMap::new(),
         limits: Limits::default(),
         rehearse: Default::default(),
+        canary: None,
         probation: Default::default(),
         grants: Default::default(),
     };

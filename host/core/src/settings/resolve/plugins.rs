@@ -4,11 +4,13 @@ use indexmap::IndexMap;
 
 use super::Resolver;
 use super::value::{Found, Hide};
+use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::NoDigest;
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
-use crate::settings::resolved::{Grants, Limits, Plugin, Probation, Rehearse};
+use crate::settings::error::Place;
+use crate::settings::resolved::{Canary, Grants, Limits, Plugin, Probation, Rehearse};
 use crate::settings::table::Type;
 use crate::settings::written::{self, Section, Value, suggest};
 use crate::topic::TopicPattern;
@@ -56,6 +58,7 @@ impl Resolver<'_> {
             let limits = self.limits(&written.limits, &limits);
             let fresh = self.fresh(&written.own, &section);
             let rehearse = self.rehearse(&written.rehearse, &format!("{section}.rehearse"));
+            let canary = self.canary(written.canary.as_ref(), &written.place, &format!("{section}.canary"));
             let probation = self.probation(&written.probation, &format!("{section}.probation"));
             let grants = self.grants(&written.grants, &format!("{section}.grants"));
             let mut settings = IndexMap::new();
@@ -71,12 +74,13 @@ impl Resolver<'_> {
                 }
             }
             let (Some(mut limits), Some(fresh)) = (limits, fresh) else { continue };
-            let (Some(rehearse), Some(probation)) = (rehearse, probation) else { continue };
+            let (Some(rehearse), Some(canary), Some(probation)) = (rehearse, canary, probation) else { continue };
             if fresh {
                 limits.calls = 1;
             }
             let path = path.unwrap_or_default();
-            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, rehearse, probation, grants });
+            let plugin = Plugin { path, digest, settings, limits, rehearse, canary, probation, grants };
+            plugins.insert(name.clone(), plugin);
         }
         plugins
     }
@@ -128,6 +132,26 @@ impl Resolver<'_> {
         Some(Rehearse { messages: usize::try_from(messages?).ok()?, tolerance: tolerance? })
     }
 
+    /// None within: the section is not there, and every new build is live for all at once.
+    fn canary(&mut self, entries: Option<&Section>, place: &Option<Place>, path: &str) -> Option<Option<Canary>> {
+        const SECTION: &str = "plugins.*.canary";
+        let Some(entries) = entries else { return Some(None) };
+        let percent = self.number(entries, SECTION, "percent", path);
+        let named = self.find(entries, SECTION, "machines", path);
+        let for_ = self.duration(entries, SECTION, "for", path);
+        let fits = |text: &&String| !text.is_empty() && text.len() <= 1_024 && !text.chars().any(char::is_control);
+        if let Some(found) = &named
+            && let Some(odd) = found.texts.iter().find(|text| !fits(text))
+        {
+            self.misread(found, format!("`{}` is no serial number, nor a pattern of one", odd.escape_debug()));
+        }
+        let machines = Machines { percent: percent?, named: named?.texts };
+        if machines == Machines::default() {
+            self.wrong(place.clone(), path, "names no machines; set `percent`, `machines` or both");
+        }
+        Some(Some(Canary { machines, for_: for_? }))
+    }
+
     fn probation(&mut self, entries: &Section, path: &str) -> Option<Probation> {
         const SECTION: &str = "plugins.*.probation";
         let for_ = self.duration(entries, SECTION, "for", path);
@@ -138,7 +162,7 @@ impl Resolver<'_> {
 
     fn tolerance(&mut self, entries: &Section, section: &'static str, path: &str) -> Option<Tolerance> {
         let new_failures = self.share(entries, section, "max_new_failures", path);
-        let slowdown = self.factor(entries, section, "max_slowdown", path);
+        let slowdown = self.number(entries, section, "max_slowdown", path);
         Some(Tolerance { new_failures: new_failures?, slowdown: slowdown? })
     }
 
