@@ -20,6 +20,7 @@
 //! samples.
 
 mod json;
+pub mod state;
 pub mod testing;
 
 pub use bindings::handler::sluicegate::plugin::types::{Command, Failure, Field, Job, Message, Output, Publication};

@@ -1,6 +1,8 @@
 //! Calling a handler natively, in a plugin's own tests.
 #![cfg(not(target_arch = "wasm32"))]
 
+pub(crate) mod state;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::path::Path;
 use sluicegate_samples::{Answer, Input, SampleJob, SamplePublication};
 
 use crate::{Command, Failure, Field, Message, Output};
+pub use state::{with_state, without_state};
 
 thread_local! {
     static SETTINGS: RefCell<HashMap<String, String>> = RefCell::default();
@@ -148,7 +151,7 @@ fn samples(crate_folder: &str, call: impl Fn(&Input) -> Answer) {
         let sample = sluicegate_samples::parse_file(&name, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         let settings: Vec<(&str, &str)> =
             sample.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = with_settings(&settings, || call(&sample.input));
+        let answer = with_settings(&settings, || with_state(&[], || call(&sample.input)));
         if let Err(mismatch) = sample.judge(&answer) {
             panic!("{name}: {mismatch}");
         }

@@ -1,6 +1,7 @@
 //! `sluicegate try`: which route takes a message, what each handler made of it, what would be pushed.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, Read as _};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sluicegate_core::message::{Field, Message, Output as Made, SerialNo};
+use sluicegate_core::message::{Field, Message, Output as Made, Publication, SerialNo};
 use sluicegate_core::route::{Routes, SERIAL_NO};
 use sluicegate_core::settings::{OnFailure, Route, Settings};
 use tokio::runtime::Runtime;
@@ -169,20 +170,32 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
-        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &mut steps));
+        let kept = Cell::new(false);
+        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &kept, &mut steps));
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);
-        let data = |envelopes: &[Value]| json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes });
+        let data = |published: &[Value], envelopes: &[Value]| {
+            let queue = &prepared.route.queue;
+            json!({ "topic": topic, "route": name, "handlers": handlers, "queue": queue, "published": published, "pushed": envelopes })
+        };
         match made {
             chain::Made::Failed(failed) => {
                 let reason = format!("{}; {}", failed.reason, fate(&failed.reason, &prepared.route));
-                Ok(steps.end(false, &reason, data(&[])))
+                Ok(steps.end(false, &reason, data(&[], &[])))
             }
-            chain::Made::Jobs(jobs) if jobs.is_empty() => {
-                let _ = writeln!(steps.text, "result    dropped on purpose");
-                Ok(steps.end(true, "", data(&[])))
-            }
-            chain::Made::Jobs(jobs) => {
+            chain::Made::Outputs { jobs, publications } => {
+                let mut published = Vec::new();
+                for (_, publication) in publications {
+                    let Publication { topic, payload, retain } = &publication;
+                    let text = shown(payload);
+                    let retained = if *retain { " (retained)" } else { "" };
+                    let _ = writeln!(steps.text, "publish   {}{retained} {}", topic.escape_debug(), terminal(&text));
+                    published.push(json!({ "topic": topic, "payload": text, "retain": retain }));
+                }
+                if jobs.is_empty() {
+                    let result = if published.is_empty() { "dropped on purpose" } else { "no job" };
+                    let _ = writeln!(steps.text, "result    {result}");
+                }
                 let mut envelopes = Vec::new();
                 for job in jobs {
                     let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(at, zone));
@@ -193,7 +206,7 @@ impl Bench {
                     }
                     envelopes.push(json!({ "envelope": envelope, "idempotency_key": job.idempotency_key }));
                 }
-                Ok(steps.end(true, "", data(&envelopes)))
+                Ok(steps.end(true, "", data(&published, &envelopes)))
             }
         }
     }
@@ -243,16 +256,17 @@ fn fate(reason: &Reason, route: &Route) -> String {
 }
 
 fn show(output: &Made) -> String {
-    let bytes = match output {
-        Made::Job(job) => &job.payload,
-        Made::Publish(publication) => &publication.payload,
-    };
-    let text = match text_or_base64(bytes) {
+    match output {
+        Made::Job(job) => shown(&job.payload),
+        Made::Publish(publication) => {
+            format!("publishes on {}: {}", publication.topic.escape_debug(), shown(&publication.payload))
+        }
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    match text_or_base64(bytes) {
         (Some(text), _) => text.to_owned(),
         (None, base64) => base64.unwrap_or_default(),
-    };
-    match output {
-        Made::Job(_) => text,
-        Made::Publish(publication) => format!("publishes on {}: {text}", publication.topic.escape_debug()),
     }
 }

@@ -8,6 +8,7 @@ use sluicegate_core::backoff::Backoff;
 use sluicegate_core::command::{Command, Expires};
 use sluicegate_core::dead_letter::{DeadLetter, Kind, text_or_base64};
 use sluicegate_core::dispatch::{Now, Turn, turn};
+use sluicegate_core::fault::Fault;
 use sluicegate_core::lease::Standing;
 use sluicegate_core::message::{Failure, GuestCommand};
 use sluicegate_core::settings::Commands;
@@ -18,7 +19,7 @@ use super::settle::{Outcome, Told};
 use super::take::Taken;
 use super::work::Tools;
 use crate::live::Live;
-use crate::mqtt::publish::Answer;
+use crate::mqtt::publish::{Answer, Publish};
 use crate::recent::MAX_MESSAGES;
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
@@ -150,6 +151,16 @@ impl Bench {
                         Ok(Ok(payload)) => break payload,
                         Ok(Err(Failure::Reject(reason))) => return Some(self.dead(taken, "rejected", &reason, by)),
                         Ok(Err(Failure::Retry(reason))) => reason,
+                        // Neither the command is wrong nor the plugin: it waits as long as it lives.
+                        Err(Fault::State(reason)) => {
+                            tracing::debug!(plugin = validator.name(), reason, "a validator could not have its state");
+                            self.unless_left(taken, sleep(backoff.next(clock::chance()))).await?;
+                            match self.turn(taken, expires).await {
+                                Turn::Leave | Turn::Wait => return None,
+                                Turn::Expired => return Some(self.expired(taken)),
+                                Turn::Send(_) => continue,
+                            }
+                        }
                         Err(fault) => format!("the plugin {fault}"),
                     };
                     if attempt == VALIDATIONS {
@@ -187,7 +198,8 @@ impl Bench {
             // finds it here.
             let Turn::Send(rest) = self.look(taken, expires) else { continue };
             let life = u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).max(1);
-            match place.publish(topic.clone(), body.clone(), life).await {
+            let publish = Publish { topic: topic.clone(), body: body.clone(), retain: false, expiry: Some(life) };
+            match place.publish(publish).await {
                 Answer::Delivered => {
                     self.machines().reached(&command.target);
                     return Some(Outcome { status: "sent", reason: None, dead: None });

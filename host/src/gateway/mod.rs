@@ -2,6 +2,7 @@
 //!
 //! - `build`: what the parts are made of.
 //! - `reload`, `knobs`: other settings while they run.
+//! - `state`: what plugins keep.
 //! - [`preflight`]: what would keep them from starting.
 //!
 //! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
@@ -15,6 +16,7 @@ mod rehearsal;
 mod reload;
 pub mod servers;
 mod signals;
+mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -264,6 +266,7 @@ impl Gateway {
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
         let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
+        let sandbox = sandbox.keeping_state_in(self.start_state(&settings, embedded)?);
         // One place: the registry waits while a swap is made.
         let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
@@ -331,10 +334,11 @@ impl Gateway {
         let canaries = canary::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
         self.spawn("the judging of canaries", canaries);
         self.start_monitor(&settings, &knobs, embedded, &current)?;
-        let desk = self.start_uplink(&settings, &knobs, &current, embedded, spool)?;
+        let publisher = self.start_publishing(&settings, &knobs, embedded)?;
+        let desk = self.start_uplink(&settings, &knobs, &current, embedded, &publisher, spool)?;
         // Invariant: it is set here alone, once.
         let _ = self.desk.set(desk);
-        self.start_downlink(&settings, &knobs, &current, embedded)?;
+        self.start_downlink(&settings, &knobs, &current, embedded, publisher)?;
         Ok(Running { current, knobs, recent: self.recent.clone() })
     }
 

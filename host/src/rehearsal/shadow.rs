@@ -1,5 +1,6 @@
 //! Both builds on the same messages, in shadow: nothing is sent, nothing counts for breakers and metrics of what is live.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub async fn inputs(live: &Live, recent: &Recent, plugin: &str, most: usize) -> 
             for message in recent.of(&live.route_name(place), most) {
                 if at == 0 {
                     inputs.push(Tried::Message(message));
-                } else if let Made::Jobs(jobs) = chain::run(&pool, &chain[..at], (*message).clone(), &mut ()).await {
+                } else if let Made::Outputs { jobs, .. } = run(&pool, &chain[..at], &message).await {
                     let given = |job: Job| Arc::new(Message { payload: job.payload, ..(*message).clone() });
                     inputs.extend(jobs.into_iter().map(given).map(Tried::Message));
                 }
@@ -102,11 +103,20 @@ async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> Side {
     Side { failed, took: began.elapsed(), lines }
 }
 
+async fn run(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Made {
+    // What it would keep is not written.
+    chain::run(pool, chain, message.clone(), &Cell::new(false), &mut ()).await
+}
+
 async fn handled(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> (bool, Vec<String>) {
-    match chain::run(pool, chain, message.clone(), &mut ()).await {
-        Made::Jobs(jobs) if jobs.is_empty() => (false, vec!["dropped".to_owned()]),
-        Made::Jobs(jobs) => {
-            (false, jobs.iter().map(|job| line(&job.payload, job.idempotency_key.as_deref())).collect())
+    match run(pool, chain, message).await {
+        Made::Outputs { jobs, publications } if jobs.is_empty() && publications.is_empty() => {
+            (false, vec!["dropped".to_owned()])
+        }
+        Made::Outputs { jobs, publications } => {
+            let published = publications.iter().map(|(_, one)| publishes(&one.topic, &one.payload, one.retain));
+            let pushed = jobs.iter().map(|job| line(&job.payload, job.idempotency_key.as_deref()));
+            (false, published.chain(pushed).collect())
         }
         Made::Failed(failed) => (true, vec![format!("failed: {}", failed.reason)]),
     }
@@ -135,5 +145,5 @@ pub(super) fn line(payload: &[u8], key: Option<&str>) -> String {
 /// A publication, for people.
 pub(super) fn publishes(topic: &str, payload: &[u8], retain: bool) -> String {
     let retained = if retain { ", retained" } else { "" };
-    format!("publishes on {topic}{retained}: {}", String::from_utf8_lossy(payload))
+    format!("publishes on {}{retained}: {}", topic.escape_debug(), String::from_utf8_lossy(payload))
 }

@@ -8,21 +8,23 @@ use indexmap::IndexMap;
 use sluicegate_core::breaker::{Breaker, Verdict};
 use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
-use sluicegate_core::settings::Limits;
+use sluicegate_core::settings::{Grants, Limits};
 use sluicegate_samples::Sample;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use super::bindings::handler::sluicegate::plugin::host;
+use super::bindings::handler::sluicegate::plugin::{host, state};
 use super::bindings::handler::{TopicHandler, TopicHandlerPre};
 use super::bindings::validator::{CommandValidator, CommandValidatorPre};
 use super::compiled::Origin;
 use super::engine::Sandbox;
+use super::grants;
 use super::guest_log::GuestLog;
 use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use super::share::Share;
+use super::state::Access;
 use super::wasi;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
@@ -37,6 +39,9 @@ pub struct Generation {
     inspection: Inspection,
     pub(super) limits: Limits,
     pub(super) settings: Arc<IndexMap<String, String>>,
+    grants: Grants,
+    /// Where it was granted that.
+    pub(super) state: Option<Arc<Access>>,
     pub(super) sandbox: Sandbox,
     pub(super) linked: Linked,
     pub(super) metrics: PluginMetrics,
@@ -77,14 +82,16 @@ impl Sandbox {
         bytes: &[u8],
         settings: IndexMap<String, String>,
         limits: Limits,
+        grants: &Grants,
         name: &str,
         number: u64,
     ) -> Result<Generation, Refusal> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
+        grants::check(&inspection.imports, grants).map_err(|problem| Refusal::new(Step::Checked, problem))?;
         let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
-            .link(&component, inspection.world)
+            .link(&component, inspection.world, grants)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
         Ok(Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -93,6 +100,8 @@ impl Sandbox {
             inspection,
             limits,
             settings: Arc::new(settings),
+            state: grants.state.then(|| Access::new(name, limits, self.store.clone())),
+            grants: grants.clone(),
             sandbox: self.clone(),
             linked,
             metrics: PluginMetrics::new(name),
@@ -117,10 +126,13 @@ impl Sandbox {
         Ok((inspection, origin))
     }
 
-    fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
+    fn link(&self, component: &Component, world: World, grants: &Grants) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasi::link(&mut linker)?;
+        if grants.state {
+            state::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        }
         let linked = linker.instantiate_pre(component)?;
         Ok(match world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
@@ -166,6 +178,12 @@ impl Generation {
         self.inspection.world
     }
 
+    /// What the operator granted it.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
     /// What the plugin used so far, by all of its builds.
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
@@ -197,6 +215,11 @@ impl Generation {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let busy = Duration::from_nanos(read(&self.done.nanos));
         Sum { calls: read(&self.done.calls), failures: read(&self.done.failures), busy }
+    }
+
+    /// The broker has what it published, or refused it.
+    pub fn published(&self, outcome: &'static str) {
+        self.metrics.publication(outcome);
     }
 
     /// No new message is handled with it any more: it never comes back.

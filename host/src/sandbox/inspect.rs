@@ -243,10 +243,6 @@ fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
         if !rest.ends_with(VERSION) {
             return Err(Problem::Version { found: import.clone() });
         }
-        if rest.starts_with("state@") {
-            let remedy = "grants.state has no effect in this version; build the plugin without it";
-            return Err(Problem::Import { import: import.clone(), remedy });
-        }
     }
     let has = |name: &str| exports.iter().any(|export| export == name);
     match (has("handle"), has("validate")) {

@@ -22,6 +22,7 @@ use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
 use super::limits::Allowance;
+use super::state::{Access, Session};
 use super::wasi::Wasi;
 use crate::telemetry::usage::Usage;
 
@@ -45,9 +46,18 @@ pub(super) struct State {
     host_calls: u32,
     max_host_calls: u32,
     wasi: Option<Wasi>,
+    session: Option<Session>,
 }
 
 impl State {
+    /// What the call has to do with the state, and until when it must be done.
+    pub(super) fn session(&mut self) -> wasmtime::Result<(&mut Session, Instant)> {
+        self.count_host_call()?;
+        // It is linked where it was granted, and only there.
+        let session = self.session.as_mut().ok_or_else(|| wasmtime::Error::msg("there is no state outside a call"))?;
+        Ok((session, self.deadline))
+    }
+
     /// Counts a host call that cannot be refused by itself: the next tick of the epoch ends the call.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
         self.host_calls = self.host_calls.saturating_add(1);
@@ -125,6 +135,7 @@ pub(super) struct Instance {
     store: Store<State>,
     bindings: Bindings,
     limits: Limits,
+    state: Option<Arc<Access>>,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
     usage: Counted,
@@ -139,13 +150,15 @@ impl Instance {
     pub(super) async fn start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
+        state: Option<Arc<Access>>,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, Fault> {
         loop {
             match Self::try_start(generation, settings.clone()).await {
                 Ok((store, bindings)) => {
                     let usage = Counted::new(generation.usage().clone());
-                    return Ok(Self { store, bindings, limits: generation.limits, _place: place, usage, calls: 0 });
+                    let limits = generation.limits;
+                    return Ok(Self { store, bindings, limits, state, _place: place, usage, calls: 0 });
                 }
                 Err(NotStarted::Fault(fault)) => return Err(fault),
                 Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
@@ -167,6 +180,7 @@ impl Instance {
             host_calls: 0,
             max_host_calls: limits.host_calls,
             wasi: None,
+            session: None,
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
@@ -202,10 +216,11 @@ impl Instance {
         }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, again: bool) {
         let state = self.store.data_mut();
         state.lines = 0;
         state.host_calls = 0;
+        state.session = self.state.as_ref().map(|access| Session::new(access, again));
         if self.calls > 0 {
             // A refusal that the guest survived is not what the next trap is about.
             state.allowance.refused = false;
@@ -215,9 +230,18 @@ impl Instance {
         self.store.set_epoch_deadline(1);
     }
 
-    /// Hands it a message.
-    pub(super) async fn handle(&mut self, message: &Message) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        self.begin();
+    /// What the last call had to do with the state.
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        self.store.data_mut().session.take()
+    }
+
+    /// Hands it a message; `again`, since others changed what it was told of the state.
+    pub(super) async fn handle(
+        &mut self,
+        message: &Message,
+        again: bool,
+    ) -> Result<Result<Vec<Output>, Failure>, Fault> {
+        self.begin(again);
         let Bindings::Handler(bindings) = &self.bindings else {
             return Err(Fault::Garbage("it is no topic-handler".to_owned()));
         };
@@ -235,9 +259,13 @@ impl Instance {
         }
     }
 
-    /// Hands it a command.
-    pub(super) async fn validate(&mut self, command: &GuestCommand) -> Result<Result<Bytes, Failure>, Fault> {
-        self.begin();
+    /// Hands it a command; `again` as above.
+    pub(super) async fn validate(
+        &mut self,
+        command: &GuestCommand,
+        again: bool,
+    ) -> Result<Result<Bytes, Failure>, Fault> {
+        self.begin(again);
         let Bindings::Validator(bindings) = &self.bindings else {
             return Err(Fault::Garbage("it is no command-validator".to_owned()));
         };

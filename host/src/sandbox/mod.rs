@@ -9,10 +9,12 @@
 //! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
 //! - [`wasi`]: WASI preview 2 with nothing behind it.
+//! - [`grants`]: what is given to those alone whom the operator granted it; [`state`]: a plugin's own keys.
 
 pub mod compiled;
 pub mod engine;
 pub mod generation;
+pub mod grants;
 mod guest_log;
 pub mod inspect;
 mod instance;
@@ -21,6 +23,7 @@ pub mod pool;
 pub mod refusal;
 pub mod rehearse;
 mod share;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wasi;
@@ -39,7 +42,7 @@ mod bindings {
         wasmtime::component::bindgen!({
             path: "../wit",
             world: "topic-handler",
-            imports: { default: trappable },
+            imports: { "sluicegate:plugin/state": async | trappable, default: trappable },
             exports: { default: async },
         });
     }

@@ -74,7 +74,9 @@ pub enum Unanswered {
 pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, Unanswered> {
     let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
     let place = generation.place().await;
-    let mut instance = Instance::start(generation, settings, place).await?;
+    // Each sample begins without any, and what it writes is nobody's.
+    let state = generation.state.as_ref().map(|access| access.to_nothing());
+    let mut instance = Instance::start(generation, settings, state, place).await?;
     Ok(match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {
@@ -89,7 +91,7 @@ pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, 
                 id: format!("sample-{}", sample.name),
                 attempt: message.attempt,
             };
-            match instance.handle(&message).await? {
+            match instance.handle(&message, false).await? {
                 Ok(outputs) => outputs_of(outputs)?,
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),
@@ -102,7 +104,7 @@ pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, 
                 payload: command.payload.clone().into(),
                 message_id: command.message_id.clone(),
             };
-            match instance.validate(&command).await? {
+            match instance.validate(&command, false).await? {
                 Ok(payload) => Answer::Payload(payload.to_vec()),
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),

@@ -1,5 +1,7 @@
 //! Components made of WebAssembly text, so that a test needs no guest compiler.
 
+mod granted;
+
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

@@ -234,6 +234,8 @@ log_lines = 10
 log_bytes = "64KiB"
 calls = 10
 instances = 10
+state_keys = 10
+state_value = "1KiB"
 time_per_second = "100ms"
 [plugins.a.rehearse]
 messages = 256
@@ -354,6 +356,8 @@ listen = "127.0.0.1:9090"
             ("plugins.a.limits.log_bytes", "log_bytes = \"1KiB\"", Applies::Live),
             ("plugins.a.limits.calls", "calls = 11", Applies::Live),
             ("plugins.a.limits.instances", "instances = 11", Applies::Live),
+            ("plugins.a.limits.state_keys", "state_keys = 11", Applies::Live),
+            ("plugins.a.limits.state_value", "state_value = \"2KiB\"", Applies::Live),
             ("plugins.a.limits.time_per_second", "time_per_second = \"200ms\"", Applies::Live),
             ("plugins.a.limits.call_timeout", "call_timeout = \"1s\"", Applies::Live),
             ("plugins.a.limits.memory", "memory = \"1MiB\"", Applies::Live),

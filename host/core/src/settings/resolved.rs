@@ -230,7 +230,7 @@ pub struct Plugin {
     pub canary: Option<Canary>,
     /// `[plugins.NAME.probation]`
     pub probation: Probation,
-    /// `[plugins.NAME.grants]`; no effect yet.
+    /// `[plugins.NAME.grants]`
     pub grants: Grants,
 }
 
@@ -257,6 +257,10 @@ pub struct Limits {
     pub calls: u32,
     /// Instances at once.
     pub instances: usize,
+    /// Keys of its state.
+    pub state_keys: u64,
+    /// One value of its state.
+    pub state_value: ByteSize,
     /// Of the processor in a second; none: as much as there is.
     pub time_per_second: Option<Duration>,
 }
@@ -290,6 +294,8 @@ impl Default for Limits {
             log_bytes: size("log_bytes"),
             calls: number("calls"),
             instances: Self::instances_of(size("memory")),
+            state_keys: u64::from(number("state_keys")),
+            state_value: size("state_value"),
             time_per_second: None,
         }
     }
@@ -344,7 +350,7 @@ pub struct Grants {
     /// Its own keys in Redis.
     pub state: bool,
     /// Topics that it may publish to.
-    pub publish: Vec<String>,
+    pub publish: Vec<TopicPattern>,
     /// Hosts that it may call.
     pub http: Vec<String>,
 }

@@ -451,10 +451,58 @@ fn a_canary_names_machines() {
 
 #[test]
 fn keys_without_effect_are_named() {
-    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nstate = true\n";
+    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nhttp = [\"a\"]\n";
     let text = format!("{text}[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = []\n");
     let resolved = read_with(Some(&text), &[]).expect("good");
-    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.state"]);
+    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.http"]);
+}
+
+/// Settings with one plugin that handles `machine/{serial_no}/x` and may publish to these topics.
+fn publishing(grants: &str) -> String {
+    format!(
+        "[plugins.a]\npath = \"a\"\n[plugins.a.grants]\npublish = [{grants}]\n[[routes]]\nname = \"r\"\n\
+         topic = \"machine/{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
+    )
+}
+
+#[test]
+fn a_plugin_is_not_granted_what_would_feed_it() {
+    for (grants, mistake) in [
+        ("\"machine/{serial_no}/x\"", "`machine/{serial_no}/x` overlaps `machine/{serial_no}/x` of the route `r`"),
+        ("\"alerts\", \"machine/#\"", "`machine/#` overlaps"),
+        ("\"+/M-1/+\"", "`+/M-1/+` overlaps"),
+        ("\"#\"", "`#` overlaps"),
+        ("\"$SYS/x\"", "`$SYS/x`: it begins with `$`, which is the broker's"),
+        ("\"a/+b\"", "`a/+b`: level `+b`: a wildcard stands alone"),
+        (
+            "\"machine/{serial}/y\"",
+            "`machine/{serial}/y`: `{serial}` stands for what the message's own topic has there",
+        ),
+    ] {
+        let errors = read_with(Some(&publishing(grants)), &[]).expect_err("a mistake");
+        let [error] = errors.0.as_slice() else { panic!("{errors:?}") };
+        let error = error.to_string();
+        assert!(error.starts_with("s.toml:4:11: plugins.a.grants.publish: "), "{error}");
+        assert!(error.contains(mistake), "{error}");
+    }
+}
+
+#[test]
+fn a_plugin_may_be_granted_the_topic_of_commands_and_people_are_told() {
+    let resolved = read_with(Some(&publishing("\"alerts/#\", \"machine/{serial_no}/y\"")), &[]).expect("good");
+    let told = |resolved: &Resolved| {
+        resolved.warnings.iter().filter(|warning| warning.contains("grants.publish")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told(&resolved), Vec::<String>::new());
+    let granted = &resolved.settings.plugins["a"].grants.publish;
+    assert_eq!(granted.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["alerts/#", "machine/{serial_no}/y"]);
+    let resolved = read_with(Some(&publishing("\"machine/{serial_no}/command\"")), &[]).expect("good");
+    assert_eq!(
+        told(&resolved),
+        [
+            "plugins.a.grants.publish: `machine/{serial_no}/command` holds commands.topic: the plugin may send commands to machines, and no validator sees them"
+        ]
+    );
 }
 
 /// What is made from the table is committed as it is made.

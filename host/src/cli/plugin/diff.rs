@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sluicegate_core::command::Command;
 use sluicegate_core::message::{GuestCommand, Message};
 use sluicegate_core::route::Routes;
-use sluicegate_core::settings::{Limits, Plugin, Settings};
+use sluicegate_core::settings::{Grants, Limits, Plugin, Settings};
 use sluicegate_core::tried::{Tried, Written};
 use sluicegate_samples::Sample;
 
@@ -78,7 +78,9 @@ pub(super) fn diff(arguments: &Diff, config: Option<&Path>, output: &Output) -> 
     let compiled = |(file, inspection): (File, Inspection), number| {
         let (own, limits) = plugin.map_or_else(Default::default, |plugin| (plugin.settings.clone(), plugin.limits));
         let limits = if plugin.is_some() { limits } else { Limits::default() };
-        let generation = sandbox.compile(&file.bytes, own, limits, &name, number);
+        // Both have a state of their own here, which is empty.
+        let grants = Grants { state: true, ..plugin.map(|plugin| plugin.grants.clone()).unwrap_or_default() };
+        let generation = sandbox.compile(&file.bytes, own, limits, &grants, &name, number);
         let generation = Arc::new(generation.map_err(|refusal| unusable(wrong(&refusal)))?);
         Ok(Build { file, inspection, generation })
     };

@@ -75,7 +75,11 @@ fn what_imports_more_than_was_granted() {
     {
         refused(&import(name), Step::Checked, &format!("it imports `{name}`, which is not granted; there are"));
     }
-    refused(&import("sluicegate:plugin/state@0.1.0"), Step::Checked, "it imports `sluicegate:plugin/state@0.1.0`");
+    refused(
+        &Guest::stateful().handler(),
+        Step::Checked,
+        "it imports `sluicegate:plugin/state@0.1.0`, which is not granted; set grants.state = true",
+    );
     refused(&import("sluicegate:plugin/types@0.2.0"), Step::Checked, "built on `sluicegate:plugin/types@0.2.0`");
     let unknown = described(
         "(component (import \"sluicegate:plugin/secrets@0.1.0\" (instance (export \"get\" (func))))

@@ -101,9 +101,11 @@ impl Resolver<'_> {
         let memory = self.size(entries, SECTION, "memory", path);
         let output = self.size(entries, SECTION, "output", path);
         let log_bytes = self.size(entries, SECTION, "log_bytes", path);
+        let state_value = self.size(entries, SECTION, "state_value", path);
         let mut number = |name| self.integer(entries, SECTION, name, path);
         let (outputs, table_elements) = (number("outputs"), number("table_elements"));
         let (host_calls, log_lines, calls) = (number("host_calls"), number("log_lines"), number("calls"));
+        let state_keys = number("state_keys");
         let instances = number("instances");
         let time_per_second = self.duration(entries, SECTION, "time_per_second", path);
         let memory = memory?;
@@ -121,6 +123,8 @@ impl Resolver<'_> {
                 Some(instances) => usize::try_from(instances).ok()?,
                 None => Limits::instances_of(memory),
             },
+            state_keys: state_keys?,
+            state_value: state_value?,
             time_per_second,
         })
     }
@@ -171,13 +175,20 @@ impl Resolver<'_> {
         let state = state.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok())).unwrap_or_default();
         let publish = self.find(entries, "plugins.*.grants", "publish", path);
         let http = self.find(entries, "plugins.*.grants", "http", path);
+        let mut topics = Vec::new();
         for topic in publish.iter().flat_map(|found| &found.texts) {
-            if let (Err(error), Some(found)) = (TopicPattern::parse(topic), &publish) {
-                self.misread(found, format!("`{topic}`: {error}"));
+            match (TopicPattern::parse(topic), &publish) {
+                // Those are the broker's, and no plugin reaches them whatever is granted [MQTT-4.7.2].
+                (Ok(_), Some(found)) if topic.starts_with('$') => {
+                    self.misread(found, format!("`{topic}`: it begins with `$`, which is the broker's"));
+                }
+                (Ok(topic), _) => topics.push(topic),
+                (Err(error), Some(found)) => self.misread(found, format!("`{topic}`: {error}")),
+                (Err(_), None) => {}
             }
         }
-        let texts = |found: Option<Found>| found.map(|found| found.texts).unwrap_or_default();
-        Grants { state, publish: texts(publish), http: texts(http) }
+        let http = http.map(|found| found.texts).unwrap_or_default();
+        Grants { state, publish: topics, http }
     }
 
     /// Whether a plugin that is named in `found` has a section.
