@@ -11,9 +11,10 @@ use crate::shell::{self, Package};
 use crate::{compose, plugins, tidy};
 
 /// What the integration tests start for real, and what shows them the system's calls and other times.
-pub(crate) const SERVERS: [Package; 6] = [
+pub(crate) const SERVERS: [Package; 7] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
+    Package { name: "mariadb-server", provides: "/usr/sbin/mariadbd" },
     Package { name: "redis-server", provides: "/usr/bin/redis-server" },
     Package { name: "redis-tools", provides: "/usr/bin/redis-cli" },
     Package { name: "strace", provides: "/usr/bin/strace" },
