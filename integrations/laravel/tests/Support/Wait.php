@@ -1,0 +1,33 @@
+<?php
+
+namespace Sluicegate\Laravel\Tests\Support;
+
+use RuntimeException;
+
+/** Waiting for a condition, bounded. */
+final class Wait
+{
+    /**
+     * Looks again and again until it sees something.
+     *
+     * @template T
+     *
+     * @param callable(): T $look
+     *
+     * @return T
+     */
+    public static function until(string $what, callable $look, float $seconds = 60.0): mixed
+    {
+        $end = microtime(true) + $seconds;
+        while (true) {
+            $seen = $look();
+            if ($seen) {
+                return $seen;
+            }
+            if (microtime(true) > $end) {
+                throw new RuntimeException("{$seconds} seconds are over, still waiting: {$what}");
+            }
+            usleep(20_000);
+        }
+    }
+}
