@@ -26,3 +26,4 @@ if (is_file($composer)) {
     exit(1);
 }
 putenv('SLUICEGATE_TEST_AUTOLOAD=' . __FILE__);
+putenv('SLUICEGATE_TEST_PACKAGE=' . dirname(__DIR__));

@@ -87,7 +87,7 @@ class JobList
             Connections::BLOCKING
         );
 
-        return $first === null ? [] : [$first];
+        return is_string($first) ? [$first] : [];
     }
 
     /**

@@ -88,6 +88,7 @@ class Listener
         $first = true;
         while (! $this->stopping && microtime(true) < $until && ($limits->jobs === 0 || $this->done < $limits->jobs)) {
             try {
+                $this->hearSignals();
                 if ($this->lease->isDue()) {
                     $this->keepLease();
                     // Asked as often as the lease is renewed, since the answer may lie on another server.
@@ -249,12 +250,21 @@ class Listener
         while (! $this->stopping && microtime(true) < $until) {
             // A signal ends it early.
             usleep((int) (1e6 * min(0.2, max(0.001, $until - microtime(true)))));
+            $this->hearSignals();
             if (isset($this->lease) && $this->known && $this->lease->isDue()) {
                 $this->keepLease();
             }
         }
 
         return ! $this->stopping && $this->known;
+    }
+
+    /** What came while PHP was inside a call is told at the latest here. */
+    private function hearSignals(): void
+    {
+        if (function_exists('pcntl_signal_dispatch')) {
+            pcntl_signal_dispatch();
+        }
     }
 
     /** Exponential, with jitter: several listeners do not come all at once. */

@@ -37,7 +37,8 @@ class Connections
     }
 
     /**
-     * Sends one command, as it is written here. Nil is null.
+     * Sends one command, as it is written here. Nil is null; but nil instead of a list, which is what a blocking command
+     * answers when its time is over, is an empty list to phpredis.
      *
      * @param array<int, string|int> $command
      *
@@ -120,17 +121,20 @@ class Connections
         if (isset($server['options'])) {
             $server['options'] = $drop($server['options']);
         }
-        $patient = function (float $silence) use ($server): array {
-            // phpredis has the one, Predis the other; without either PHP's default_socket_timeout ends a read.
-            return array_merge($server, ['read_timeout' => $silence, 'read_write_timeout' => $silence]);
+        $patient = function (string $name, float $silence) use ($server): array {
+            // phpredis has the one, Predis the other; without either PHP's default_socket_timeout ends a read. The name
+            // is for whoever looks at CLIENT LIST.
+            $own = ['read_timeout' => $silence, 'read_write_timeout' => $silence, 'name' => $name];
+
+            return array_merge($server, $own);
         };
         $timeout = (float) $this->settings['redis']['timeout'];
         $block = (float) $this->settings['listener']['block'];
 
         return new RedisManager($this->app, $all['client'] ?? 'phpredis', [
             'options' => $options,
-            self::PLAIN => $patient($timeout),
-            self::BLOCKING => $patient($block + $timeout),
+            self::PLAIN => $patient(self::PLAIN, $timeout),
+            self::BLOCKING => $patient(self::BLOCKING, $block + $timeout),
         ]);
     }
 }

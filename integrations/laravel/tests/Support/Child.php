@@ -53,7 +53,8 @@ final class Child
     /** Waits for its end. */
     public function ended(): void
     {
-        Wait::until('`' . basename($this->command[0]) . "` ends; its log:\n" . $this->log(), fn () => ! $this->runs());
+        $state = fn () => $this->log() . json_encode(proc_get_status($this->process));
+        Wait::until('`' . basename($this->command[0]) . '` ends', fn () => ! $this->runs(), 60.0, $state);
         if (! $this->ended) {
             proc_close($this->process);
             $this->ended = true;

@@ -83,7 +83,7 @@ final class Stage
             "--socket={$this->databaseSocket}", '--skip-networking', "--pid-file={$this->folder}/mariadb.pid",
             '--innodb-buffer-pool-size=32M', ...self::asRoot(),
         ], "{$this->folder}/mariadb.log");
-        Wait::until("MariaDB listens; its log:\n" . $this->database->log(), fn () => $this->databaseOrNull());
+        Wait::until('MariaDB listens', fn () => $this->databaseOrNull(), 60.0, fn () => $this->database->log());
     }
 
     public function killDatabase(): void

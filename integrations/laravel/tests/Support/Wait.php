@@ -12,11 +12,12 @@ final class Wait
      *
      * @template T
      *
-     * @param callable(): T $look
+     * @param callable(): T          $look
+     * @param callable(): string|null $log what else is to be told then
      *
      * @return T
      */
-    public static function until(string $what, callable $look, float $seconds = 60.0): mixed
+    public static function until(string $what, callable $look, float $seconds = 60.0, ?callable $log = null): mixed
     {
         $end = microtime(true) + $seconds;
         while (true) {
@@ -25,7 +26,8 @@ final class Wait
                 return $seen;
             }
             if (microtime(true) > $end) {
-                throw new RuntimeException("{$seconds} seconds are over, still waiting: {$what}");
+                $more = $log === null ? '' : "\n" . $log();
+                throw new RuntimeException("{$seconds} seconds are over, still waiting: {$what}{$more}");
             }
             usleep(20_000);
         }
