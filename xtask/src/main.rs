@@ -4,6 +4,7 @@ mod chaos;
 mod compose;
 mod demo;
 mod hostile;
+mod laravel;
 mod plugins;
 mod shell;
 mod test;

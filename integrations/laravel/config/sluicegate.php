@@ -51,7 +51,8 @@ return [
         'batch' => 100,
         // Seconds that one look at an empty list may wait in Redis.
         'block' => 2,
-        // Seconds after which others take over from a process that does not renew its lease: longer than the longest job.
+        // Seconds after which others take over from a process that does not renew its lease: longer than the longest
+        // job.
         'lease' => 30,
         // Attempts of a job that fails by itself; a database that is away is no attempt.
         'attempts' => 3,
@@ -168,6 +169,8 @@ return [
 
     'tokens' => [
         'key' => 'machine_auth:',
+        // The gateway's user name and client ids at the broker: a machine of that name could take its session over.
+        'reserved' => ['sluicegate', 'sluicegate-commands'],
         'format' => env('MQTT_AUTH_FORMAT', 'string'),
     ],
 

@@ -107,8 +107,8 @@ final class Message
     }
 
     /**
-     * The payload's own text. PHP's decoder would make `{}` of no fields `[]`, and 12.30 another number: so it is cut out, and only
-     * where the entry is not written as the gateway writes it, written anew.
+     * The payload's own text. PHP would write 12.30 as 12.3 and `{ }` as `{}`: so it is cut out, and only where the
+     * entry is not written as the gateway writes it, written anew.
      */
     private static function payloadOf(string $entry, mixed $payload): string
     {

@@ -19,15 +19,20 @@ class SluicegateServiceProvider extends ServiceProvider
     private const CONFIG = __DIR__ . '/../config/sluicegate.php';
     private const MIGRATIONS = __DIR__ . '/../database/migrations';
 
+    /** What there is one of, and what is given the settings. */
+    private const SERVICES = [
+        Connections::class, Keys::class, Tables::class, MqttCommandService::class, MachineTokens::class,
+    ];
+
     public function register(): void
     {
         $this->mergeConfigFrom(self::CONFIG, 'sluicegate');
-        foreach ([Connections::class, Keys::class, Tables::class, MqttCommandService::class, MachineTokens::class] as $service) {
+        $settings = fn (Application $app): array => $app->make('config')->get('sluicegate');
+        foreach (self::SERVICES as $service) {
             $this->app->singleton($service);
+            $this->app->when($service)->needs('$settings')->give($settings);
         }
-        foreach ([Connections::class, Keys::class, Listener::class, Tables::class, MqttCommandService::class, MachineTokens::class] as $service) {
-            $this->app->when($service)->needs('$settings')->give(fn (Application $app) => $app->make('config')->get('sluicegate'));
-        }
+        $this->app->when(Listener::class)->needs('$settings')->give($settings);
     }
 
     public function boot(): void

@@ -141,7 +141,7 @@ final class ListenerTest extends TestCase
     {
         $this->listen(['--instance=one']);
         $this->redis->rPush(self::LIST, self::entry('heartbeat', 'M-1', '{}'));
-        Wait::until('it is at work', fn () => DB::table('machines')->exists());
+        Wait::until('it did one', fn () => $this->redis->lLen(self::LIST) === 0 && $this->redis->keys('*:processing:*') === []);
         $this->stage->killDatabase();
         foreach (range(1, 20) as $i) {
             $this->redis->rPush(self::LIST, self::entry('transaction', 'M-1', "{\"transaction_id\":\"T{$i}\",\"slot_no\":1,\"amount\":1}"));

@@ -33,6 +33,7 @@ abstract class TestCase extends Base
     {
         parent::setUp();
         $this->stage = Stage::one();
+        $this->stage->stand();
         $this->redis = $this->stage->redis();
         $this->redis->flushAll();
         $this->stage->emptyDatabase(self::DATABASE);

@@ -74,7 +74,7 @@ final class TokensTest extends TestCase
 
     public function testWhoCannotBeAUserNameGetsNone(): void
     {
-        foreach (['a/b', '+', '#', "a\n", 'NOBODY'] as $serialNo) {
+        foreach (['a/b', '+', '#', "a\n", "a\u{202e}b", 'sluicegate', 'NOBODY'] as $serialNo) {
             try {
                 $this->controller()->issue($serialNo);
                 self::fail("`{$serialNo}` got a token");

@@ -16,7 +16,8 @@ class MqttCommandService
     /** The longest name of a command, in characters. */
     private const MAX_NAME = 128;
 
-    private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
+    private const JSON =
+        JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
 
     /**
      * @param array<string, mixed> $settings of config/sluicegate.php
@@ -33,10 +34,11 @@ class MqttCommandService
      * @param string               $serialNo  of the machine
      * @param string               $command   one that the gateway's validator takes, e.g. "reboot"
      * @param array<string, mixed> $payload   what goes with it
-     * @param int|null             $expiresIn seconds after which it is not sent any more, from now; null: the gateway's setting says
+     * @param int|null             $expiresIn seconds after which it is not sent any more, from now; null: the gateway's
+     *                                        setting says
      *
      * @throws InvalidCommand   nothing is sent
-     * @throws RedisUnavailable it may have been sent: the gateway sends a message_id once, so that another try is another command
+     * @throws RedisUnavailable it may have been sent, and another try is another command
      */
     public function sendCommand(string $serialNo, string $command, array $payload = [], ?int $expiresIn = null): string
     {

@@ -6,8 +6,8 @@ use Illuminate\Support\Facades\App;
 use Sluicegate\Laravel\Tokens\MachineTokens;
 
 /**
- * For the controller that gives machines their tokens. Who may call it is the application's to say: put its routes behind the
- * application's own authentication and authorization.
+ * For the controller that gives machines their tokens. Who may call it is the application's to say: put its routes
+ * behind the application's own authentication and authorization.
  */
 trait ManagesMachineTokens
 {

@@ -9,8 +9,8 @@ use Illuminate\Queue\InteractsWithQueue;
 use Sluicegate\Laravel\Message;
 
 /**
- * A job of one machine's message. It may be done twice, and beside others: doing it again changes nothing, and an older message
- * overwrites nothing newer.
+ * A job of one machine's message. It may be done twice, and beside others: doing it again changes nothing, and an older
+ * message overwrites nothing newer.
  */
 abstract class MachineJob implements ShouldQueue
 {

@@ -18,8 +18,11 @@ class ProcessHeartbeatJob extends MachineJob
             'current_page' => $fields->integer('current_page', 0),
         ];
         $heardAt = $tables->time($this->message->receivedAt());
-        $row = $tables->row('machines', ['last_heard_at' => $heardAt] + array_filter($told, fn ($value) => $value !== null) + [
+        $row = $tables->row('machines', [
+            'last_heard_at' => $heardAt,
             'updated_at' => $tables->time(CarbonImmutable::now()),
+            // What it does not say stays.
+            ...array_filter($told, fn ($value) => $value !== null),
         ]);
         $lastHeardAt = $tables->must('machines', 'last_heard_at');
         $update = fn (): int => $tables->query('machines')

@@ -21,7 +21,8 @@ class ProcessMachineErrorJob extends MachineJob
             'message' => $fields->text('message') ?? '',
             'slot_no' => $fields->integer('slot_no', 0),
         ];
-        // The machine's own name for it makes it the same as another; without one, the same entry of the list is the same error.
+        // The machine's own name for it makes it the same as another; without one, the same entry of the list is the
+        // same error.
         $id = $fields->word('message_id', 128, 1);
         $key = $id === null ? $this->message->key : hash('sha256', "{$this->message->serialNo}\0{$id}");
         $isNew = $tables->transaction(fn (): bool => $log->write(

@@ -12,17 +12,24 @@ use Sluicegate\Laravel\Support\Machines;
 use Sluicegate\Laravel\Support\Tables;
 
 /**
- * A machine sold something: once however often it is told, a row, and less in the slot, in one transaction. What was sold is sold
- * also where the slot held less: then a row of the log and an event say so, and the slot holds nothing.
+ * A machine sold something: once however often it is told, a row, and less in the slot, in one transaction. What was
+ * sold is sold also where the slot held less: then a row of the log and an event say so, and the slot holds nothing.
  */
 class ProcessTransactionJob extends MachineJob
 {
+    private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE;
+
     private Tables $tables;
 
     private MachineLog $log;
 
-    public function handle(Tables $tables, Machines $machines, MachineLog $log, Config $config, Dispatcher $events): void
-    {
+    public function handle(
+        Tables $tables,
+        Machines $machines,
+        MachineLog $log,
+        Config $config,
+        Dispatcher $events
+    ): void {
         [$this->tables, $this->log] = [$tables, $log];
         $fields = new Fields($this->message);
         $sale = [
@@ -37,8 +44,10 @@ class ProcessTransactionJob extends MachineJob
         $takes = ! in_array($sale['status'], $config->get('sluicegate.database.keeps_stock', []), true);
         $machine = $machines->of($this->message->serialNo);
         $discrepancy = $tables->transaction(function () use ($machine, $sale, $takes): ?StockDiscrepancyFound {
-            // One transaction of a machine after the other: the same one, sent twice, is not written by two workers at once.
-            $this->tables->query('machines')->where($this->tables->must('machines', 'id'), $machine)->lockForUpdate()->first();
+            // One transaction of a machine after the other: the same one, sent twice, is not written by two workers at
+            // once.
+            $id = $this->tables->must('machines', 'id');
+            $this->tables->query('machines')->where($id, $machine)->lockForUpdate()->first();
             if (! $this->record($machine, $sale)) {
                 return null;
             }
@@ -105,13 +114,14 @@ class ProcessTransactionJob extends MachineJob
             $sale['quantity'],
             $held === null ? null : (int) $held
         );
+        $key = hash('sha256', "stock\0{$this->message->serialNo}\0{$sale['transaction_id']}");
         $this->log->write($machine, [
             'level' => 'warning',
             'code' => $code,
             'message' => $message,
             'slot_no' => $sale['slot_no'],
-            'payload' => json_encode($found->details(), JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE),
-        ], $this->message->receivedAt(), hash('sha256', "stock\0{$this->message->serialNo}\0{$sale['transaction_id']}"));
+            'payload' => json_encode($found->details(), self::JSON),
+        ], $this->message->receivedAt(), $key);
 
         return $found;
     }

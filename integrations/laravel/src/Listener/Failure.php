@@ -40,8 +40,8 @@ final class Failure
     }
 
     /**
-     * A database that is away, read-only, full, in a deadlock, or without the table says nothing of the job. Laravel's QueryException
-     * is a PDOException with the same errorInfo.
+     * A database that is away, read-only, full, in a deadlock, or without the table says nothing of the job. Laravel's
+     * QueryException is a PDOException with the same errorInfo.
      */
     private static function isOfTheValues(PDOException $exception): bool
     {

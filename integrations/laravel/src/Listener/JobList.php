@@ -7,8 +7,8 @@ use Sluicegate\Laravel\Redis\Connections;
 use Sluicegate\Laravel\Redis\Keys;
 
 /**
- * The list of jobs, and what this instance took from it. A job is moved into the instance's processing list in one step, and stands
- * there until it is done: what dies in between loses nothing.
+ * The list of jobs, and what this instance took from it. A job is moved into the instance's processing list in one
+ * step, and stands there until it is done: what dies in between loses nothing.
  */
 class JobList
 {
@@ -24,7 +24,7 @@ class JobList
         LUA;
 
     /**
-     * What an instance without a lease has under way goes back to the head of the list, in its order; -1: it has a lease.
+     * What an instance without a lease has under way goes back to the head of the list, in its order; -1: it has one.
      * KEYS: lease, processing list, list, instances; ARGV: name.
      */
     private const TAKE_OVER = <<<'LUA'
@@ -81,7 +81,8 @@ class JobList
         if ($taken || $block === 0) {
             return $taken ?: [];
         }
-        // Never without an end: the client's read time-out would break the connection, while the server still moves a job to it.
+        // Never without an end: the client's read time-out would break the connection, while the server still moves a
+        // job to it.
         $first = $this->redis->call(
             ['BLMOVE', $this->keys->incoming, $this->processing, 'LEFT', 'RIGHT', $block],
             Connections::BLOCKING
@@ -120,8 +121,8 @@ class JobList
     }
 
     /**
-     * Notes that a job was the first to stand when this listener came to life, so that one that ends the process (for want of memory,
-     * say) does not do so for ever. How often that was.
+     * Notes that a job was the first to stand when this listener came to life, so that one that ends the process (for
+     * want of memory, say) does not do so for ever. How often that was.
      *
      * @throws RedisUnavailable
      */
@@ -134,8 +135,8 @@ class JobList
     }
 
     /**
-     * Takes over what instances of this package left whose lease ran out: it goes back to the head of the list. Those of other
-     * programs are theirs to judge: they may have committed what stands there.
+     * Takes over what instances of this package left whose lease ran out: it goes back to the head of the list. Those
+     * of other programs are theirs to judge: they may have committed what stands there.
      *
      * @return array<string, int> how many, by instance
      *

@@ -15,8 +15,8 @@ use Sluicegate\Laravel\Redis\Keys;
 use Throwable;
 
 /**
- * Takes jobs from Redis and does them, or dispatches them to the application's queue; one after the other, oldest first. A job
- * leaves Redis after that, so that one is done twice where this process dies in between, and never lost.
+ * Takes jobs from Redis and does them, or dispatches them to the application's queue; one after the other, oldest
+ * first. A job leaves Redis after that, so that one is done twice where this process dies in between, and never lost.
  */
 class Listener
 {
@@ -80,7 +80,8 @@ class Listener
     {
         $this->instance = $this->nameOf($instance);
         $this->list = new JobList($this->redis, $this->keys, $this->instance);
-        $this->lease = new Lease($this->redis, $this->keys, $this->instance, max(3, (int) $this->settings['listener']['lease']));
+        $life = max(3, (int) $this->settings['listener']['lease']);
+        $this->lease = new Lease($this->redis, $this->keys, $this->instance, $life);
         $this->done = 0;
         $until = $limits->seconds > 0 ? microtime(true) + $limits->seconds : INF;
         $restart = $this->restartedAt(null);
@@ -104,7 +105,8 @@ class Listener
                     $this->held = $this->list->standing();
                     $this->known = true;
                     if ($first && $this->held) {
-                        $this->log->info('mqtt:listen: jobs stood in the processing list', ['jobs' => count($this->held)]);
+                        $jobs = count($this->held);
+                        $this->log->info('mqtt:listen: jobs stood in the processing list', compact('jobs'));
                         $this->judgeFirst();
                     }
                     $first = false;
@@ -207,8 +209,8 @@ class Listener
             $this->held = [];
             $this->say(
                 'error',
-                "mqtt:listen: a newer process has the name `{$this->instance}`: it takes the jobs, this one waits until that one is"
-                . ' gone; give each process a name of its own (--instance)'
+                "mqtt:listen: a newer process has the name `{$this->instance}`: it takes the jobs, this one waits until"
+                . ' that one is gone; give each process a name of its own (--instance)'
             );
 
             return;
@@ -219,7 +221,8 @@ class Listener
             $this->log->warning('mqtt:listen: the lease had run out; what others took over is theirs');
         }
         foreach ($this->list->takeOver() as $instance => $jobs) {
-            $this->log->warning('mqtt:listen: took over from an instance whose lease ran out', compact('instance', 'jobs'));
+            $text = 'mqtt:listen: took over from an instance whose lease ran out';
+            $this->log->warning($text, compact('instance', 'jobs'));
         }
     }
 
@@ -228,7 +231,8 @@ class Listener
     {
         $deaths = $this->list->foundAtStart($this->held[0]);
         if ($deaths >= self::DEATHS) {
-            $this->bury(array_shift($this->held), "its listener ended {$deaths} times while it was the first to be done", $deaths);
+            $reason = "its listener ended {$deaths} times while it was the first to be done";
+            $this->bury(array_shift($this->held), $reason, $deaths);
         }
     }
 

@@ -11,8 +11,9 @@ use Sluicegate\Laravel\Exceptions\RedisUnavailable;
 use Throwable;
 
 /**
- * Connections to the Redis that the application names, but the package's own: without the application's key prefix, which the
- * gateway knows nothing of, without its serializer and compression, and with a read time-out that outlasts a blocking take.
+ * Connections to the Redis that the application names, but the package's own: without the application's key prefix,
+ * which the gateway knows nothing of, without its serializer and compression, and with a read time-out that outlasts a
+ * blocking take.
  */
 class Connections
 {
@@ -37,8 +38,8 @@ class Connections
     }
 
     /**
-     * Sends one command, as it is written here. Nil is null; but nil instead of a list, which is what a blocking command
-     * answers when its time is over, is an empty list to phpredis.
+     * Sends one command, as it is written here. Nil is null; but nil instead of a list, which is what a blocking
+     * command answers when its time is over, is an empty list to phpredis.
      *
      * @param array<int, string|int> $command
      *
@@ -106,14 +107,16 @@ class Connections
     {
         $all = $this->app->make('config')->get('database.redis', []);
         $name = $this->settings['redis']['connection'];
-        if (isset($all['clusters'][$name]) || ($all['options']['cluster'] ?? null) === 'redis' && ! isset($all[$name])) {
+        if (isset($all['clusters'][$name])) {
             throw new InvalidArgumentException(
                 "sluicegate.redis.connection: `{$name}` is a Redis Cluster, which this package does not speak to;"
                 . ' name a connection to one server'
             );
         }
         if (! is_array($all[$name] ?? null)) {
-            throw new InvalidArgumentException("sluicegate.redis.connection: config/database.php has no redis connection `{$name}`");
+            throw new InvalidArgumentException(
+                "sluicegate.redis.connection: config/database.php has no redis connection `{$name}`"
+            );
         }
         $drop = fn (array $settings): array => array_diff_key($settings, array_flip(self::NOT_TAKEN_OVER));
         $options = $drop($all['options'] ?? []);

@@ -3,8 +3,8 @@
 namespace Sluicegate\Laravel\Redis;
 
 /**
- * Every Redis key of the package, with the prefix that the gateway has, too. What is changed in one step must lie in one slot of a
- * cluster, so the braces hold the list's whole key.
+ * Every Redis key of the package, with the prefix that the gateway has, too. What is changed in one step must lie in
+ * one slot of a cluster, so the braces hold the list's whole key.
  */
 final class Keys
 {

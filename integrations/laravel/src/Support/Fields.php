@@ -91,8 +91,8 @@ final class Fields
 
     private function wrong(string $name, string $must): MalformedMessage
     {
-        $found = mb_substr((string) json_encode($this->fields[$name], JSON_UNESCAPED_UNICODE | JSON_PARTIAL_OUTPUT_ON_ERROR), 0, 64);
+        $found = (string) json_encode($this->fields[$name], JSON_UNESCAPED_UNICODE | JSON_PARTIAL_OUTPUT_ON_ERROR);
 
-        return new MalformedMessage("`{$name}` is {$found}; it must be {$must}");
+        return new MalformedMessage("`{$name}` is " . mb_substr($found, 0, 64) . "; it must be {$must}");
     }
 }

@@ -20,7 +20,8 @@ class MachineLog
     public function write(int|string $machine, array $entry, CarbonInterface $at, string $key): bool
     {
         $jobKey = $this->tables->column('machine_logs', 'job_key');
-        // The unique index is what makes it one row; this look spares a failure in the ordinary case of a job that is done again.
+        // The unique index is what makes it one row; this look spares a failure in the ordinary case of a job that is
+        // done again.
         if ($jobKey !== null && $this->tables->query('machine_logs')->where($jobKey, $key)->exists()) {
             return false;
         }

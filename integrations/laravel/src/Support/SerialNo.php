@@ -21,7 +21,8 @@ final class SerialNo
         if (! mb_check_encoding($serialNo, 'UTF-8') || $length < 1 || $length > self::MAX) {
             throw new InvalidCommand('a serial number must have 1 to ' . self::MAX . ' characters of UTF-8');
         }
-        if (preg_match('/[+#\/]|\p{Cc}/u', $serialNo) || $serialNo[0] === '$') {
+        // Controls, and what turns or hides text: two machines could look the same to people.
+        if (preg_match('/[+#\/]|\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/u', $serialNo) || $serialNo[0] === '$') {
             throw new InvalidCommand(
                 'the serial number `' . addcslashes($serialNo, "\0..\37\177")
                 . '` must not begin with $ or hold +, #, / or control characters: it is a level of a topic'

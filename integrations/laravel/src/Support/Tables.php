@@ -76,8 +76,8 @@ class Tables
     }
 
     /**
-     * Work in one transaction; again after a deadlock, and once more where another wrote the same row between a look and the write:
-     * this time the look sees it.
+     * Work in one transaction; again after a deadlock, and once more where another wrote the same row between a look
+     * and the write: this time the look sees it.
      */
     public function transaction(Closure $work): mixed
     {

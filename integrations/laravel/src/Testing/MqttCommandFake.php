@@ -28,8 +28,12 @@ class MqttCommandFake extends MqttCommandService
      */
     public function assertSent(string $serialNo, string $command, ?callable $that = null): void
     {
-        $found = array_filter($this->sent($serialNo), fn (array $sent) => $sent['command'] === $command && (! $that || $that($sent)));
-        Assert::assertNotEmpty($found, "No command `{$command}` was sent to {$serialNo}; sent were: " . json_encode($this->sent));
+        $is = fn (array $sent): bool => $sent['command'] === $command && (! $that || $that($sent));
+        $sent = json_encode($this->sent);
+        Assert::assertNotEmpty(
+            array_filter($this->sent($serialNo), $is),
+            "No command `{$command}` was sent to {$serialNo}; sent were: {$sent}"
+        );
     }
 
     public function assertNothingSent(): void

@@ -13,8 +13,9 @@ use Sluicegate\Laravel\Support\Tables;
 use Throwable;
 
 /**
- * Machines' tokens: with them they log in to the broker. Only a token's SHA-256 is kept, in the machine's row and in Redis, where
- * the broker reads it; the token itself is shown once. It is random and long, so that a hash without salt is enough.
+ * Machines' tokens: with them they log in to the broker. Only a token's SHA-256 is kept, in the machine's row and in
+ * Redis, where the broker reads it; the token itself is shown once. It is random and long, so that a hash without salt
+ * is enough.
  */
 class MachineTokens
 {
@@ -57,7 +58,7 @@ class MachineTokens
      */
     public function issue(string $serialNo): string
     {
-        SerialNo::check($serialNo);
+        $this->check($serialNo);
         $token = bin2hex(random_bytes(self::BYTES));
         $hash = hash('sha256', $token);
         $this->change($serialNo, $hash, fn () => $this->write($serialNo, $hash));
@@ -66,8 +67,8 @@ class MachineTokens
     }
 
     /**
-     * A machine has no token any more. Redis first: it is the broker's door. A connection that the machine has stays until the broker
-     * ends it.
+     * A machine has no token any more. Redis first: it is the broker's door. A connection that the machine has stays
+     * until the broker ends it.
      *
      * @throws InvalidCommand   there is no such machine
      * @throws RedisUnavailable it may still have it
@@ -96,7 +97,7 @@ class MachineTokens
             function ($rows) use ($serial, $column, &$written, &$refused): void {
                 foreach ($rows as $row) {
                     try {
-                        SerialNo::check((string) $row->$serial);
+                        $this->check((string) $row->$serial);
                         $this->write($row->$serial, $this->hashOf((string) $row->$column));
                         $written++;
                     } catch (InvalidCommand | InvalidArgumentException $exception) {
@@ -111,7 +112,8 @@ class MachineTokens
     }
 
     /**
-     * The row and Redis together: the row is locked meanwhile, so that two changes of one machine are one after the other in both.
+     * The row and Redis together: the row is locked meanwhile, so that two changes of one machine are one after the
+     * other in both.
      *
      * @throws InvalidCommand
      * @throws RedisUnavailable
@@ -167,6 +169,15 @@ class MachineTokens
             throw new InvalidArgumentException("sluicegate.tokens.format is `{$format}`; it must be string or hash");
         }
         $this->redis->script(self::WRITE, [$this->keys->token($serialNo)], [$format, $hash]);
+    }
+
+    /** @throws InvalidCommand */
+    private function check(string $serialNo): void
+    {
+        SerialNo::check($serialNo);
+        if (in_array($serialNo, $this->settings['tokens']['reserved'], true)) {
+            throw new InvalidCommand("the serial number `{$serialNo}` is the gateway's own name at the broker");
+        }
     }
 
     private function hashOf(string $column): string

@@ -54,7 +54,7 @@ final class Child
     public function ended(): void
     {
         $state = fn () => $this->log() . json_encode(proc_get_status($this->process));
-        Wait::until('`' . basename($this->command[0]) . '` ends', fn () => ! $this->runs(), 60.0, $state);
+        Wait::until('`' . basename($this->command[0]) . '` ends', fn () => ! $this->runs(), 120.0, $state);
         if (! $this->ended) {
             proc_close($this->process);
             $this->ended = true;

@@ -61,6 +61,17 @@ final class Stage
         return $port;
     }
 
+    /** Starts again what a test that failed left killed. */
+    public function stand(): void
+    {
+        if (! $this->redis->runs()) {
+            $this->startRedis();
+        }
+        if (! $this->database->runs()) {
+            $this->startDatabase();
+        }
+    }
+
     public function startRedis(): void
     {
         $arguments = ['--port', (string) $this->redisPort, '--bind', '127.0.0.1', '--dir', $this->folder, '--save', ''];
@@ -83,7 +94,7 @@ final class Stage
             "--socket={$this->databaseSocket}", '--skip-networking', "--pid-file={$this->folder}/mariadb.pid",
             '--innodb-buffer-pool-size=32M', ...self::asRoot(),
         ], "{$this->folder}/mariadb.log");
-        Wait::until('MariaDB listens', fn () => $this->databaseOrNull(), 60.0, fn () => $this->database->log());
+        Wait::until('MariaDB listens', fn () => $this->databaseOrNull(), 120.0, fn () => $this->database->log());
     }
 
     public function killDatabase(): void
@@ -198,7 +209,8 @@ final class Stage
             $ready = @file_get_contents("http://127.0.0.1:{$found[1]}/readyz");
 
             return $ready !== false && (json_decode($ready, true)['ready'] ?? false);
-        });
+            // It compiles its plugins first, at the lowest priority.
+        }, 400.0, fn () => $this->gateway->log());
     }
 
     /** @return array<int, string> */

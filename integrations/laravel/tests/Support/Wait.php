@@ -17,7 +17,7 @@ final class Wait
      *
      * @return T
      */
-    public static function until(string $what, callable $look, float $seconds = 60.0, ?callable $log = null): mixed
+    public static function until(string $what, callable $look, float $seconds = 120.0, ?callable $log = null): mixed
     {
         $end = microtime(true) + $seconds;
         while (true) {
