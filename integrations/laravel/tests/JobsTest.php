@@ -8,6 +8,7 @@ use Illuminate\Support\Facades\Event;
 use Sluicegate\Laravel\Events\MachineErrorReported;
 use Sluicegate\Laravel\Events\StockDiscrepancyFound;
 use Sluicegate\Laravel\Exceptions\MalformedMessage;
+use Sluicegate\Laravel\Jobs\ProcessTransactionJob;
 use Sluicegate\Laravel\Message;
 
 /** What the jobs do to the database, however often and in whatever order they come. */
@@ -122,6 +123,19 @@ final class JobsTest extends TestCase
             ['transaction', '{"transaction_id":"T","slot_no":"1","amount":1}', '`slot_no` is "1"'],
             ['transaction', '{"transaction_id":"T","slot_no":1,"amount":"1; DROP"}', '`amount` is "1; DROP"'],
         ];
+    }
+
+    public function testWhatCameByHttpIsDoneAsWhatCameByMqtt(): void
+    {
+        $payload = '{"transaction_id":"T1","slot_no":5,"amount":"2.50"}';
+        // As docs/laravel.md says; it goes through the queue's own serializer.
+        $key = hash('sha256', $payload);
+        ProcessTransactionJob::dispatchSync(
+            new Message('transaction', 'M-1', $payload, now()->toRfc3339String(), $key)
+        );
+        self::assertSame([['T1', '2.500000']], $this->sales());
+        $this->do('transaction', $payload);
+        self::assertSame(1, DB::table('transactions')->count());
     }
 
     public function testAMachineWithoutARowIsTheSettingsToJudge(): void
