@@ -357,6 +357,11 @@ impl Gateway {
         status["plugins"].as_array()?.iter().find(|plugin| plugin["name"] == name).cloned()
     }
 
+    /// The digest of a plugin's build that was refused last.
+    pub async fn last_refused(&self, name: &str) -> Option<String> {
+        self.plugin(name).await?["last_refusal"]["digest"].as_str().map(str::to_owned)
+    }
+
     /// The generation of a plugin that is live.
     pub async fn generation(&self, name: &str) -> Option<u64> {
         self.plugin(name).await?["live"]["generation"].as_u64()

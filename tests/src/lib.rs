@@ -10,6 +10,8 @@ pub mod gateway;
 pub mod machine;
 pub mod proxy;
 pub mod servers;
+pub mod swap;
+mod wire;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;

@@ -72,11 +72,24 @@ impl Broker {
     /// # Panics
     /// Where it does not start.
     pub async fn with(more: &str) -> Self {
+        let keeps = format!("persistence true\nautosave_interval 1\nautosave_on_changes true\n{more}");
+        Self::configured(&keeps).await
+    }
+
+    /// Starts one that keeps nothing on its disk, for measurements.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn in_memory() -> Self {
+        Self::configured("persistence false\nset_tcp_nodelay true").await
+    }
+
+    async fn configured(more: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let port = free_port();
         let settings = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n\
-             persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\nuser root\n{more}\n",
+             persistence_location {}/\nuser root\n{more}\n",
             folder.path().display()
         );
         fs::write(folder.path().join("mosquitto.conf"), settings).expect("settings written");

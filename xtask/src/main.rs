@@ -1,11 +1,12 @@
 //! The project's tasks: `cargo xtask TASK`.
 
+mod bench;
 mod chaos;
 mod compose;
-mod demo;
 mod hostile;
 mod laravel;
 mod plugins;
+mod run;
 mod shell;
 mod test;
 mod tidy;
@@ -47,6 +48,11 @@ enum Task {
     },
     /// What means harm, each by itself and all in one gateway beside traffic that behaves; prints what must be and what is.
     Hostile,
+    /// Measures.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
     /// Builds plugins and places the components in config/plugins/.
     Plugins {
         /// Those to build; all, where none is named.
@@ -62,10 +68,11 @@ fn root() -> PathBuf {
 fn main() -> ExitCode {
     let root = root();
     let result = match Arguments::parse().task {
-        Task::Run { machines } => demo::run(&root, machines),
+        Task::Run { machines } => run::run(&root, machines),
         Task::Test => test::test(&root),
         Task::Check => test::check(&root),
         Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
+        Task::Bench { what } => bench::run(&root, what),
         Task::Hostile => hostile::run(&root),
         Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {

@@ -21,7 +21,6 @@ const DEBIAN_PACKAGES: [Package; 3] = [
 
 /// One plugin's component.
 pub(crate) struct Built {
-    pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) bytes: usize,
     pub(crate) samples: usize,
@@ -111,7 +110,7 @@ fn place(root: &Path, name: &str) -> Result<Built> {
         fs::write(&beside, &component)?;
         fs::rename(&beside, &path)?;
     }
-    Ok(Built { name: name.to_owned(), path, bytes: component.len(), samples, changed })
+    Ok(Built { path, bytes: component.len(), samples, changed })
 }
 
 /// All sample files as one JSON array, each with its name, in the files' order.

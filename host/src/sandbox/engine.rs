@@ -15,7 +15,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use crate::telemetry::usage::Usage;
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
-pub(super) const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 /// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
 const MAX_MEMORY: usize = 256 << 20;
 /// Instances at once, over all plugins and lanes.

@@ -174,8 +174,11 @@ impl Instance {
         store.set_hostcall_fuel(fuel(&limits));
         store.epoch_deadline_callback(|store| {
             store.data().over_host_calls()?;
-            let over = Instant::now() >= store.data().deadline;
-            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            if Instant::now() >= store.data().deadline {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            // It goes on when all that is ready had its turn: the runtime wakes it, not the lane's own queue.
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store.set_epoch_deadline(1);
         let deadline = store.data().deadline;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::ledger::{Comparison, Key};
-use super::wire::{Packet, Wire};
 use crate::eventually::within;
+use crate::wire::{Packet, Wire};
 
 /// How long it waits before it connects again.
 const AGAIN: Duration = Duration::from_millis(20);

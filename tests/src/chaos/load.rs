@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{Key, Ledger};
 use super::seed::Chance;
-use super::wire::{Packet, Wire};
 use crate::eventually;
+use crate::wire::{Packet, Wire};
 
 /// How long a machine waits before it connects again.
 const AGAIN: Duration = Duration::from_millis(30);

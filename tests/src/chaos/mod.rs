@@ -2,7 +2,7 @@
 //! what arrived.
 //!
 //! - [`seed`]: choices that can be repeated.
-//! - `wire`, [`load`]: machines that publish and remember what was acknowledged to them.
+//! - [`load`]: machines that publish and remember what was acknowledged to them.
 //! - [`listener`]: who hears commands.
 //! - [`ledger`]: what they remember beside what the back end got.
 //! - [`outcome`]: what that says, judged by what is promised.
@@ -20,4 +20,3 @@ pub mod scenarios;
 pub mod seed;
 pub mod spooled;
 pub mod stage;
-mod wire;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 /// What the broker sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Packet {
+pub(crate) enum Packet {
     /// The session is there.
     Connected,
     /// A publish of this machine is the broker's now.
@@ -23,17 +23,18 @@ pub(super) enum Packet {
 
 /// A connection to the broker.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 impl Wire {
     /// Connects with a session that the broker keeps.
-    pub(super) async fn connect(port: u16, client: &str) -> io::Result<Self> {
+    pub(crate) async fn connect(port: u16, client: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        let mut wire = Self { stream, unread: Vec::new() };
+        let mut wire = Self { stream, unread: Vec::new(), unsent: Vec::new() };
         // Protocol level 4, no flags (no clean session), no keep-alive [MQTT 3.1.1, 3.1].
         let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0];
         put_text(&mut body, client);
@@ -45,16 +46,28 @@ impl Wire {
     }
 
     /// Publishes at QoS 1; `again` sets the DUP flag.
-    pub(super) async fn publish(&mut self, id: u16, topic: &str, payload: &[u8], again: bool) -> io::Result<()> {
-        let mut body = Vec::with_capacity(payload.len() + topic.len() + 4);
-        put_text(&mut body, topic);
-        body.extend(id.to_be_bytes());
-        body.extend(payload);
-        self.send(0x32 | (u8::from(again) << 3), &body).await
+    pub(crate) async fn publish(&mut self, id: u16, topic: &str, payload: &[u8], again: bool) -> io::Result<()> {
+        self.queue(id, topic, payload, again);
+        self.flush().await
+    }
+
+    /// As [`Self::publish`], with the next [`Self::flush`].
+    pub(crate) fn queue(&mut self, id: u16, topic: &str, payload: &[u8], again: bool) {
+        self.head(0x32 | (u8::from(again) << 3), topic.len() + payload.len() + 4);
+        put_text(&mut self.unsent, topic);
+        self.unsent.extend(id.to_be_bytes());
+        self.unsent.extend(payload);
+    }
+
+    /// Sends what is queued.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.unsent).await?;
+        self.unsent.clear();
+        Ok(())
     }
 
     /// Subscribes at QoS 1.
-    pub(super) async fn subscribe(&mut self, filter: &str) -> io::Result<()> {
+    pub(crate) async fn subscribe(&mut self, filter: &str) -> io::Result<()> {
         let mut body = vec![0, 1];
         put_text(&mut body, filter);
         body.push(1);
@@ -62,30 +75,34 @@ impl Wire {
     }
 
     /// Takes the responsibility for a publish.
-    pub(super) async fn acknowledge(&mut self, id: u16) -> io::Result<()> {
+    pub(crate) async fn acknowledge(&mut self, id: u16) -> io::Result<()> {
         self.send(0x40, &id.to_be_bytes()).await
     }
 
     async fn send(&mut self, head: u8, body: &[u8]) -> io::Result<()> {
-        let mut packet = vec![head];
-        let mut rest = body.len();
+        self.head(head, body.len());
+        self.unsent.extend(body);
+        self.flush().await
+    }
+
+    /// A packet's first byte and its remaining length [MQTT 3.1.1, 2.2.3].
+    fn head(&mut self, head: u8, mut rest: usize) {
+        self.unsent.push(head);
         loop {
             let more = if rest > 127 { 0x80 } else { 0 };
-            packet.push((rest % 128) as u8 | more);
+            self.unsent.push((rest % 128) as u8 | more);
             rest /= 128;
             if rest == 0 {
                 break;
             }
         }
-        packet.extend(body);
-        self.stream.write_all(&packet).await
     }
 
     /// The next packet.
     ///
     /// # Cancel safety
     /// Dropped, nothing that was read is lost.
-    pub(super) async fn next(&mut self) -> io::Result<Packet> {
+    pub(crate) async fn next(&mut self) -> io::Result<Packet> {
         loop {
             if let Some((head, body, end)) = split(&self.unread) {
                 let packet = read(head, body);

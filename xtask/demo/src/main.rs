@@ -1,22 +1,24 @@
-//! `cargo xtask run`: the gateway with everything embedded, a few machines, and what flows, in a readable way.
+//! `cargo xtask run` runs this: the gateway with everything embedded, a few machines, and what flows, in a readable way.
+//!
+//! Its arguments: the repository's root, the folder where its programs are built, how many machines there are.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use notify::{RecursiveMode, Watcher as _};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::Packet;
 use rumqttc::{AsyncClient, Broker, Event, EventLoop, MqttOptions, PublishOptions};
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-use crate::{plugins, shell};
+use tokio::time::timeout;
 
 /// How often a machine reports.
 const BEAT: Duration = Duration::from_secs(5);
@@ -32,16 +34,27 @@ struct Ports {
     admin: SocketAddr,
 }
 
-pub(crate) fn run(root: &Path, machines: u32) -> Result<()> {
-    println!("Building the plugins and the gateway (the first time takes a few minutes)");
-    plugins::build(root, &[])?;
-    shell::run(Command::new(shell::cargo()).current_dir(root).args(["build", "--release", "--package", "sluicegate"]))?;
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [root, target, machines] = &arguments[..] else {
+        eprintln!("error: run it by `cargo xtask run`");
+        return ExitCode::FAILURE;
+    };
+    match run(Path::new(root), Path::new(target), machines).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(root: &Path, target: &Path, machines: &str) -> Result<()> {
+    let machines = machines.parse().context("the number of machines")?;
     let ports = Ports { mqtt: port(1883)?, redis: port(6379)?, admin: port(9090)? };
-    let gateway = start(root, &ports)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(show(root, &ports, machines, gateway));
-    runtime.shutdown_background();
-    result
+    let gateway = start(root, target, &ports)?;
+    show(root, &ports, machines, gateway).await
 }
 
 /// The usual port, or a free one.
@@ -50,8 +63,8 @@ fn port(usual: u16) -> Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-fn start(root: &Path, ports: &Ports) -> Result<Child> {
-    let folder = shell::target()?.join("run");
+fn start(root: &Path, target: &Path, ports: &Ports) -> Result<Child> {
+    let folder = target.join("run");
     fs::create_dir_all(&folder)?;
     let settings = folder.join("sluicegate.toml");
     let plugins = root.join("config").join("plugins");
@@ -69,7 +82,7 @@ fn start(root: &Path, ports: &Ports) -> Result<Child> {
         ));
     }
     fs::write(&settings, text)?;
-    Command::new(shell::target()?.join("release").join("sluicegate"))
+    Command::new(target.join("release").join("sluicegate"))
         .args(["run", "--config"])
         .arg(&settings)
         .env("SLUICEGATE_EMBEDDED_MQTT_LISTEN", ports.mqtt.to_string())
@@ -99,36 +112,25 @@ async fn show(root: &Path, ports: &Ports, machines: u32, mut gateway: Child) -> 
                 Ok(Err(error)) => break Err(error),
                 Err(error) => break Err(error.into()),
             },
-            () = tokio::time::sleep(LOOK) => {
-                if let Some(status) = gateway.try_wait()? {
-                    bail!("the gateway ended by itself ({status}); its log above says why");
-                }
+            status = gateway.wait() => {
+                let status = status?;
+                break Err(anyhow!("the gateway ended by itself ({status}); its log above says why"));
             }
         }
     };
     tasks.shutdown().await;
     // After Ctrl-C on a terminal the gateway has the signal already; one SIGTERM more would end it at once.
-    if result.is_err() || gateway.try_wait()?.is_none() {
-        let ended = tokio::time::timeout(Duration::from_secs(1), ended(&mut gateway)).await;
-        if ended.is_err() {
-            shell::quiet(Command::new("kill").args(["-TERM", &gateway.id().to_string()]));
-        }
+    let by_itself = Duration::from_secs(if result.is_ok() { 1 } else { 0 });
+    if timeout(by_itself, gateway.wait()).await.is_err()
+        && let Some(id) = gateway.id()
+    {
+        Command::new("kill").args(["-TERM", &id.to_string()]).stderr(Stdio::null()).status().await?;
     }
-    let status = tokio::time::timeout(Duration::from_secs(15), ended(&mut gateway)).await;
-    match status {
-        Ok(status) => ensure!(status?, "the gateway did not end well; its log above says why"),
-        Err(_) => gateway.kill()?,
+    match timeout(Duration::from_secs(15), gateway.wait()).await {
+        Ok(status) => ensure!(status?.success(), "the gateway did not end well; its log above says why"),
+        Err(_) => gateway.kill().await?,
     }
     result
-}
-
-async fn ended(gateway: &mut Child) -> Result<bool> {
-    loop {
-        if let Some(status) = gateway.try_wait()? {
-            return Ok(status.success());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 fn print_hints(ports: &Ports) {
@@ -256,16 +258,9 @@ async fn rebuild(root: PathBuf, sources: PathBuf) -> Result<()> {
             continue;
         }
         println!("{:>12}  {}", "building", names.join(", "));
-        let root = root.clone();
-        match tokio::task::spawn_blocking(move || plugins::build(&root, &names)).await? {
-            Ok(all) => {
-                for built in all {
-                    let what = if built.changed { "a new build; the gateway takes it up" } else { "unchanged" };
-                    println!("{:>12}  {}: {what}", "built", built.name);
-                }
-            }
-            Err(error) => println!("{:>12}  {error:#}; the old build goes on", "not built"),
-        }
+        // Where it is not built it says why, and the old build goes on.
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Command::new(cargo).current_dir(&root).args(["xtask", "plugins"]).args(names).status().await?;
     }
     Ok(())
 }

@@ -1,0 +1,182 @@
+//! Before, during and after the swaps, and the table of it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::builds::{self, Broken};
+use super::drain::{Eye, Seen, Stretch, drain};
+use super::load::Machines;
+use crate::eventually::within;
+use crate::{Broker, Gateway, RedisServer};
+
+/// One in so many builds is broken.
+const BROKEN: u32 = 4;
+/// From one swap to the next at the least.
+const PACE: Duration = Duration::from_millis(500);
+/// Before the swaps, and after them.
+const CALM: Duration = Duration::from_secs(15);
+/// After which a swap counts as failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+const JOBS: &str = "mqtt_incoming_jobs";
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    swaps: Vec<Swap>,
+    refused: usize,
+    published: u64,
+    seen: Seen,
+    /// Calls of the plugin beyond two for each message: attempts that were made again.
+    again: i64,
+    dead: u64,
+    before: Stretch,
+    during: Stretch,
+    after: Stretch,
+}
+
+/// One swap that went live.
+#[derive(Debug)]
+struct Swap {
+    /// From the rename to the first job by it on the list.
+    arrived: Duration,
+    /// The gateway's resident memory then, in bytes.
+    memory: u64,
+}
+
+/// Swaps so often under full load. Where it `rehearses`, each build is tried on the last real messages before.
+///
+/// # Panics
+/// Where broker, Redis or gateway fail, or a build does not do what it must.
+pub async fn run(swaps: u32, rehearses: bool) -> Outcome {
+    let (broker, redis) = (Broker::in_memory().await, RedisServer::start().await);
+    redis.command("CONFIG SET appendonly no").await;
+    let rehearse = if rehearses { "" } else { "rehearse = { messages = 0 }\n" };
+    let settings = format!(
+        "[plugins.guest]\npath = \"plugins/guest.wasm\"\n{rehearse}[[routes]]\nname = \"do\"\n\
+         topic = \"machine/{{serial_no}}/do\"\nhandlers = [\"guest\", \"guest\"]\n"
+    );
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &settings));
+    gateway.install("guest", &builds::build(0));
+    gateway.run().await;
+
+    let (machines, eye) = (Machines::start(broker.port).await, Eye::default());
+    let mut draining = JoinSet::new();
+    let (connection, looks, way) = (redis.connect().await, eye.clone(), machines.way().clone());
+    draining.spawn(async move { drain(connection, JOBS, looks, way).await });
+
+    // What is slow at the beginning is nobody's matter.
+    tokio::time::sleep(CALM / 3).await;
+    drop(eye.stretch());
+    tokio::time::sleep(CALM).await;
+    let before = eye.stretch();
+    let (mut done, mut refused) = (Vec::new(), 0);
+    for number in 1..=swaps {
+        let began = Instant::now();
+        if number % BROKEN == 0 {
+            let how = Broken::ALL[(number / BROKEN) as usize % Broken::ALL.len()];
+            let digest = gateway.last_refused("guest").await;
+            gateway.install("guest", &builds::broken(number, how));
+            within(PATIENCE, &format!("build {number} ({how:?}) is refused"), async || {
+                (gateway.last_refused("guest").await != digest).then_some(())
+            })
+            .await;
+            refused += 1;
+        } else {
+            let component = builds::build(number);
+            let renamed = Instant::now();
+            gateway.install("guest", &component);
+            let first = within(PATIENCE, &format!("build {number} is live"), async || eye.first(number)).await;
+            done.push(Swap { arrived: first - renamed, memory: memory(gateway.process()) });
+        }
+        tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
+    }
+    let during = eye.stretch();
+    tokio::time::sleep(CALM).await;
+    let after = eye.stretch();
+    let published = machines.stop().await;
+    within(PATIENCE, "all that was published has arrived", async || (eye.seen().jobs >= published).then_some(())).await;
+    let plugin = gateway.plugin("guest").await.expect("its status");
+    let messages = gateway.messages().await.expect("its counts");
+    Outcome {
+        swaps: done,
+        refused,
+        published,
+        seen: eye.seen(),
+        again: plugin["usage"]["calls"].as_i64().expect("a number") - 2 * published as i64,
+        dead: messages["dead"].as_u64().expect("a number"),
+        before,
+        during,
+        after,
+    }
+}
+
+impl Outcome {
+    /// Whether nothing was lost, doubled, reordered, or handled by two builds.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.wrong().iter().all(|(_, count)| *count == 0)
+    }
+
+    fn wrong(&self) -> [(&'static str, u64); 6] {
+        let unique = self.seen.jobs - self.seen.doubled - self.seen.strange;
+        [
+            ("lost", self.published.saturating_sub(unique)),
+            ("doubled", self.seen.doubled + self.seen.strange),
+            ("out of order", self.seen.out_of_order),
+            ("handled by two generations", self.seen.two_builds),
+            ("by an older build after a newer one", self.seen.went_back),
+            ("dead letters", self.dead),
+        ]
+    }
+
+    /// As a table for people.
+    ///
+    /// # Panics
+    /// Where nothing was swapped.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut arrived: Vec<Duration> = self.swaps.iter().map(|swap| swap.arrived).collect();
+        arrived.sort_unstable();
+        let share = |of: f64| arrived[((arrived.len() as f64 * of) as usize).min(arrived.len() - 1)].as_millis();
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let memory: Vec<f64> = self.swaps.iter().map(|swap| mebibytes(swap.memory)).collect();
+        let tenth = (memory.len() / 10).max(1);
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let calm = f64::midpoint(self.before.rate(), self.after.rate());
+        let rows = [
+            ("swaps that went live".to_owned(), self.swaps.len().to_string()),
+            ("broken builds refused".to_owned(), self.refused.to_string()),
+            ("messages".to_owned(), self.published.to_string()),
+        ];
+        let wrong = self.wrong().map(|(what, count)| (what.to_owned(), count.to_string()));
+        let stretch = |name: &str, stretch: &Stretch| {
+            let (rate, length) = (stretch.rate(), stretch.length().as_secs());
+            let latency = |of| stretch.latency(of).as_secs_f64() * 1e3;
+            let text = format!("{rate:.0}/s, p50 {:.1} ms, p99 {:.1} ms, over {length} s", latency(0.5), latency(0.99));
+            (format!("{name} the swaps"), text)
+        };
+        let rest = [
+            ("calls beyond one for each message and handler".to_owned(), self.again.to_string()),
+            ("rename to first job, median / p99".to_owned(), format!("{} / {} ms", share(0.5), share(0.99))),
+            stretch("before", &self.before),
+            stretch("during", &self.during),
+            stretch("after", &self.after),
+            ("throughput during / calm".to_owned(), format!("{:.3}", self.during.rate() / calm)),
+            (
+                "memory, first tenth / last tenth of the swaps".to_owned(),
+                format!("{:.1} / {:.1} MiB", mean(&memory[..tenth]), mean(&memory[memory.len() - tenth..])),
+            ),
+        ];
+        let rows = rows.into_iter().chain(wrong).chain(rest);
+        rows.map(|(what, value)| format!("{what:<46} {value}\n")).collect()
+    }
+}
+
+/// A process' resident memory, in bytes.
+fn memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
