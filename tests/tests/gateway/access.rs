@@ -172,7 +172,8 @@ async fn the_gateway_alone_publishes_commands_and_nothing_but_commands() {
     let mut machine = Client::login(broker.port, "M-1").await;
     machine.subscribe(&["machine/M-1/command"]).await;
     let gateway = Client::login(gateway_port, "sluicegate").await;
-    for topic in ["machine/M-1/heartbeat", "machine/M-1/transaction", "machine/M-1/command/ack", "machine", "anything"] {
+    for topic in ["machine/M-1/heartbeat", "machine/M-1/transaction", "machine/M-1/command/ack", "machine", "anything"]
+    {
         denied(topic, gateway.publish(topic, "forged").await);
     }
     let other = Client::login(broker.port, "M-2").await;
