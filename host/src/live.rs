@@ -1,10 +1,13 @@
 //! One snapshot of settings, routes and chains, swapped whole: a message keeps the one that it began with.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
+use sluicegate_core::canary::Machines;
+use sluicegate_core::compared::Sum;
 use sluicegate_core::keys::Keys;
 use sluicegate_core::route::Routes;
 use sluicegate_core::settings::{Route, Settings, UtcOffset};
@@ -22,7 +25,9 @@ pub struct Live {
     /// Each route's handlers, in the order of `routes`.
     pub chains: Vec<Chain>,
     /// Checks commands, where one is set.
-    pub validator: Option<Arc<Generation>>,
+    validator: Option<Arc<Generation>>,
+    /// Builds that serve some machines in place of the live one, by plugin; hardly ever is there one.
+    canaries: IndexMap<String, Canary>,
     names: Arc<[Arc<str>]>,
     queues: Arc<[Arc<str>]>,
     once: Arc<[Option<(String, Duration)>]>,
@@ -33,6 +38,19 @@ pub struct Live {
 /// A route's handlers, in their order.
 pub type Chain = Arc<[Arc<Generation>]>;
 
+/// A build that serves some machines before it serves all.
+#[derive(Clone)]
+pub struct Canary {
+    /// It.
+    pub build: Arc<Generation>,
+    /// Whose messages it handles.
+    pub machines: Machines,
+    /// Since when.
+    pub since: Instant,
+    /// What the live build's calls had come to then.
+    pub before: Sum,
+}
+
 /// Where the current snapshot is.
 pub type Current = Arc<ArcSwap<Live>>;
 
@@ -42,7 +60,7 @@ impl Live {
     /// # Errors
     /// The names of the plugins that are missing.
     pub fn new(settings: Arc<Settings>, plugins: IndexMap<String, Arc<Generation>>) -> Result<Self, Vec<String>> {
-        Self::of(1, settings, Vec::new(), plugins)
+        Self::of(1, settings, Vec::new(), plugins, IndexMap::new())
     }
 
     fn of(
@@ -50,6 +68,7 @@ impl Live {
         settings: Arc<Settings>,
         older: Vec<Route>,
         plugins: IndexMap<String, Arc<Generation>>,
+        canaries: IndexMap<String, Canary>,
     ) -> Result<Self, Vec<String>> {
         let needed = settings.routes.iter().chain(&older).flat_map(|route| &route.handlers);
         let needed = needed.chain(&settings.commands.validator);
@@ -73,6 +92,7 @@ impl Live {
             settings,
             chains,
             validator,
+            canaries,
             queues,
             plugins,
         })
@@ -92,14 +112,24 @@ impl Live {
         builds: impl Iterator<Item = &'a Arc<Generation>>,
     ) -> Result<Self, Vec<String>> {
         let older = older(self.routes.iter().map(|prepared| &prepared.route), &settings.routes);
-        let mut plugins = self.plugins.clone();
+        let (mut plugins, mut canaries) = (self.plugins.clone(), self.canaries.clone());
         for build in builds {
             plugins.insert(build.name().to_owned(), build.clone());
+            // It was compared with another one.
+            canaries.shift_remove(build.name());
         }
         plugins.retain(|name, _| {
             settings.plugins.contains_key(name) || older.iter().any(|route| route.handlers.contains(name))
         });
-        Self::of(self.number + 1, settings, older, plugins)
+        canaries.retain(|name, canary| {
+            let Some(plugin) = settings.plugins.get(name) else { return false };
+            // Where the settings say nothing of it any more it is at its end, and serves the same machines until that is seen to.
+            if let Some(rules) = &plugin.canary {
+                canary.machines = rules.machines.clone();
+            }
+            true
+        });
+        Self::of(self.number + 1, settings, older, plugins, canaries)
     }
 
     /// The next one, without these routes that the settings do not name any more: nothing of them is left.
@@ -110,7 +140,7 @@ impl Live {
         plugins.retain(|name, _| {
             self.settings.plugins.contains_key(name) || older.iter().any(|route| route.handlers.contains(name))
         });
-        Self::of(self.number + 1, self.settings.clone(), older, plugins).ok()
+        Self::of(self.number + 1, self.settings.clone(), older, plugins, self.canaries.clone()).ok()
     }
 
     fn older(&self) -> impl Iterator<Item = &Route> {
@@ -127,13 +157,46 @@ impl Live {
         leaving
     }
 
-    /// The next one: a plugin's new build takes the place of the old one in every chain at once.
+    /// The next one: a plugin's new build takes the place of the old one in every chain at once; as a canary it was before, it is none any
+    /// more.
     #[must_use]
     pub fn with(&self, generation: &Arc<Generation>) -> Self {
         let mut plugins = self.plugins.clone();
         plugins.insert(generation.name().to_owned(), generation.clone());
-        let swap =
-            |old: &Arc<Generation>| if old.name() == generation.name() { generation.clone() } else { old.clone() };
+        let mut canaries = self.canaries.clone();
+        canaries.retain(|_, canary| {
+            canary.build.number() != generation.number() || canary.build.name() != generation.name()
+        });
+        Self {
+            chains: self.chains.iter().map(|chain| swapped(chain, generation)).collect(),
+            validator: self.validator.as_ref().map(|old| swap(old, generation).clone()),
+            plugins,
+            ..self.with_canaries(canaries)
+        }
+    }
+
+    /// The next one: a plugin's new build handles what comes of some machines, in the place of a canary that there was.
+    #[must_use]
+    pub fn with_canary(&self, generation: &Arc<Generation>) -> Self {
+        let mut canaries = self.canaries.clone();
+        let rules = self.settings.plugins.get(generation.name()).and_then(|plugin| plugin.canary.as_ref());
+        if let Some(rules) = rules {
+            let (build, machines, since) = (generation.clone(), rules.machines.clone(), Instant::now());
+            let before = self.build(generation.name()).map(|live| live.sum()).unwrap_or_default();
+            canaries.insert(generation.name().to_owned(), Canary { build, machines, since, before });
+        }
+        self.with_canaries(canaries)
+    }
+
+    /// The next one: the plugin's live build handles all messages again.
+    #[must_use]
+    pub fn without_canary(&self, plugin: &str) -> Self {
+        let mut canaries = self.canaries.clone();
+        canaries.shift_remove(plugin);
+        self.with_canaries(canaries)
+    }
+
+    fn with_canaries(&self, canaries: IndexMap<String, Canary>) -> Self {
         Self {
             number: self.number + 1,
             settings: self.settings.clone(),
@@ -141,17 +204,47 @@ impl Live {
             names: self.names.clone(),
             once: self.once.clone(),
             dead_letters: self.dead_letters.clone(),
-            chains: self.chains.iter().map(|chain| chain.iter().map(swap).collect()).collect(),
-            validator: self.validator.as_ref().map(swap),
+            chains: self.chains.clone(),
+            validator: self.validator.clone(),
+            canaries,
             queues: self.queues.clone(),
-            plugins,
+            plugins: self.plugins.clone(),
         }
     }
 
-    /// The number of a plugin's build that is live.
+    /// The handlers that the messages of a machine on a route go through: the same ones in this snapshot each time.
     #[must_use]
-    pub fn generation(&self, plugin: &str) -> Option<u64> {
-        self.plugins.get(plugin).map(|generation| generation.number())
+    pub fn chain(&self, route: usize, serial_no: &str) -> Cow<'_, [Arc<Generation>]> {
+        let chain = &self.chains[route];
+        if self.canaries.is_empty() {
+            return Cow::Borrowed(chain);
+        }
+        let pick = |live: &Arc<Generation>| self.pick(live, serial_no).clone();
+        Cow::Owned(chain.iter().map(pick).collect())
+    }
+
+    /// What checks the commands for a machine.
+    #[must_use]
+    pub fn validator(&self, target: &str) -> Option<&Arc<Generation>> {
+        self.validator.as_ref().map(|live| self.pick(live, target))
+    }
+
+    /// A plugin's live build, or its canary where the machine is one of its.
+    fn pick<'a>(&'a self, live: &'a Arc<Generation>, serial_no: &str) -> &'a Arc<Generation> {
+        let canary = self.canaries.get(live.name()).filter(|canary| canary.machines.take(serial_no));
+        canary.map_or(live, |canary| &canary.build)
+    }
+
+    /// The builds that serve some machines, by plugin.
+    pub fn canaries(&self) -> impl Iterator<Item = (&str, &Canary)> {
+        self.canaries.iter().map(|(name, canary)| (name.as_str(), canary))
+    }
+
+    /// Whether this build is a canary.
+    #[must_use]
+    pub fn is_canary(&self, generation: &Generation) -> bool {
+        let canary = self.canaries.get(generation.name());
+        canary.is_some_and(|canary| canary.build.number() == generation.number())
     }
 
     /// The whole key of the list that a route's jobs go to.
@@ -198,7 +291,7 @@ impl Live {
         self.settings.gateway.time_zone
     }
 
-    /// The build of each plugin that new messages are handled with.
+    /// The live build of each plugin.
     pub fn builds(&self) -> impl Iterator<Item = &Arc<Generation>> {
         self.plugins.values()
     }
@@ -208,11 +301,38 @@ impl Live {
         self.plugins.values().filter(|generation| generation.is_broken()).map(|generation| generation.name())
     }
 
-    /// Whether this build is the one that new messages are handled with.
+    /// The live build of a plugin.
     #[must_use]
-    pub fn serves(&self, generation: &Generation) -> bool {
+    pub fn build(&self, plugin: &str) -> Option<&Arc<Generation>> {
+        self.plugins.get(plugin)
+    }
+
+    /// Whether this build is its plugin's live one.
+    #[must_use]
+    pub fn is_live(&self, generation: &Generation) -> bool {
         self.plugins.get(generation.name()).is_some_and(|live| live.number() == generation.number())
     }
+
+    /// Whether new messages are handled with this build: all, or some machines'.
+    #[must_use]
+    pub fn serves(&self, generation: &Generation) -> bool {
+        self.is_live(generation) || self.is_canary(generation)
+    }
+
+    /// Every build that new messages are handled with.
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.plugins.values().chain(self.canaries.values().map(|canary| &canary.build))
+    }
+}
+
+fn swap<'a>(old: &'a Arc<Generation>, new: &'a Arc<Generation>) -> &'a Arc<Generation> {
+    if old.name() == new.name() { new } else { old }
+}
+
+/// A chain in which a plugin's other build stands.
+#[must_use]
+pub fn swapped(chain: &[Arc<Generation>], build: &Arc<Generation>) -> Chain {
+    chain.iter().map(|old| swap(old, build).clone()).collect()
 }
 
 /// How many older topics of one route are known: what came by one is handled as long as it may be somewhere, and nobody changes a

@@ -1,81 +1,107 @@
-//! The last messages of each route, for a new build to be tried on before it is live. They are in memory alone, and nothing else reads them.
+//! The last messages of each route and the last commands, for a new build to be tried on before it is live. They are in memory alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sluicegate_core::message::{Field, Message};
+use sluicegate_core::message::{Field, GuestCommand, Message};
 
-/// Messages of one route.
+/// Messages of one route, or commands.
 pub const MAX_MESSAGES: usize = 256;
-/// Bytes of one route's messages, all together.
+/// Bytes of one route's messages, or of the commands, all together.
 const MAX_BYTES: usize = 4 << 20;
-/// Of one route in a second: a rush is represented, not followed, so noting costs next to nothing under load.
+/// Of one route, or of the commands, in a second: a rush is represented, not followed, so noting costs next to nothing under load.
 const MAX_A_SECOND: usize = 256;
 
 /// Where they are kept.
 ///
-/// The lock is held for a copy of one small message, or of a list of references; never across a wait.
+/// The locks are held for a copy of one small message, or of a list of references; never across a wait.
 #[derive(Debug, Default)]
 pub struct Recent {
-    rings: Mutex<HashMap<Arc<str>, Ring>>,
+    rings: Mutex<HashMap<Arc<str>, Ring<Message>>>,
+    commands: Mutex<Ring<GuestCommand>>,
 }
 
-#[derive(Debug, Default)]
-struct Ring {
-    messages: VecDeque<Arc<Message>>,
+#[derive(Debug)]
+struct Ring<T> {
+    /// Each with its size.
+    items: VecDeque<(usize, Arc<T>)>,
     bytes: usize,
     /// The second that is counted, since the gateway started, and what was noted in it.
     second: u64,
     noted: usize,
 }
 
-impl Recent {
-    fn rings(&self) -> MutexGuard<'_, HashMap<Arc<str>, Ring>> {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), bytes: 0, second: 0, noted: 0 }
+    }
+}
+
+impl<T> Ring<T> {
+    /// Notes what `copy` gives, where there is room for it.
+    fn note(&mut self, size: usize, now: Duration, copy: impl FnOnce() -> T) {
+        if self.second != now.as_secs() {
+            (self.second, self.noted) = (now.as_secs(), 0);
+        }
+        if self.noted >= MAX_A_SECOND || size > MAX_BYTES {
+            return;
+        }
+        self.noted += 1;
+        self.bytes += size;
+        self.items.push_back((size, Arc::new(copy())));
+        while self.items.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
+            let Some((size, _)) = self.items.pop_front() else { break };
+            self.bytes -= size;
+        }
     }
 
+    fn newest(&self, most: usize) -> Vec<Arc<T>> {
+        let skip = self.items.len().saturating_sub(most);
+        self.items.iter().skip(skip).map(|(_, item)| item.clone()).collect()
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recent {
     /// Notes a message of a route as the first handler is given it; `now` is since the gateway started.
     pub fn note(&self, route: &Arc<str>, message: &Message, now: Duration) {
-        let mut rings = self.rings();
+        let mut rings = held(&self.rings);
         let ring = match rings.get_mut(route) {
             Some(ring) => ring,
             None => rings.entry(route.clone()).or_default(),
         };
-        if ring.second != now.as_secs() {
-            (ring.second, ring.noted) = (now.as_secs(), 0);
-        }
-        if ring.noted >= MAX_A_SECOND {
-            return;
-        }
-        let size = size(message);
-        if size > MAX_BYTES {
-            return;
-        }
-        ring.noted += 1;
         // A copy: the payload is a part of what was read from the broker, and would keep all of that in memory.
-        let message = Message { payload: Bytes::copy_from_slice(&message.payload), ..message.clone() };
-        ring.bytes += size;
-        ring.messages.push_back(Arc::new(message));
-        while ring.messages.len() > MAX_MESSAGES || ring.bytes > MAX_BYTES {
-            let Some(oldest) = ring.messages.pop_front() else { break };
-            ring.bytes -= self::size(&oldest);
-        }
+        let copy = || Message { payload: Bytes::copy_from_slice(&message.payload), ..message.clone() };
+        ring.note(size(message), now, copy);
+    }
+
+    /// Notes a command as the validator is given it.
+    pub fn note_command(&self, command: &GuestCommand, now: Duration) {
+        let size = command.payload.len() + command.target.len() + command.name.len() + command.message_id.len();
+        let copy = || GuestCommand { payload: Bytes::copy_from_slice(&command.payload), ..command.clone() };
+        held(&self.commands).note(size, now, copy);
     }
 
     /// The newest messages of a route, oldest first, at most so many.
     #[must_use]
     pub fn of(&self, route: &str, most: usize) -> Vec<Arc<Message>> {
-        let rings = self.rings();
-        let Some(ring) = rings.get(route) else { return Vec::new() };
-        let skip = ring.messages.len().saturating_sub(most);
-        ring.messages.iter().skip(skip).cloned().collect()
+        held(&self.rings).get(route).map_or_else(Vec::new, |ring| ring.newest(most))
+    }
+
+    /// The newest commands, oldest first, at most so many.
+    #[must_use]
+    pub fn commands(&self, most: usize) -> Vec<Arc<GuestCommand>> {
+        held(&self.commands).newest(most)
     }
 
     /// Forgets routes that are not kept.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) {
-        self.rings().retain(|route, _| keep(route));
+        held(&self.rings).retain(|route, _| keep(route));
     }
 }
 

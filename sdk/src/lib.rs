@@ -19,7 +19,10 @@
 //! Natively, under `cargo test`, the same function is called as it is: [`testing`] gives it messages, settings and its own
 //! samples.
 
+#[cfg(feature = "http")]
+pub mod http;
 mod json;
+pub mod state;
 pub mod testing;
 
 pub use bindings::handler::sluicegate::plugin::types::{Command, Failure, Field, Job, Message, Output, Publication};

@@ -1,6 +1,8 @@
 //! Calling a handler natively, in a plugin's own tests.
 #![cfg(not(target_arch = "wasm32"))]
 
+pub(crate) mod state;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::path::Path;
 use sluicegate_samples::{Answer, Input, SampleJob, SamplePublication};
 
 use crate::{Command, Failure, Field, Message, Output};
+pub use state::{with_state, without_state};
 
 thread_local! {
     static SETTINGS: RefCell<HashMap<String, String>> = RefCell::default();
@@ -24,6 +27,32 @@ pub fn with_settings<T>(settings: &[(&str, &str)], test: impl FnOnce() -> T) -> 
     let result = test();
     SETTINGS.take();
     result
+}
+
+#[cfg(feature = "http")]
+type Server = Box<dyn Fn(&crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer>>;
+
+#[cfg(feature = "http")]
+thread_local! {
+    static SERVER: RefCell<Option<Server>> = RefCell::default();
+}
+
+/// Runs `test` with a server that answers every request so. Without one there is nobody, as while a build is only tried.
+#[cfg(feature = "http")]
+pub fn with_server<T>(
+    server: impl Fn(&crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer> + 'static,
+    test: impl FnOnce() -> T,
+) -> T {
+    SERVER.set(Some(Box::new(server)));
+    let result = test();
+    SERVER.take();
+    result
+}
+
+#[cfg(feature = "http")]
+pub(crate) fn ask(request: &crate::http::Request) -> Result<crate::http::Answer, crate::http::NoAnswer> {
+    let nobody = || crate::http::NoAnswer("http is not there while a build is only tried".to_owned());
+    SERVER.with_borrow(|server| server.as_ref().ok_or_else(nobody)?(request))
 }
 
 /// A message of machine `M-001` on `machine/M-001/test`.
@@ -148,7 +177,7 @@ fn samples(crate_folder: &str, call: impl Fn(&Input) -> Answer) {
         let sample = sluicegate_samples::parse_file(&name, &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         let settings: Vec<(&str, &str)> =
             sample.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = with_settings(&settings, || call(&sample.input));
+        let answer = with_settings(&settings, || with_state(&[], || call(&sample.input)));
         if let Err(mismatch) = sample.judge(&answer) {
             panic!("{name}: {mismatch}");
         }

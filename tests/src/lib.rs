@@ -3,6 +3,7 @@
 //!
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
+pub mod certificates;
 pub mod chaos;
 pub mod cluster;
 pub mod eventually;
@@ -11,6 +12,7 @@ pub mod machine;
 pub mod proxy;
 pub mod servers;
 pub mod swap;
+pub mod web;
 mod wire;
 
 pub use cluster::Cluster;
@@ -19,3 +21,4 @@ pub use gateway::Gateway;
 pub use machine::Machine;
 pub use proxy::Proxy;
 pub use servers::{Broker, RedisServer};
+pub use web::Web;

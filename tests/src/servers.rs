@@ -164,6 +164,12 @@ impl Broker {
         end(&mut self.child);
     }
 
+    /// A file in its folder; `log` is its log.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Ends it and takes away all that it kept.
     ///
     /// # Panics

@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("recent", &[]),
     ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
     ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
-    ("downlink", &["live", "mqtt", "redis", "sandbox", "telemetry", "thread"]),
+    ("downlink", &["live", "mqtt", "recent", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
     ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
@@ -48,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "uplink",
         ],
     ),
-    ("cli", &["gateway", "registry", "sandbox", "settings", "spool", "telemetry", "tls", "uplink"]),
+    ("cli", &["gateway", "registry", "rehearsal", "sandbox", "settings", "spool", "telemetry", "tls", "uplink"]),
 ];
 
 pub(crate) fn check(root: &Path) -> Result<()> {

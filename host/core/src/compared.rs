@@ -1,5 +1,5 @@
-//! Whether a new build does as well as the one before: in the rehearsal, where both are given the same messages, and on probation, where
-//! each has had messages of its own.
+//! Whether a new build does as well as the one before: in the rehearsal, where both are given the same messages, and as a canary and on
+//! probation, where each has had messages of its own.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +16,16 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// What was added since it was `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            failures: self.failures.saturating_sub(earlier.failures),
+            busy: self.busy.saturating_sub(earlier.busy),
+        }
+    }
+
     fn rate(self) -> f64 {
         if self.calls == 0 { 0.0 } else { ratio(self.failures, self.calls) }
     }
@@ -28,6 +38,19 @@ impl Sum {
 #[expect(clippy::cast_precision_loss, reason = "a share for people to read and to compare with a setting")]
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
+}
+
+/// What calls of one build took, each by itself, as all of them would have taken without the slowest twentieth (one at the least): those the
+/// machine held up, which was busy with something else.
+#[must_use]
+pub fn undisturbed(mut calls: Vec<Duration>) -> Duration {
+    calls.sort_unstable();
+    let all = calls.len();
+    if all > 1 {
+        calls.truncate(all - (all / 20).max(1));
+    }
+    let (sum, all) = (calls.iter().sum::<Duration>(), u32::try_from(all).unwrap_or(u32::MAX));
+    u32::try_from(calls.len()).ok().and_then(|kept| sum.checked_div(kept)).unwrap_or_default() * all
 }
 
 /// How much worse a new build may be.
@@ -125,6 +148,18 @@ mod tests {
         let worse = compare(sum(100, 0, 200), sum(100, 0, 1_100), STRICT).expect("worse");
         assert_eq!(worse.to_string(), "a call takes 1.1ms on average, where it took 200.0µs; 5 times that is allowed");
         assert_eq!(compare(sum(100, 0, 200), sum(100, 0, 900), STRICT), None);
+    }
+
+    #[test]
+    fn what_the_machine_held_up_does_not_count() {
+        let ms = |times: &[u64]| undisturbed(times.iter().map(|ms| Duration::from_millis(*ms)).collect()).as_millis();
+        assert_eq!((ms(&[]), ms(&[5]), ms(&[1, 500])), (0, 5, 2));
+        let mut many = vec![1; 100];
+        many[..5].fill(500);
+        assert_eq!(ms(&many), 100);
+        // A build that is slow for a tenth of them is slow.
+        many[..10].fill(500);
+        assert!(ms(&many) > 2_000);
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub enum Fault {
     /// The guest's answer is not one of the interface.
     #[error("answered with garbage: {0}")]
     Garbage(String),
+    /// Its state was not to be had, or others were always faster: it is neither the plugin's fault nor the message's.
+    #[error("could not have its state: {0}")]
+    State(String),
     /// The engine could not make an instance.
     #[error("could not be instantiated: {0}")]
     Instantiate(String),
@@ -41,6 +44,7 @@ impl Fault {
             Self::OutputTooLarge(_) | Self::TooManyOutputs(_) => "output",
             Self::Garbage(_) => "garbage",
             Self::Instantiate(_) => "instantiate",
+            Self::State(_) => "state",
         }
     }
 }

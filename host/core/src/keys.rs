@@ -61,4 +61,60 @@ impl Keys {
     pub fn queue(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+
+    /// A plugin's state. Of one plugin all keys lie in one cluster slot, since what a call writes is written in one step.
+    #[must_use]
+    pub fn state(&self, plugin: &str) -> StateKeys {
+        StateKeys { tag: format!("{{{}sluicegate:state:{plugin}}}", self.prefix) }
+    }
+}
+
+/// The keys of one plugin's state. A plugin's name in the settings holds neither braces nor colons, so none of another's begins as its own do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateKeys {
+    tag: String,
+}
+
+impl StateKeys {
+    /// The key of what the plugin calls `key`: escaped, so that whatever stands in it is one line that a terminal shows as it is.
+    #[must_use]
+    pub fn of(&self, key: &str) -> String {
+        let mut whole = format!("{}:key:", self.tag);
+        for byte in key.bytes() {
+            match byte {
+                b'!'..=b'~' if !b"%{}".contains(&byte) => whole.push(char::from(byte)),
+                _ => whole.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        whole
+    }
+
+    /// The sorted set of the keys that there are, each with when its time is over (milliseconds since 1970).
+    #[must_use]
+    pub fn index(&self) -> String {
+        format!("{}:keys", self.tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_of_a_plugin_leaves_its_own() {
+        let own = StateKeys { tag: "{laravel_sluicegate:state:a}".to_owned() };
+        for (key, whole) in [
+            ("M-1:count", "M-1:count"),
+            ("../../mqtt_incoming_jobs", "../../mqtt_incoming_jobs"),
+            ("}:keys", "%7D:keys"),
+            ("{b}:key:x", "%7Bb%7D:key:x"),
+            ("a b\r\nFLUSHALL\0", "a%20b%0D%0AFLUSHALL%00"),
+            ("é%", "%C3%A9%25"),
+        ] {
+            assert_eq!(own.of(key), format!("{{laravel_sluicegate:state:a}}:key:{whole}"));
+        }
+        assert_eq!(own.index(), "{laravel_sluicegate:state:a}:keys");
+        // Escaping is one to one.
+        assert_ne!(own.of("%7D"), own.of("}"));
+    }
 }

@@ -20,6 +20,8 @@ pub enum Step {
     Checked,
     /// Its own samples gave what they promise.
     Rehearsed,
+    /// The messages of some machines are handled with it, before those of all are.
+    Canary,
     /// New messages are handled with it.
     Live,
     /// It is live, and judged by how it does there.
@@ -30,12 +32,13 @@ pub enum Step {
 
 impl Step {
     /// All of them, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Found,
         Self::Verified,
         Self::Compiled,
         Self::Checked,
         Self::Rehearsed,
+        Self::Canary,
         Self::Live,
         Self::Probation,
         Self::Fallback,
@@ -50,6 +53,7 @@ impl Step {
             Self::Compiled => "compiled",
             Self::Checked => "checked",
             Self::Rehearsed => "rehearsed",
+            Self::Canary => "canary",
             Self::Live => "live",
             Self::Probation => "probation",
             Self::Fallback => "fallback",
@@ -83,7 +87,7 @@ pub struct Builds {
     pub live: Option<Build>,
     /// Live before that one; what a rollback goes back to.
     pub fallback: Option<Build>,
-    /// Rolled back: not tried again until the file holds another build.
+    /// Rolled back, or withdrawn as a canary: not tried again until the file holds another build.
     pub rejected: Vec<Digest>,
 }
 
@@ -110,13 +114,23 @@ impl Builds {
     /// The fallback went live again. `reject`: what was live is not tried again until the file holds another build.
     pub fn fell_back(&mut self, reject: bool) {
         let Some(fallback) = self.fallback.take() else { return };
+        // It may have been tried as a canary since, and withdrawn.
+        self.rejected.retain(|digest| *digest != fallback.digest);
         let before = self.live.replace(fallback);
         if let Some(before) = before.filter(|_| reject) {
             self.rejected.push(before.digest);
         }
     }
 
-    /// Whether the build is one that was rolled back.
+    /// A build that never was live for all is not tried again until the file holds another one.
+    pub fn withdrew(&mut self, digest: Digest) {
+        let live = self.live.as_ref().is_some_and(|live| live.digest == digest);
+        if !live && !self.is_rejected(digest) {
+            self.rejected.push(digest);
+        }
+    }
+
+    /// Whether the build is one that was rolled back or withdrawn.
     #[must_use]
     pub fn is_rejected(&self, digest: Digest) -> bool {
         self.rejected.contains(&digest)
@@ -166,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_withdrawn_is_not_tried_again_and_yet_may_be_gone_back_to() {
+        let mut builds = Builds::default();
+        builds.took(build(1));
+        builds.took(build(2));
+        builds.withdrew(build(3).digest);
+        builds.withdrew(build(3).digest);
+        builds.withdrew(build(2).digest);
+        assert_eq!(versions(&builds), (Some("2"), Some("1"), vec![3]));
+        assert!(builds.found(build(1).digest));
+        builds.withdrew(build(1).digest);
+        builds.fell_back(true);
+        assert_eq!(versions(&builds), (Some("1"), None, vec![2]));
+    }
+
+    #[test]
     fn every_step_is_written_as_it_is_named() {
         for step in Step::ALL {
             assert_eq!(serde_json::to_value(step).unwrap(), step.name());
@@ -176,7 +205,7 @@ mod tests {
     proptest! {
         /// Whatever happens to a plugin: what is live is neither its own fallback nor rejected.
         #[test]
-        fn what_is_live_is_neither_its_own_fallback_nor_rejected(history in prop::collection::vec((0_u8..4, 0_u8..4), 0..50)) {
+        fn what_is_live_is_neither_its_own_fallback_nor_rejected(history in prop::collection::vec((0_u8..5, 0_u8..4), 0..50)) {
             let mut builds = Builds::default();
             for (what, number) in history {
                 match what {
@@ -188,6 +217,7 @@ mod tests {
                         }
                     }
                     2 => builds.fell_back(true),
+                    3 => builds.withdrew(build(number).digest),
                     _ => builds.fell_back(false),
                 }
                 if let Some(live) = &builds.live {

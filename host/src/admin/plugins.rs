@@ -1,4 +1,4 @@
-//! `/api/plugins` and `/api/history`: which builds there are, what changed, back to the build before.
+//! `/api/plugins` and `/api/history`: which builds there are, what changed, on with a canary, back to the build before.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -6,11 +6,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sluicegate_core::tried::Written;
 
 use super::local::from_here;
 use super::refused::{Nothing, Refused};
 use super::routes::{Method, Route};
-use crate::registry::desk::{Desk, DeskError, RolledBack};
+use crate::registry::desk::{Desk, DeskError, Promoted, RolledBack};
 use crate::telemetry::board::NamedPlugin;
 
 pub(super) fn table() -> Vec<Route<Desk>> {
@@ -18,6 +19,8 @@ pub(super) fn table() -> Vec<Route<Desk>> {
         Route::new(Method::Get, "/api/plugins", list),
         Route::new(Method::Get, "/api/plugins/{name}", show),
         Route::new(Method::Get, "/api/plugins/{name}/rehearsal", rehearsal),
+        Route::new(Method::Get, "/api/plugins/{name}/messages", messages),
+        from_here(Route::new(Method::Post, "/api/plugins/{name}/promote", promote)),
         from_here(Route::new(Method::Post, "/api/plugins/{name}/rollback", roll_back)),
         Route::new(Method::Get, "/api/history", history),
     ]
@@ -27,7 +30,7 @@ impl From<DeskError> for Refused {
     fn from(error: DeskError) -> Self {
         let status = match error {
             DeskError::Unknown { .. } => StatusCode::NOT_FOUND,
-            DeskError::NoFallback(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
+            DeskError::NoFallback(_) | DeskError::NoCanary(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
             DeskError::Busy | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error)
@@ -46,6 +49,21 @@ async fn show(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json
 async fn rehearsal(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json<Value>, Refused> {
     desk.plugin(&name)?;
     Ok(Json(desk.rehearsed(&name).map_or(Value::Null, |shown| Value::clone(&shown))))
+}
+
+/// The last real messages or commands that it was given, whole.
+async fn messages(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Json<Value>, Refused> {
+    let messages: Vec<Written> = desk.messages(&name).await?.iter().map(Written::from).collect();
+    Ok(Json(json!({ "messages": messages })))
+}
+
+async fn promote(
+    State(desk): State<Desk>,
+    Path(name): Path<String>,
+    body: Result<Json<Nothing>, JsonRejection>,
+) -> Result<Json<Promoted>, Refused> {
+    let Json(Nothing {}) = body?;
+    Ok(Json(desk.promote(&name, None).await?))
 }
 
 async fn roll_back(

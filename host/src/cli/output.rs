@@ -50,6 +50,11 @@ impl Failure {
         if self.code == Code::Refused { self.then(next) } else { self }
     }
 
+    /// The same, with another exit code.
+    pub(super) fn with(self, code: Code) -> Self {
+        Self { code, ..self }
+    }
+
     /// The same, with another way on.
     pub(super) fn then(mut self, next: &str) -> Self {
         self.next = next.to_owned();

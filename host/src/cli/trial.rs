@@ -1,5 +1,7 @@
 //! `sluicegate try`: which route takes a message, what each handler made of it, what would be pushed.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, Read as _};
@@ -8,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sluicegate_core::message::{Field, Message, Output as Made, SerialNo};
+use sluicegate_core::message::{Field, Message, Output as Made, Publication, SerialNo};
 use sluicegate_core::route::{Routes, SERIAL_NO};
 use sluicegate_core::settings::{OnFailure, Route, Settings};
 use tokio::runtime::Runtime;
@@ -40,16 +42,8 @@ pub(super) fn run(
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         for line in std::io::stdin().lock().split(b'\n') {
             let line = line.map_err(input)?;
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            // A payload may be any bytes.
-            let (topic, payload) = match line.iter().position(|byte| *byte == b' ') {
-                Some(space) => (&line[..space], &line[space + 1..]),
-                None => (line, &line[..0]),
-            };
-            let trial = bench.trial(&Publish::now(&String::from_utf8_lossy(topic), payload.to_vec()))?;
+            let Some((topic, payload)) = message(&line) else { continue };
+            let trial = bench.trial(&Publish::now(&topic, payload.to_vec()))?;
             if !trial.taken {
                 errors.push(trial.reason.clone());
             }
@@ -74,6 +68,19 @@ pub(super) fn run(
     let trial = bench.trial(&Publish::now(topic, payload))?;
     let (code, errors) = if trial.taken { (Code::Good, Vec::new()) } else { (Code::Wrong, vec![trial.reason.clone()]) };
     Ok(output.verdict(code, &trial.text, &trial.data, &errors))
+}
+
+/// A line `TOPIC PAYLOAD`; a payload may be any bytes. None: it is empty.
+pub(super) fn message(line: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    let (topic, payload) = match line.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&line[..space], &line[space + 1..]),
+        None => (line, &line[..0]),
+    };
+    Some((String::from_utf8_lossy(topic), payload))
 }
 
 /// A message to try.
@@ -115,7 +122,7 @@ impl Bench {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| wrong(&error))?;
         let routes = Routes::new(&settings.routes);
-        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::new(), loaded: HashMap::new() })
+        Ok(Self { settings, routes, sandbox, runtime, pool: Pool::uncounted(), loaded: HashMap::new() })
     }
 
     fn chain(&mut self, route: usize) -> Result<Vec<Arc<Generation>>, Failure> {
@@ -163,20 +170,39 @@ impl Bench {
             id: "try".to_owned(),
             attempt: 1,
         };
-        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &mut steps));
+        for generation in chain.iter().filter(|generation| generation.calls_servers()) {
+            let name = generation.name();
+            let _ = writeln!(
+                steps.text,
+                "note      {name} calls servers (grants.http); in a trial it reaches none, and is told so"
+            );
+        }
+        let kept = Cell::new(false);
+        let made = self.runtime.block_on(chain::run(&self.pool, &chain, message, &kept, &mut steps));
         let prepared = self.routes.get(index);
         let handlers = std::mem::take(&mut steps.handlers);
-        let data = |envelopes: &[Value]| json!({ "topic": topic, "route": name, "handlers": handlers, "queue": prepared.route.queue, "pushed": envelopes });
+        let data = |published: &[Value], envelopes: &[Value]| {
+            let queue = &prepared.route.queue;
+            json!({ "topic": topic, "route": name, "handlers": handlers, "queue": queue, "published": published, "pushed": envelopes })
+        };
         match made {
             chain::Made::Failed(failed) => {
                 let reason = format!("{}; {}", failed.reason, fate(&failed.reason, &prepared.route));
-                Ok(steps.end(false, &reason, data(&[])))
+                Ok(steps.end(false, &reason, data(&[], &[])))
             }
-            chain::Made::Jobs(jobs) if jobs.is_empty() => {
-                let _ = writeln!(steps.text, "result    dropped on purpose");
-                Ok(steps.end(true, "", data(&[])))
-            }
-            chain::Made::Jobs(jobs) => {
+            chain::Made::Outputs { jobs, publications } => {
+                let mut published = Vec::new();
+                for (_, publication) in publications {
+                    let Publication { topic, payload, retain } = &publication;
+                    let text = shown(payload);
+                    let retained = if *retain { " (retained)" } else { "" };
+                    let _ = writeln!(steps.text, "publish   {}{retained} {}", topic.escape_debug(), terminal(&text));
+                    published.push(json!({ "topic": topic, "payload": text, "retain": retain }));
+                }
+                if jobs.is_empty() {
+                    let result = if published.is_empty() { "dropped on purpose" } else { "no job" };
+                    let _ = writeln!(steps.text, "result    {result}");
+                }
                 let mut envelopes = Vec::new();
                 for job in jobs {
                     let envelope = prepared.envelope.write(&serial_no, &job.payload, &clock::rfc3339(at, zone));
@@ -187,7 +213,7 @@ impl Bench {
                     }
                     envelopes.push(json!({ "envelope": envelope, "idempotency_key": job.idempotency_key }));
                 }
-                Ok(steps.end(true, "", data(&envelopes)))
+                Ok(steps.end(true, "", data(&published, &envelopes)))
             }
         }
     }
@@ -237,16 +263,17 @@ fn fate(reason: &Reason, route: &Route) -> String {
 }
 
 fn show(output: &Made) -> String {
-    let bytes = match output {
-        Made::Job(job) => &job.payload,
-        Made::Publish(publication) => &publication.payload,
-    };
-    let text = match text_or_base64(bytes) {
+    match output {
+        Made::Job(job) => shown(&job.payload),
+        Made::Publish(publication) => {
+            format!("publishes on {}: {}", publication.topic.escape_debug(), shown(&publication.payload))
+        }
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    match text_or_base64(bytes) {
         (Some(text), _) => text.to_owned(),
         (None, base64) => base64.unwrap_or_default(),
-    };
-    match output {
-        Made::Job(_) => text,
-        Made::Publish(publication) => format!("publishes on {}: {text}", publication.topic.escape_debug()),
     }
 }

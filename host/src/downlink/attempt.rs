@@ -1,6 +1,6 @@
 //! One command's way: validated in the sandbox, published, until it is known what became of it.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use sluicegate_core::backoff::Backoff;
 use sluicegate_core::command::{Command, Expires};
 use sluicegate_core::dead_letter::{DeadLetter, Kind, text_or_base64};
 use sluicegate_core::dispatch::{Now, Turn, turn};
+use sluicegate_core::fault::Fault;
 use sluicegate_core::lease::Standing;
 use sluicegate_core::message::{Failure, GuestCommand};
 use sluicegate_core::settings::Commands;
@@ -18,7 +19,8 @@ use super::settle::{Outcome, Told};
 use super::take::Taken;
 use super::work::Tools;
 use crate::live::Live;
-use crate::mqtt::publish::Answer;
+use crate::mqtt::publish::{Answer, Publish};
+use crate::recent::MAX_MESSAGES;
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
 
@@ -31,11 +33,13 @@ pub(super) struct Bench {
     tools: Tools,
     /// Never borrowed across a wait.
     machines: RefCell<Machines>,
+    /// The second since the gateway started in which a command was seen last, and how many in it.
+    noted: Cell<(u64, usize)>,
 }
 
 impl Bench {
     pub(super) fn new(tools: Tools) -> Self {
-        Self { pool: Pool::new(), tools, machines: RefCell::new(Machines::new()) }
+        Self { pool: Pool::new(), tools, machines: RefCell::new(Machines::new()), noted: Cell::default() }
     }
 
     pub(super) fn machines(&self) -> RefMut<'_, Machines> {
@@ -129,7 +133,7 @@ impl Bench {
 
     async fn attempt(&self, live: &Live, command: &Command, expires: Expires, taken: &mut Taken) -> Option<Outcome> {
         let settings = &live.settings.commands;
-        let payload = match &live.validator {
+        let payload = match live.validator(&command.target) {
             None => command.payload(),
             Some(validator) => {
                 let guest = GuestCommand {
@@ -138,6 +142,7 @@ impl Bench {
                     payload: command.payload(),
                     message_id: command.message_id.clone(),
                 };
+                self.note(&guest);
                 let mut backoff = Backoff::for_messages();
                 let mut attempt = 1;
                 loop {
@@ -146,6 +151,16 @@ impl Bench {
                         Ok(Ok(payload)) => break payload,
                         Ok(Err(Failure::Reject(reason))) => return Some(self.dead(taken, "rejected", &reason, by)),
                         Ok(Err(Failure::Retry(reason))) => reason,
+                        // Neither the command is wrong nor the plugin: it waits as long as it lives.
+                        Err(Fault::State(reason)) => {
+                            tracing::debug!(plugin = validator.name(), reason, "a validator could not have its state");
+                            self.unless_left(taken, sleep(backoff.next(clock::chance()))).await?;
+                            match self.turn(taken, expires).await {
+                                Turn::Leave | Turn::Wait => return None,
+                                Turn::Expired => return Some(self.expired(taken)),
+                                Turn::Send(_) => continue,
+                            }
+                        }
                         Err(fault) => format!("the plugin {fault}"),
                     };
                     if attempt == VALIDATIONS {
@@ -183,7 +198,8 @@ impl Bench {
             // finds it here.
             let Turn::Send(rest) = self.look(taken, expires) else { continue };
             let life = u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).max(1);
-            match place.publish(topic.clone(), body.clone(), life).await {
+            let publish = Publish { topic: topic.clone(), body: body.clone(), retain: false, expiry: Some(life) };
+            match place.publish(publish).await {
                 Answer::Delivered => {
                     self.machines().reached(&command.target);
                     return Some(Outcome { status: "sent", reason: None, dead: None });
@@ -203,6 +219,17 @@ impl Bench {
                 Answer::Busy(_) | Answer::Unknown => {}
             }
             let _ = self.unless_left(taken, sleep(backoff.next(clock::chance()).min(rest))).await;
+        }
+    }
+
+    /// Notes a command for builds to come. Of a rush only its beginning is: the rest costs no lock.
+    fn note(&self, command: &GuestCommand) {
+        let now = clock::uptime();
+        let (second, noted) = self.noted.get();
+        let noted = if second == now.as_secs() { noted + 1 } else { 1 };
+        self.noted.set((now.as_secs(), noted));
+        if noted <= MAX_MESSAGES {
+            self.tools.recent.note_command(command, now);
         }
     }
 

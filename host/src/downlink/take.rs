@@ -78,15 +78,20 @@ impl UnderWay {
 
     /// This process is done with it.
     pub fn remove(&self, taken: &Taken) {
+        self.give_back(&taken.raw, (!taken.duplicate).then(|| taken.id()));
+    }
+
+    /// Its id goes with it, where it had it.
+    fn give_back(&self, raw: &Bytes, id: Option<&str>) {
         let mut all = self.all();
-        if let Some(count) = all.raw.get_mut(&taken.raw) {
+        if let Some(count) = all.raw.get_mut(raw) {
             *count -= 1;
             if *count == 0 {
-                all.raw.remove(&taken.raw);
+                all.raw.remove(raw);
             }
         }
-        if !taken.duplicate {
-            all.ids.remove(taken.id());
+        if let Some(id) = id {
+            all.ids.remove(id);
         }
         if all.raw.is_empty() {
             self.idle.notify_one();
@@ -185,11 +190,22 @@ async fn hand_on(popper: &mut Popper, tools: &Tools, tenure: Tenure, taken: Vec<
         command.as_ref().map_or_else(|_| String::new(), |command| command.message_id.clone())
     };
     let ids: Vec<String> = parsed.iter().map(|(_, command)| id(command)).collect();
-    let free = popper.claim(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    // Before they are claimed: one with the same id that is done meanwhile was sent by then, and the claim tells. Looked for only
+    // afterwards, it would be seen neither under way nor sent.
+    let first: Vec<bool> = parsed.iter().zip(&ids).map(|((raw, _), id)| tools.under_way.add(raw, id)).collect();
+    let free = match popper.claim(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await {
+        Ok(free) => free,
+        Err(fault) => {
+            // They stand in the processing list, and are found there by the next look.
+            for (((raw, _), id), first) in parsed.iter().zip(&ids).zip(first) {
+                tools.under_way.give_back(raw, first.then_some(id));
+            }
+            return Err(fault);
+        }
+    };
     let (at, dedupe) = ((Instant::now(), clock::now()), tools.dedupe.is_on());
-    for ((raw, command), free) in parsed.into_iter().zip(free) {
+    for (((raw, command), first), free) in parsed.into_iter().zip(first).zip(free) {
         let Ok(permit) = tools.room.clone().acquire_owned().await else { return Ok(false) };
-        let first = tools.under_way.add(&raw, &id(&command));
         let taken = Taken { raw, command, duplicate: dedupe && !(first && free), tenure, at, permit };
         if first && !free {
             // Its id is not under way here: another instance sends it, or it was sent.

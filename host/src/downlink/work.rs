@@ -15,6 +15,7 @@ use super::settle::Told;
 use super::take::{Taken, UnderWay};
 use crate::live::Current;
 use crate::mqtt::publish::Publisher;
+use crate::recent::Recent;
 use crate::thread::Thread;
 
 /// The thread that works commands.
@@ -25,6 +26,8 @@ pub struct Worker(Thread);
 pub struct Tools {
     /// The validator and the topic.
     pub current: Current,
+    /// Where commands are noted for builds to come.
+    pub recent: Arc<Recent>,
     /// To the broker.
     pub publisher: Publisher,
     /// To the settling.

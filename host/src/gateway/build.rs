@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::knobs::Knobs;
+use super::state::InRedis;
 use super::{Gateway, GatewayError};
 use crate::dead_letters::desk::Desk;
 use crate::dead_letters::replay;
@@ -23,7 +24,7 @@ use crate::downlink::{lease, settle, take, work};
 use crate::embedded;
 use crate::live::{Current, Live};
 use crate::mqtt::consume::{Consumer, Settled};
-use crate::mqtt::publish;
+use crate::mqtt::publish::{self, Publisher};
 use crate::redis::claim::{Claims, Remembered};
 use crate::redis::connect::{Connector, Link};
 use crate::redis::jobs::JobPusher;
@@ -31,6 +32,7 @@ use crate::redis::lease::Leases;
 use crate::redis::letters::Letters;
 use crate::redis::pop::Popper;
 use crate::redis::push::Pusher;
+use crate::redis::state;
 use crate::sandbox::Pool;
 use crate::spool::{Depth, Spool, Waiting, Watch};
 use crate::telemetry::board::{Board, SpoolStatus};
@@ -39,11 +41,14 @@ use crate::uplink::ack::Acks;
 use crate::uplink::behind::Lists;
 use crate::uplink::intake::{Intake, Lanes};
 use crate::uplink::lane::{self, TURNS, Tools};
+use crate::uplink::publications;
 use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
 /// What ends last, since others need it to come to their end.
-pub(super) const LAST: [&str; 4] = ["the downlink connection", "the embedded servers", "the lease", "the monitor"];
+pub(super) const LAST: [&str; 5] =
+    ["the downlink connection", "the embedded servers", "the lease", "the monitor", STATE];
+const STATE: &str = "the state of plugins";
 /// Threads that run guests. Messages are spread over them by serial number, so the number is no setting: two keep two
 /// cores busy, and more guests than cores only take turns.
 const MAX_LANES: usize = 8;
@@ -101,6 +106,33 @@ impl Gateway {
         Ok(addresses)
     }
 
+    /// Where plugins' state is kept; connected once one of them needs it.
+    pub(super) fn start_state(
+        &mut self,
+        settings: &Settings,
+        embedded: Embedded,
+    ) -> Result<Arc<InRedis>, GatewayError> {
+        let Store { keys, connector, .. } = Store::new(settings, embedded)?;
+        let (states, keeper) = state::prepare(connector, keys, Link::new(self.board.clone(), "state"));
+        let last = self.last.clone();
+        self.spawn(STATE, keeper.run(last));
+        Ok(Arc::new(InRedis(states)))
+    }
+
+    /// The downlink connection, for commands and for what plugins publish.
+    pub(super) fn start_publishing(
+        &mut self,
+        settings: &Settings,
+        knobs: &Knobs,
+        embedded: Embedded,
+    ) -> Result<Publisher, GatewayError> {
+        let (in_flight, board) = (settings.commands.in_flight, self.board.clone());
+        let (publisher, connection) = publish::prepare(knobs.wanted.subscribe(), embedded.mqtt, in_flight, board)?;
+        let last = self.last.clone();
+        self.spawn("the downlink connection", connection.run(last));
+        Ok(publisher)
+    }
+
     /// Opens the spool, before anything is taken: it may hold what was acknowledged.
     pub(super) fn open_spool(&mut self, settings: &Settings) -> Result<(Spool, Vec<Waiting>), GatewayError> {
         let (spool, writer, waiting, recovered) = Spool::open(&settings.spool.path, settings.spool.max_size)?;
@@ -129,6 +161,7 @@ impl Gateway {
         knobs: &Knobs,
         current: &Current,
         embedded: Embedded,
+        publisher: &Publisher,
         (spool, waiting): (Spool, Vec<Waiting>),
     ) -> Result<Desk, GatewayError> {
         let Store { keys, dead_letters, connector } = Store::new(settings, embedded)?;
@@ -186,6 +219,9 @@ impl Gateway {
         let (wanted, confirmed) = (knobs.wanted.subscribe(), knobs.confirmed.clone());
         let consumer = Consumer::new(wanted, confirmed, embedded.mqtt, settled, self.board.clone())?;
 
+        let (publications, orders) = publications::prepare(publisher.clone());
+        self.spawn("the publications of plugins", orders.run());
+
         let mut lanes = Vec::new();
         let numbers = Arc::new(AtomicU64::new(last));
         for (number, parked) in parked.into_iter().enumerate() {
@@ -193,8 +229,19 @@ impl Gateway {
             let (current, sink, acks, room) = (current.clone(), to_sink.clone(), acks.clone(), room.clone());
             let (resumed, numbers) = (consumer.resumed(), numbers.clone());
             let turns = Arc::new(Semaphore::new(TURNS));
-            let recent = self.recent.clone();
-            let tools = move || Tools { pool: Pool::new(), current, recent, sink, acks, room, resumed, numbers, turns };
+            let (recent, publications) = (self.recent.clone(), publications.clone());
+            let tools = move || Tools {
+                pool: Pool::new(),
+                current,
+                recent,
+                publications,
+                sink,
+                acks,
+                room,
+                resumed,
+                numbers,
+                turns,
+            };
             let lane = lane::spawn(number, work, parked, tools)
                 .map_err(|source| GatewayError::System { what: "thread", source })?;
             self.spawn_fallible("a lane", lane.join());
@@ -237,15 +284,10 @@ impl Gateway {
         knobs: &Knobs,
         current: &Current,
         embedded: Embedded,
+        publisher: Publisher,
     ) -> Result<(), GatewayError> {
         let Store { keys, connector, .. } = Store::new(settings, embedded)?;
         let in_flight = settings.commands.in_flight;
-
-        let (publisher, connection) =
-            publish::prepare(knobs.wanted.subscribe(), embedded.mqtt, in_flight, self.board.clone())?;
-        let last = self.last.clone();
-        self.spawn("the downlink connection", connection.run(last));
-
         let instance = &settings.gateway.instance;
         let held = Arc::new(lease::Held::default());
         let leases = Leases::new(connector.clone(), keys.clone(), instance);
@@ -274,8 +316,9 @@ impl Gateway {
 
         let (current, held_too) = (current.clone(), held.clone());
         let stop = self.stop.clone();
+        let (recent, under_way_too) = (self.recent.clone(), under_way.clone());
         let tools =
-            work::Tools { current, publisher, told: to_settle, held: held_too, under_way: under_way.clone(), stop };
+            work::Tools { current, recent, publisher, told: to_settle, held: held_too, under_way: under_way_too, stop };
         let worker = work::Worker::spawn(taken, tools, self.abandon.clone())
             .map_err(|source| GatewayError::System { what: "thread", source })?;
         self.spawn_fallible("the worker of commands", worker.join());

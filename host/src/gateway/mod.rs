@@ -2,11 +2,13 @@
 //!
 //! - `build`: what the parts are made of.
 //! - `reload`, `knobs`: other settings while they run.
+//! - `state`: what plugins keep.
 //! - [`preflight`]: what would keep them from starting.
 //!
 //! Invariant: the settings, routes and chains in force change only by a swap of the whole snapshot, done here, one by one.
 
 mod build;
+mod canary;
 mod knobs;
 pub mod preflight;
 mod probation;
@@ -14,6 +16,7 @@ mod rehearsal;
 mod reload;
 pub mod servers;
 mod signals;
+mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -212,6 +215,14 @@ struct Gateway {
     limit: Duration,
 }
 
+/// The builds that passed every step, by plugin.
+#[derive(Default)]
+struct Plugins {
+    live: IndexMap<String, Arc<Generation>>,
+    /// Those that serve some machines, until messages are taken; from then on `Live` has them.
+    canaries: IndexMap<String, Arc<Generation>>,
+}
+
 /// What the gateway hears of.
 struct Inbox {
     builds: mpsc::Receiver<Proposal>,
@@ -255,6 +266,7 @@ impl Gateway {
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
         let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
+        let sandbox = sandbox.keeping_state_in(self.start_state(&settings, embedded)?);
         // One place: the registry waits while a swap is made.
         let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
@@ -275,13 +287,14 @@ impl Gateway {
         let mut spool = Some(self.open_spool(&settings)?);
         let mut inbox = Inbox { builds, edits: proposals };
         let mut force = Force::new(settings, in_force, desk, self.board.clone());
-        let mut plugins: IndexMap<String, Arc<Generation>> = IndexMap::new();
+        let mut plugins = Plugins::default();
         let mut running: Option<Running> = None;
         loop {
             // Until every plugin is there nothing is taken: the broker and the list keep it.
             if spool.is_some() {
-                match Live::new(force.settings.clone(), plugins.clone()) {
+                match Live::new(force.settings.clone(), plugins.live.clone()) {
                     Ok(live) => {
+                        let live = plugins.canaries.values().fold(live, |live, canary| live.with_canary(canary));
                         if let Some(spool) = spool.take() {
                             running = Some(self.start(live, embedded, spool)?);
                         }
@@ -290,7 +303,7 @@ impl Gateway {
                 }
             }
             match self.next(&mut inbox, &mut force, signals).await? {
-                Event::Build(proposal) => self.make_live(proposal, &force, running.as_ref(), &mut plugins),
+                Event::Build(proposal) => self.put(proposal, &force, running.as_ref(), &mut plugins),
                 Event::Edit(proposal) => force.propose(proposal),
                 Event::Progress(Progress::Ordered(ordered)) => {
                     let builds = force.ordered(ordered, running.as_ref(), &mut plugins);
@@ -318,11 +331,14 @@ impl Gateway {
         let _ = self.taking.set(current.clone());
         let probation = probation::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
         self.spawn("the probation of builds", probation);
+        let canaries = canary::run(current.clone(), self.plugins.clone(), self.board.clone(), self.stop.clone());
+        self.spawn("the judging of canaries", canaries);
         self.start_monitor(&settings, &knobs, embedded, &current)?;
-        let desk = self.start_uplink(&settings, &knobs, &current, embedded, spool)?;
+        let publisher = self.start_publishing(&settings, &knobs, embedded)?;
+        let desk = self.start_uplink(&settings, &knobs, &current, embedded, &publisher, spool)?;
         // Invariant: it is set here alone, once.
         let _ = self.desk.set(desk);
-        self.start_downlink(&settings, &knobs, &current, embedded)?;
+        self.start_downlink(&settings, &knobs, &current, embedded, publisher)?;
         Ok(Running { current, knobs, recent: self.recent.clone() })
     }
 
@@ -388,7 +404,7 @@ impl Gateway {
                 since: clock::now(),
             },
         );
-        proposal.is_live();
+        proposal.is_taken();
     }
 
     /// Stop taking, finish what was taken, acknowledge, disconnect; within the limit.

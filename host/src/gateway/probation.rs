@@ -91,7 +91,7 @@ impl Watch {
         let mut ended = Vec::new();
         for (name, trial) in &self.trials {
             let rules = live.settings.plugins.get(name).map(|plugin| plugin.probation);
-            let Some(Probation { min_calls, tolerance, .. }) = rules.filter(|_| live.serves(&trial.build)) else {
+            let Some(Probation { min_calls, tolerance, .. }) = rules.filter(|_| live.is_live(&trial.build)) else {
                 ended.push(name.clone());
                 continue;
             };
@@ -101,7 +101,6 @@ impl Watch {
                 && let Some(reason) = compare(trial.before, now, tolerance)
             {
                 tracing::error!(plugin = name, digest = %trial.build.digest(), %reason, "a build on probation does worse than the one before");
-                metrics::reload(name, Step::Probation.name(), "refused");
                 worse.push((name.clone(), Worse { digest: trial.build.digest(), reason: reason.to_string() }));
             } else if over {
                 tracing::info!(plugin = name, digest = %trial.build.digest(), calls = now.calls, failures = now.failures, "a build's probation is over");

@@ -1,12 +1,13 @@
-//! The last real messages, for builds that the registry proposes.
+//! The last real messages and commands, for builds that the registry proposes, and for whoever asks for them.
 
 use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 use sluicegate_core::lifecycle::Step;
+use sluicegate_core::tried::Tried;
 
 use crate::live::Current;
-use crate::recent::Recent;
+use crate::recent::{MAX_MESSAGES, Recent};
 use crate::registry::Rehearsal;
 use crate::rehearsal;
 use crate::sandbox::{Generation, Problem, Refusal, block_on};
@@ -20,6 +21,11 @@ pub(super) struct RealMessages {
 }
 
 impl Rehearsal for RealMessages {
+    fn messages(&self, plugin: &str) -> Result<Vec<Tried>, Refusal> {
+        let Some(current) = self.current.get() else { return Ok(Vec::new()) };
+        block_on(rehearsal::inputs(&current.load_full(), &self.recent, plugin, MAX_MESSAGES))
+    }
+
     fn rehearse(&self, build: &Arc<Generation>) -> Result<(), Refusal> {
         let Some(current) = self.current.get() else { return Ok(()) };
         let live = current.load_full();

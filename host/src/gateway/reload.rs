@@ -7,21 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use indexmap::IndexMap;
+use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::difference::{Change, difference};
 use sluicegate_core::settings::{Resolved, Settings};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::knobs::Knobs;
-use super::{Gateway, route_status};
+use super::{Gateway, Plugins, route_status};
 use crate::live::{Current, Live};
 use crate::mqtt::connect;
 use crate::mqtt::subscribe::Confirmed;
 use crate::recent::Recent;
-use crate::registry::Proposal as Build;
 use crate::registry::desk::{Desk, Ordered};
-use crate::sandbox::Generation;
+use crate::registry::{Place, Proposal as Build};
 use crate::settings::desk::{Answer, By, InForce, Refused};
 use crate::settings::propose::Proposal;
 use crate::telemetry::board::{Board, RefusedEdit, SettingsStatus};
@@ -92,7 +91,7 @@ impl Running {
     /// New messages are handled with this snapshot.
     fn swap(&self, next: Arc<Live>) {
         let before = self.current.swap(next.clone());
-        before.builds().filter(|build| !next.serves(build)).for_each(|build| build.retire());
+        before.serving().filter(|build| !next.serves(build)).for_each(|build| build.retire());
         self.recent.retain(|route| next.route_named(route));
     }
 }
@@ -159,12 +158,7 @@ impl Force {
     }
 
     /// Its plugins are loaded, or one was refused. Gives the builds to announce.
-    pub(super) fn ordered(
-        &mut self,
-        ordered: Ordered,
-        running: Option<&Running>,
-        plugins: &mut IndexMap<String, Arc<Generation>>,
-    ) -> Vec<Build> {
+    pub(super) fn ordered(&mut self, ordered: Ordered, running: Option<&Running>, plugins: &mut Plugins) -> Vec<Build> {
         let Some(Pending::Loading { edit, .. }) = self.pending.take() else { return Vec::new() };
         let Edit { by, file, resolved, changes, answer } = *edit;
         let ready = match ordered {
@@ -197,9 +191,11 @@ impl Force {
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
         }
         let builds = ready.taken();
-        plugins.retain(|name, _| settings.plugins.contains_key(name));
+        plugins.live.retain(|name, _| settings.plugins.contains_key(name));
+        plugins.canaries.retain(|name, _| settings.plugins.contains_key(name));
         for Build { generation, .. } in &builds {
-            plugins.insert(generation.name().to_owned(), generation.clone());
+            plugins.canaries.shift_remove(generation.name());
+            plugins.live.insert(generation.name().to_owned(), generation.clone());
         }
         self.settings = settings;
         self.status.number += 1;
@@ -311,25 +307,59 @@ pub(super) fn shown(file: &Path) -> String {
 }
 
 impl Gateway {
-    /// A build passed every step: it takes the place of the one before, where the settings still name its plugin and nothing newer is there.
-    pub(super) fn make_live(
-        &self,
-        build: Build,
-        force: &Force,
-        running: Option<&Running>,
-        plugins: &mut IndexMap<String, Arc<Generation>>,
-    ) {
+    /// A build passed every step: it takes the place of the one before, for all machines or for some, or gives it up. Where the settings do
+    /// not name its plugin any more, or something newer is there, nothing is done: the registry sees that it was not taken.
+    pub(super) fn put(&self, build: Build, force: &Force, running: Option<&Running>, plugins: &mut Plugins) {
         let generation = &build.generation;
-        let newer = |live: &Arc<Generation>| live.number() >= generation.number();
-        // One of older settings may have been on its way when others came in force. The registry sees that it was not taken.
-        if !force.settings.plugins.contains_key(generation.name()) || plugins.get(generation.name()).is_some_and(newer)
-        {
+        let name = generation.name();
+        if !force.settings.plugins.contains_key(name) {
             return;
         }
-        plugins.insert(generation.name().to_owned(), generation.clone());
-        if let Some(running) = running {
-            running.swap(Arc::new(running.current.load().with(generation)));
+        let live = plugins.live.get(name);
+        match build.place {
+            Place::Live => {
+                let canary = running.map_or_else(
+                    || plugins.canaries.get(name).is_some_and(|canary| canary.number() == generation.number()),
+                    |running| running.current.load().is_canary(generation),
+                );
+                // One of older settings may have been on its way when others came in force. A canary may be older than what was gone back to.
+                if !canary && live.is_some_and(|live| live.number() >= generation.number()) {
+                    return;
+                }
+                if canary {
+                    plugins.canaries.shift_remove(name);
+                }
+                plugins.live.insert(name.to_owned(), generation.clone());
+                if let Some(running) = running {
+                    running.swap(Arc::new(running.current.load().with(generation)));
+                }
+                self.announce(build);
+            }
+            Place::Canary => {
+                if live.is_none_or(|live| live.number() >= generation.number()) {
+                    return;
+                }
+                match running {
+                    Some(running) => running.swap(Arc::new(running.current.load().with_canary(generation))),
+                    None => drop(plugins.canaries.insert(name.to_owned(), generation.clone())),
+                }
+                tracing::info!(
+                    plugin = name,
+                    version = generation.version(),
+                    digest = %generation.digest(),
+                    generation = generation.number(),
+                    step = %Step::Canary,
+                    "a build is a canary: it handles the messages of some machines"
+                );
+                build.is_taken();
+            }
+            Place::Withdrawn => {
+                plugins.canaries.shift_remove(name);
+                if let Some(running) = running.filter(|running| running.current.load().is_canary(generation)) {
+                    running.swap(Arc::new(running.current.load().without_canary(name)));
+                }
+                build.is_taken();
+            }
         }
-        self.announce(build);
     }
 }

@@ -47,10 +47,15 @@ struct Granted {
     client: AsyncClient,
     /// Publishes that it takes before it answered to one of them.
     window: Arc<Semaphore>,
+    /// Of those, how many may be plugins': so that commands find places, whatever plugins publish. Places are given in the order in which they
+    /// are asked for, so that plugins' come to their turn among any number of commands.
+    shared: Arc<Semaphore>,
     /// So many.
     places: u32,
     /// The largest packet that it takes.
     largest: usize,
+    /// Whether it keeps retained messages.
+    retains: bool,
 }
 
 /// What stands now; the lock is held for a look, and while a publish is handed over.
@@ -70,7 +75,20 @@ pub struct Place {
     standing: Standing,
     granted: Arc<Granted>,
     /// Given back with the broker's answer.
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+/// What is published, at QoS 1.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Where to.
+    pub topic: String,
+    /// What.
+    pub body: Bytes,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+    /// The rest of its life, in seconds [MQTT 5, 3.3.2.3.3]; none: it has no end.
+    pub expiry: Option<u32>,
 }
 
 /// Drives the downlink connection.
@@ -138,22 +156,44 @@ impl Publisher {
     /// # Cancel safety
     /// Dropped, nothing happened.
     pub async fn place(&self) -> Option<Place> {
+        self.place_of(false).await
+    }
+
+    /// The same for what a plugin publishes.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn place_for_plugins(&self) -> Option<Place> {
+        self.place_of(true).await
+    }
+
+    /// Whether a connection stands.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        now(&self.standing).is_some()
+    }
+
+    async fn place_of(&self, plugins: bool) -> Option<Place> {
         let mut changed = self.changed.clone();
         loop {
             changed.mark_unchanged();
             let granted = now(&self.standing);
             let permit = async {
                 match &granted {
-                    Some(granted) => granted.window.clone().acquire_owned().await.ok(),
+                    Some(granted) => {
+                        let share =
+                            if plugins { Some(granted.shared.clone().acquire_owned().await.ok()?) } else { None };
+                        Some((granted.window.clone().acquire_owned().await.ok()?, share))
+                    }
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
                 ended = changed.changed() => ended.ok()?,
-                permit = permit => {
-                    let (Some(permit), Some(granted)) = (permit, granted) else { return None };
-                    return Some(Place { standing: self.standing.clone(), granted, _permit: permit });
+                permits = permit => {
+                    let (Some(permits), Some(granted)) = (permits, granted) else { return None };
+                    return Some(Place { standing: self.standing.clone(), granted, _permits: permits });
                 }
             }
         }
@@ -161,13 +201,17 @@ impl Publisher {
 }
 
 impl Place {
-    /// Publishes at QoS 1 and waits for the PUBACK. `expiry` is the rest of the message's life, in seconds [MQTT 5, 3.3.2.3.3]. What is not
-    /// written when the connection breaks is not written later.
+    /// Publishes and waits for the PUBACK. What is not written when the connection breaks is not written later.
     ///
     /// # Cancel safety
-    /// Dropped, the message may still be published.
-    pub async fn publish(self, topic: String, body: Bytes, expiry: u32) -> Answer {
+    /// Dropped, the message may still be published, and takes a place of the window that is given to others.
+    pub async fn publish(self, publish: Publish) -> Answer {
+        let Publish { topic, body, retain, expiry } = publish;
         let largest = self.granted.largest;
+        if retain && !self.granted.retains {
+            // Sent all the same, it would end the connection [MQTT-3.2.2-14].
+            return Answer::Refused("the broker keeps no retained messages".to_owned());
+        }
         if topic.len() + body.len() + OVERHEAD > largest {
             return Answer::Refused(format!("it has {} bytes, and the broker takes packets of {largest}", body.len()));
         }
@@ -176,16 +220,15 @@ impl Place {
             if !standing.as_ref().is_some_and(|granted| Arc::ptr_eq(granted, &self.granted)) {
                 return Answer::Unknown;
             }
-            let properties =
-                PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
-            let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
+            let properties = PublishProperties { message_expiry_interval: expiry, ..PublishProperties::default() };
+            let options = PublishOptions::new(QoS::AtLeastOnce).retain(retain).properties(properties);
             // Invariant: the channel has a place for each place of the window.
             self.granted.client.try_publish_tracked(topic, body, options)
         };
         let notice = match notice {
             Ok(notice) => notice,
             Err(error) => {
-                tracing::debug!(%error, "a command cannot be handed to the connection");
+                tracing::debug!(%error, "a publish cannot be handed to the connection");
                 return Answer::Unknown;
             }
         };
@@ -217,10 +260,12 @@ impl Connected {
         let (most, less) = grants::window(connack, self.in_flight);
         let detail = less.map(|less| format!("{} {less}", self.mqtt.name));
         let places = most.min(self.in_flight);
-        let window = Arc::new(Semaphore::new(places));
+        let (window, shared) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new((places / 2).max(1))));
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let client = self.client.clone();
-        (Granted { client, window, places, largest: usize::try_from(largest).unwrap_or(usize::MAX) }, detail)
+        let retains = properties.and_then(|properties| properties.retain_available).is_none_or(|is| is == 1);
+        let largest = usize::try_from(largest).unwrap_or(usize::MAX);
+        (Granted { client, window, shared, places, largest, retains }, detail)
     }
 
     fn stands(&self, granted: Option<Granted>) {

@@ -8,6 +8,7 @@
 //! - [`pop`]: commands, moved into this instance's processing list.
 //! - [`claim`]: a `message_id` is sent once.
 //! - [`letters`]: the dead letters, for whoever looks at them.
+//! - [`state`]: plugins' own keys.
 //! - [`lease`]: who may send the commands of a processing list.
 
 pub mod cap;
@@ -21,4 +22,5 @@ mod line;
 pub mod pop;
 pub mod push;
 mod script;
+pub mod state;
 mod wire;

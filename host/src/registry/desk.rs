@@ -7,6 +7,7 @@ use serde_json::Value;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::Settings;
+use sluicegate_core::tried::Tried;
 use tokio::sync::{mpsc, oneshot};
 
 use super::history::History;
@@ -32,6 +33,11 @@ pub enum DeskError {
         "plugin `{0}` has no build to go back to: one is kept when another one takes its place, and a rollback uses it up"
     )]
     NoFallback(String),
+    /// No build serves some machines before it serves all.
+    #[error(
+        "plugin `{0}` has no canary: a new build is one where the settings say so (plugins.NAME.canary), until its time is over"
+    )]
+    NoCanary(String),
     /// The build that was kept cannot be live any more.
     #[error("the build before, {digest}, was refused, and the live one goes on: not {step}: {reason}")]
     Refused {
@@ -63,12 +69,29 @@ pub struct RolledBack {
     pub version: String,
     /// Its number since the gateway started.
     pub generation: u64,
+    /// Whether what was live for some machines alone was withdrawn, and the live build served on.
+    pub canary: bool,
+}
+
+/// What became of a canary that is live now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Promoted {
+    /// The plugin.
+    pub plugin: String,
+    /// What was live.
+    pub from: Digest,
+    /// What is live.
+    pub to: Digest,
+    /// Its version.
+    pub version: String,
+    /// Its number since the gateway started.
+    pub generation: u64,
 }
 
 /// Why the gateway itself goes back to the build before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worse {
-    /// The build that is worse; where another one is live by now, nothing is done.
+    /// The build that is worse, live or a canary; where it is neither by now, nothing is done.
     pub digest: Digest,
     /// In which way.
     pub reason: String,
@@ -84,6 +107,22 @@ pub(super) enum Order {
         because: Option<Worse>,
         /// How it went.
         done: oneshot::Sender<Result<RolledBack, DeskError>>,
+    },
+    /// The canary is to be live.
+    Promote {
+        /// Of this plugin.
+        plugin: String,
+        /// The build that the gateway itself found good; where another one is the canary by now, nothing is done.
+        found_good: Option<Digest>,
+        /// How it went.
+        done: oneshot::Sender<Result<Promoted, DeskError>>,
+    },
+    /// The last real messages that a plugin was given are to be told.
+    Messages {
+        /// Which.
+        plugin: String,
+        /// They.
+        told: oneshot::Sender<Vec<Tried>>,
     },
     /// Other settings are to be in force: what they need is to be loaded.
     Settings {
@@ -162,6 +201,17 @@ impl Desk {
         self.board.rehearsed(name)
     }
 
+    /// The last real messages or commands that a plugin was given, for another build to be tried on.
+    ///
+    /// # Errors
+    /// [`DeskError`]
+    pub async fn messages(&self, name: &str) -> Result<Vec<Tried>, DeskError> {
+        self.plugin(name)?;
+        let (told, answer) = oneshot::channel();
+        self.send(Order::Messages { plugin: name.to_owned(), told })?;
+        answer.await.map_err(|_| DeskError::Stopping)
+    }
+
     /// What changed.
     #[must_use]
     pub fn history(&self) -> &History {
@@ -185,7 +235,18 @@ impl Desk {
         })
     }
 
-    /// Makes the build before live again, and waits until it is.
+    /// Makes a plugin's canary live, and waits until it is. `found_good`: the gateway itself wants it of this build.
+    ///
+    /// # Errors
+    /// [`DeskError`]: nothing changed.
+    pub async fn promote(&self, name: &str, found_good: Option<Digest>) -> Result<Promoted, DeskError> {
+        self.plugin(name)?;
+        let (done, answer) = oneshot::channel();
+        self.send(Order::Promote { plugin: name.to_owned(), found_good, done })?;
+        answer.await.unwrap_or(Err(DeskError::Stopping))
+    }
+
+    /// Makes the build before live again, or withdraws the canary where there is one, and waits until that is so.
     ///
     /// # Errors
     /// [`DeskError`]: nothing changed.

@@ -35,6 +35,8 @@ pub enum Who {
     Start,
     /// The gateway itself, since the live build did worse than the one before.
     Rollback,
+    /// The gateway itself, by how a canary did.
+    Canary,
 }
 
 /// How it ended.
@@ -43,6 +45,10 @@ pub enum Who {
 pub enum Outcome {
     /// The build is live.
     Live,
+    /// It serves some machines before it serves all.
+    Canary,
+    /// It did, and does not any more; what was live serves all.
+    Withdrawn,
     /// It is not; what was live goes on.
     Refused,
 }
@@ -64,7 +70,7 @@ pub struct Change {
     pub outcome: Outcome,
     /// The step at which.
     pub step: Step,
-    /// Why it was refused.
+    /// Why it was refused or withdrawn.
     pub reason: Option<String>,
     /// Who wanted it.
     pub who: Who,
@@ -77,11 +83,11 @@ impl Change {
         self.what == What::Rollback && self.outcome == Outcome::Live
     }
 
-    /// Whether it says what the other one says, at another time: a start finds the bad file of the start before.
+    /// Whether it says what the other one says, at another time: a start finds the bad file of the start before, or its canary.
     fn repeats(&self, other: &Self) -> bool {
         self.who == Who::Start
-            && self.outcome == Outcome::Refused
-            && other.outcome == Outcome::Refused
+            && matches!(self.outcome, Outcome::Refused | Outcome::Canary)
+            && self.outcome == other.outcome
             && (self.to, self.step, &self.reason) == (other.to, other.step, &other.reason)
     }
 }

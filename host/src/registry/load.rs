@@ -139,7 +139,8 @@ fn load_once(
     // Whose it is comes before what it is: of what nobody trusts nothing is parsed.
     let signed_by = signer(wanted, file)?;
     at(Step::Compiled);
-    let generation = sandbox.compile(&file.bytes, plugin.settings.clone(), plugin.limits, &wanted.name, number)?;
+    let (settings, limits, grants) = (plugin.settings.clone(), plugin.limits, &plugin.grants);
+    let generation = sandbox.compile(&file.bytes, settings, limits, grants, &wanted.name, number)?;
     at(Step::Checked);
     if let Some(world) = wanted.world
         && world != generation.world()

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use sluicegate_core::settings::Settings;
+use sluicegate_core::tried::Tried;
 use sluicegate_core::trust::{KeyId, Trust};
 use tokio::sync::oneshot;
 
@@ -26,23 +27,36 @@ use crate::sandbox::{Generation, Refusal, World};
 
 pub use run::Registry;
 
-/// A build that passed every step before it is live. Dropped, it was not taken: what is live stays so.
+/// A build that passed every step before, and what it is to be now. Dropped, it was not taken: what serves goes on.
 pub struct Proposal {
     /// It.
     pub generation: Arc<Generation>,
+    /// What it is to be.
+    pub place: Place,
     /// Where it is from.
     pub source: Source,
     /// Whose signature it has.
     pub signed_by: Option<KeyId>,
-    pub(super) live: oneshot::Sender<()>,
+    pub(super) taken: oneshot::Sender<()>,
 }
 
 impl Proposal {
-    /// New messages are handled with it.
-    pub fn is_live(self) {
+    /// It is what it was to be, for every new message.
+    pub fn is_taken(self) {
         // The registry may have come to its end.
-        let _ = self.live.send(());
+        let _ = self.taken.send(());
     }
+}
+
+/// What a build is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// All new messages are handled with it.
+    Live,
+    /// Those of some machines are.
+    Canary,
+    /// It was a canary, and none is handled with it any more.
+    Withdrawn,
 }
 
 /// Tries a build on real messages, after its samples and before it is proposed.
@@ -52,6 +66,13 @@ pub trait Rehearsal: Send + Sync {
     /// # Errors
     /// [`Refusal`] at `rehearsed`, where the build does worse than the live one.
     fn rehearse(&self, build: &Arc<Generation>) -> Result<(), Refusal>;
+
+    /// The last real messages or commands that this plugin was given. It takes as long as what stands before it in its chains: not for a
+    /// thread that polls.
+    ///
+    /// # Errors
+    /// [`Refusal`], where the system gives no event loop.
+    fn messages(&self, plugin: &str) -> Result<Vec<Tried>, Refusal>;
 }
 
 /// Where a build is from.

@@ -2,10 +2,12 @@
 //! the build before where somebody asks for that. One thing after another, so that there is one order of what is live.
 //!
 //! - `back`: to a build that is kept.
+//! - `canary`: builds that serve some machines before they serve all.
 //! - `keep`: what outlives a restart.
 //! - `order`: what other settings need.
 
 mod back;
+mod canary;
 mod keep;
 mod order;
 
@@ -22,11 +24,13 @@ use super::desk::{Order, Orders};
 use super::folder::{Folder, Index};
 use super::history::{What, Who};
 use super::load::{self, File, Loaded};
-use super::{Proposal, Rehearsal, Source, Wanted};
+use super::{Place, Proposal, Rehearsal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
 use crate::watch::Watch;
+
+use canary::Canary;
 
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
 const TRIES: u32 = 5;
@@ -36,11 +40,22 @@ struct Watched {
     wanted: Wanted,
     /// Live in this run.
     live: Option<Seen>,
+    /// The number of that.
+    serves: u64,
+    /// Serves some machines before it serves all.
+    canary: Option<Canary>,
     /// The build that was refused last.
     refused: Option<Tried>,
     /// The last reason for which the file could not be read, so that it is said once.
     unreadable: Option<String>,
+    /// The last number that was given.
     number: u64,
+}
+
+impl Watched {
+    fn new(wanted: Wanted, number: u64) -> Self {
+        Self { wanted, live: None, serves: 0, canary: None, refused: None, unreadable: None, number }
+    }
 }
 
 /// What tells one file from another, and one signature of it.
@@ -84,9 +99,10 @@ pub struct Registry {
 
 /// What came of a build.
 enum Ended {
-    Live(Arc<Generation>),
+    /// It is what it was to be.
+    Taken(Loaded),
     Refused(Refusal),
-    /// The gateway did not make it live: it comes to its end.
+    /// The gateway did not take it: it comes to its end.
     NotTaken,
 }
 
@@ -106,10 +122,7 @@ impl Registry {
         orders: Orders,
         board: Arc<Board>,
     ) -> Self {
-        let plugins: Vec<Watched> = plugins
-            .into_iter()
-            .map(|wanted| Watched { wanted, live: None, refused: None, unreadable: None, number: 0 })
-            .collect();
+        let plugins: Vec<Watched> = plugins.into_iter().map(|wanted| Watched::new(wanted, 0)).collect();
         for Watched { wanted, .. } in &plugins {
             show_path(&board, wanted);
         }
@@ -180,8 +193,23 @@ impl Registry {
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
                 }
+                Event::Ordered(Order::Promote { plugin, found_good, done }) => {
+                    let went = self.promote(&plugin, found_good).await;
+                    // The same.
+                    let _ = done.send(went);
+                }
+                Event::Ordered(Order::Messages { plugin, told }) => {
+                    let rehearsal = self.rehearsal.clone();
+                    let messages = blocking(move || Some(rehearsal?.messages(&plugin))).await.flatten();
+                    // The same.
+                    let _ = told.send(messages.and_then(Result::ok).unwrap_or_default());
+                }
                 Event::Ordered(Order::Settings { wanted, answer }) => {
-                    watch = self.obey(wanted, answer).await.unwrap_or(watch);
+                    let Some(obeyed) = self.obey(wanted, answer).await else { continue };
+                    watch = obeyed.watch.unwrap_or(watch);
+                    for index in obeyed.look {
+                        self.look(index, Who::Settings).await;
+                    }
                 }
             }
         }
@@ -208,7 +236,11 @@ impl Registry {
         watched.unreadable = None;
         if watched.live.as_ref().is_some_and(|live| live.digest == file.digest) {
             watched.refused = None;
+            self.release(index, who, "the file holds the live build again").await;
             return self.signature(index, file).await;
+        }
+        if watched.canary.as_ref().is_some_and(|canary| canary.file.digest == file.digest) {
+            return self.signature_of_canary(index, file).await;
         }
         let seen = Seen::of(&file);
         if watched.refused.as_ref().is_some_and(|refused| refused.seen == seen && refused.tries >= refused.most) {
@@ -219,8 +251,12 @@ impl Registry {
             tracing::debug!(plugin, digest = %file.digest, "the file holds a build that was rolled back");
             return;
         }
-        match self.attempt(index, &file, Source::File).await {
-            Ended::Live(generation) => {
+        let resumed = self.resume(index, file.digest).await;
+        let place = self.place(index);
+        match self.attempt(index, &file, Source::File, place).await {
+            Ended::Taken(loaded) if place == Place::Canary => self.begun(index, file, loaded, who).await,
+            Ended::Taken(Loaded { generation, .. }) => {
+                self.release(index, who, "a newer build took its place").await;
                 self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
                 self.builds(index).took(build(&generation));
                 self.lives(index, file, &generation);
@@ -229,7 +265,12 @@ impl Registry {
                 self.note(index, None);
                 self.save().await;
             }
-            Ended::Refused(refusal) => self.refused(index, Some(&file), &refusal, who),
+            Ended::Refused(refusal) => {
+                self.refused(index, Some(&file), &refusal, who);
+                if resumed {
+                    self.note(index, Some(&refusal.problem.to_string()));
+                }
+            }
             Ended::NotTaken => {}
         }
     }
@@ -257,8 +298,8 @@ impl Registry {
         })
     }
 
-    /// Takes a build through every step, until new messages are handled with it.
-    async fn attempt(&mut self, index: usize, file: &Arc<File>, source: Source) -> Ended {
+    /// Takes a build through every step, until new messages are handled with it: all, or those of some machines.
+    async fn attempt(&mut self, index: usize, file: &Arc<File>, source: Source, place: Place) -> Ended {
         let watched = &self.plugins[index];
         let (wanted, number) = (watched.wanted.clone(), watched.number + 1);
         let (digest, name) = (file.digest, wanted.name.clone());
@@ -271,13 +312,9 @@ impl Registry {
         at(Step::Found);
         // What is kept has served already, and somebody waits for it.
         let ended = match self.through_steps(wanted, file, number, source == Source::File, at.clone()).await {
-            Ok(Loaded { generation, signed_by }) => {
-                at(Step::Live);
-                let (live, went) = oneshot::channel();
-                let proposal = Proposal { generation: generation.clone(), source, signed_by, live };
-                // The gateway ends after the registry; without it there is nobody to tell.
-                let sent = self.proposals.send(proposal).await.is_ok();
-                if sent && went.await.is_ok() { Ended::Live(generation) } else { Ended::NotTaken }
+            Ok(loaded) => {
+                at(if place == Place::Canary { Step::Canary } else { Step::Live });
+                if self.propose(&loaded, source, place).await { Ended::Taken(loaded) } else { Ended::NotTaken }
             }
             Err(refusal) => Ended::Refused(refusal),
         };
@@ -285,10 +322,21 @@ impl Registry {
         ended
     }
 
+    /// Hands a build to the gateway, and waits until it is what it is to be. Whether it is.
+    async fn propose(&self, loaded: &Loaded, source: Source, place: Place) -> bool {
+        let (taken, went) = oneshot::channel();
+        let Loaded { generation, signed_by } = loaded;
+        let proposal = Proposal { generation: generation.clone(), place, source, signed_by: *signed_by, taken };
+        // The gateway ends after the registry; without it there is nobody to tell.
+        self.proposals.send(proposal).await.is_ok() && went.await.is_ok()
+    }
+
     /// A build is live.
     fn lives(&mut self, index: usize, file: Arc<File>, generation: &Generation) {
         let watched = &mut self.plugins[index];
-        watched.number = generation.number();
+        // One that was a canary may have a lower number than one that was gone back to meanwhile.
+        watched.number = watched.number.max(generation.number());
+        watched.serves = generation.number();
         watched.wanted.before = Some(generation.manifest_name().to_owned());
         watched.live = Some(Seen::of(&file));
         self.files.insert(file.digest, file);

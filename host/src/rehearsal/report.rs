@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use sluicegate_core::compared::{Sum, Tolerance, Worse, compare};
+use sluicegate_core::compared::{Sum, Tolerance, Worse, compare, undisturbed};
 
 /// Differences that are kept.
 const MAX_DIFFERENCES: usize = 20;
@@ -26,7 +26,7 @@ pub struct Report {
     pub mended: u64,
     /// Of those, of which they make something else.
     pub differing: u64,
-    /// Average of a call, in microseconds.
+    /// Average of a call, in microseconds, without the slowest twentieth.
     pub before_us: f64,
     /// The same of the new one.
     pub now_us: f64,
@@ -51,10 +51,11 @@ pub struct Difference {
 
 /// Gathers what both make of one message after another.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
-    before: Sum,
-    /// Its failures are the new ones: those of messages that the live build takes.
-    pub(super) now: Sum,
+pub struct Gathered {
+    /// How long each call took.
+    took: (Vec<Duration>, Vec<Duration>),
+    /// Those of messages that the live build takes.
+    new_failures: u64,
     mended: u64,
     differing: u64,
     differences: Vec<Difference>,
@@ -70,11 +71,9 @@ pub(super) struct Side {
 
 impl Gathered {
     pub(super) fn add(&mut self, topic: &str, payload: &[u8], before: Side, now: Side) {
-        for (sum, side) in [(&mut self.before, &before), (&mut self.now, &now)] {
-            sum.calls += 1;
-            sum.busy += side.took;
-        }
-        self.now.failures += u64::from(now.failed && !before.failed);
+        self.took.0.push(before.took);
+        self.took.1.push(now.took);
+        self.new_failures += u64::from(now.failed && !before.failed);
         self.mended += u64::from(before.failed && !now.failed);
         if before.lines == now.lines {
             return;
@@ -92,21 +91,37 @@ impl Gathered {
         }
     }
 
-    pub(super) fn worse(&self, tolerance: Tolerance) -> Option<Worse> {
-        compare(self.before, self.now, tolerance)
+    /// Nothing was tried.
+    pub(super) fn is_empty(&self) -> bool {
+        self.took.0.is_empty()
     }
 
-    pub(super) fn report(self, before: String, now: String, refused: Option<String>) -> Report {
+    /// What both came to.
+    fn sums(&self) -> (Sum, Sum) {
+        let calls = u64::try_from(self.took.0.len()).unwrap_or(u64::MAX);
+        let sum = |took: &Vec<Duration>, failures| Sum { calls, failures, busy: undisturbed(took.clone()) };
+        (sum(&self.took.0, 0), sum(&self.took.1, self.new_failures))
+    }
+
+    pub(super) fn worse(&self, tolerance: Tolerance) -> Option<Worse> {
+        let (before, now) = self.sums();
+        compare(before, now, tolerance)
+    }
+
+    /// What it came to; the two builds by their digests, and why the new one is refused.
+    #[must_use]
+    pub fn report(self, before: String, now: String, refused: Option<String>) -> Report {
+        let (then, new) = self.sums();
         let mean = |sum: Sum| if sum.calls == 0 { 0.0 } else { sum.busy.as_secs_f64() * 1e6 / calls(sum) };
         Report {
             before,
             now,
-            messages: self.now.calls,
-            new_failures: self.now.failures,
+            messages: new.calls,
+            new_failures: new.failures,
             mended: self.mended,
             differing: self.differing,
-            before_us: mean(self.before),
-            now_us: mean(self.now),
+            before_us: mean(then),
+            now_us: mean(new),
             refused,
             differences: self.differences,
         }
@@ -122,15 +137,21 @@ impl Report {
     /// For people: what differed, with `-` before what the live build made and `+` before what the new one makes.
     #[must_use]
     pub fn text(&self) -> String {
+        self.text_of("messages")
+    }
+
+    /// The same, where they are called something else.
+    #[must_use]
+    pub fn text_of(&self, what: &str) -> String {
         let mut text = format!(
-            "{} messages: {} new failures, {} mended, {} differ; a call takes {:.0} µs, {:.0} µs before\n",
+            "{} {what}: {} new failures, {} mended, {} differ; a call takes {:.0} µs, {:.0} µs before\n",
             self.messages, self.new_failures, self.mended, self.differing, self.now_us, self.before_us
         );
         for Difference { topic, payload, before, now } in &self.differences {
-            let _ = writeln!(text, "\n  {topic} {payload}");
+            let _ = writeln!(text, "\n  {topic} {}", one_line(payload));
             for (mark, lines) in [('-', before), ('+', now)] {
                 for line in lines {
-                    let _ = writeln!(text, "{mark} {line}");
+                    let _ = writeln!(text, "{mark} {}", one_line(line));
                 }
             }
         }
@@ -143,4 +164,9 @@ impl Report {
         }
         text
     }
+}
+
+/// What came from outside may hold lines of its own, which would read as the report's.
+fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
 }

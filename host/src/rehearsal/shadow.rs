@@ -1,14 +1,16 @@
 //! Both builds on the same messages, in shadow: nothing is sent, nothing counts for breakers and metrics of what is live.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::message::{Job, Message};
+use sluicegate_core::message::{Failure, GuestCommand, Job, Message};
 use sluicegate_core::settings::Rehearse;
+use sluicegate_core::tried::Tried;
 use tokio::time::timeout;
 
 use super::report::{Gathered, Report, Side};
-use crate::live::Live;
+use crate::live::{Live, swapped};
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
 use crate::uplink::chain::{self, Made};
@@ -16,51 +18,132 @@ use crate::uplink::chain::{self, Made};
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// Tries a build on the last messages of the routes that it would serve; none: there are none, or nothing is live that it could be
-/// compared with.
+/// Tries a build on the last messages of the routes that it would serve, or the last commands; none: there are none, or nothing is live
+/// that it could be compared with.
 ///
 /// # Cancel safety
 /// Dropped, nothing happened.
 pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rules: Rehearse) -> Option<Report> {
+    let standing = live.build(build.name())?;
     let pool = Pool::uncounted();
     let mut gathered = Gathered::default();
-    let mut standing = None;
     let all = async {
         for (place, chain) in live.chains.iter().enumerate() {
-            let Some(now) = chain.iter().find(|generation| generation.name() == build.name()) else { continue };
-            standing = Some(now.digest());
-            let swap = |one: &Arc<Generation>| if one.name() == build.name() { build } else { one }.clone();
-            let new: Vec<Arc<Generation>> = chain.iter().map(swap).collect();
+            if !chain.iter().any(|generation| generation.name() == build.name()) {
+                continue;
+            }
+            let new = swapped(chain, build);
             for message in recent.of(&live.route_name(place), rules.messages) {
-                // The live one first, then the new one, on instances that are warm after the first message.
-                let before = made(&pool, chain, &message).await;
-                let after = made(&pool, &new, &message).await;
-                gathered.add(&message.topic, &message.payload, before, after);
+                both(&mut gathered, &pool, (chain, &new), &Tried::Message(message)).await;
+            }
+        }
+        if live.settings.commands.validator.as_deref() == Some(build.name()) {
+            let (old, new) = ([standing.clone()], [build.clone()]);
+            for command in recent.commands(rules.messages) {
+                both(&mut gathered, &pool, (&old, &new), &Tried::Command(command)).await;
             }
         }
     };
     let _ = timeout(MAX_TIME, all).await;
-    let standing = standing.filter(|_| gathered.now.calls > 0)?;
+    if gathered.is_empty() {
+        return None;
+    }
     let worse = gathered.worse(rules.tolerance).map(|worse| worse.to_string());
-    Some(gathered.report(standing.to_string(), build.digest().to_string(), worse))
+    Some(gathered.report(standing.digest().to_string(), build.digest().to_string(), worse))
 }
 
-async fn made(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Side {
-    let began = Instant::now();
-    let made = chain::run(pool, chain, message.clone(), &mut ()).await;
-    let took = began.elapsed();
-    match made {
-        Made::Jobs(jobs) if jobs.is_empty() => Side { failed: false, took, lines: vec!["dropped".to_owned()] },
-        Made::Jobs(jobs) => {
-            let line = |job: Job| {
-                let payload = String::from_utf8_lossy(&job.payload).into_owned();
-                match job.idempotency_key {
-                    Some(key) => format!("job {payload} (once: {key})"),
-                    None => format!("job {payload}"),
+/// The last messages or commands as a plugin itself was given them: what stands before it in a chain is run once more, in shadow. At most so
+/// many of each route.
+///
+/// # Cancel safety
+/// Dropped, nothing happened.
+pub async fn inputs(live: &Live, recent: &Recent, plugin: &str, most: usize) -> Vec<Tried> {
+    let pool = Pool::uncounted();
+    let mut inputs = Vec::new();
+    let all = async {
+        for (place, chain) in live.chains.iter().enumerate() {
+            let Some(at) = chain.iter().position(|generation| generation.name() == plugin) else { continue };
+            for message in recent.of(&live.route_name(place), most) {
+                if at == 0 {
+                    inputs.push(Tried::Message(message));
+                } else if let Made::Outputs { jobs, .. } = run(&pool, &chain[..at], &message).await {
+                    let given = |job: Job| Arc::new(Message { payload: job.payload, ..(*message).clone() });
+                    inputs.extend(jobs.into_iter().map(given).map(Tried::Message));
                 }
-            };
-            Side { failed: false, took, lines: jobs.into_iter().map(line).collect() }
+            }
         }
-        Made::Failed(failed) => Side { failed: true, took, lines: vec![format!("failed: {}", failed.reason)] },
+        if live.settings.commands.validator.as_deref() == Some(plugin) {
+            inputs.extend(recent.commands(most).into_iter().map(Tried::Command));
+        }
+    };
+    let _ = timeout(MAX_TIME, all).await;
+    inputs
+}
+
+/// Gives one message or command to two chains; of a command, each is its validator alone. The first one first, then the other, on instances
+/// that are warm after the first message.
+pub async fn both(
+    gathered: &mut Gathered,
+    pool: &Pool,
+    (before, now): (&[Arc<Generation>], &[Arc<Generation>]),
+    tried: &Tried,
+) {
+    let before = made(pool, before, tried).await;
+    let now = made(pool, now, tried).await;
+    gathered.add(&tried.about(), tried.payload(), before, now);
+}
+
+async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> Side {
+    let began = Instant::now();
+    let (failed, lines) = match (tried, chain) {
+        (Tried::Message(message), _) => handled(pool, chain, message).await,
+        (Tried::Command(command), [validator, ..]) => validated(pool, validator, command).await,
+        (Tried::Command(_), []) => (false, Vec::new()),
+    };
+    Side { failed, took: began.elapsed(), lines }
+}
+
+async fn run(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Made {
+    // What it would keep is not written.
+    chain::run(pool, chain, message.clone(), &Cell::new(false), &mut ()).await
+}
+
+async fn handled(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> (bool, Vec<String>) {
+    match run(pool, chain, message).await {
+        Made::Outputs { jobs, publications } if jobs.is_empty() && publications.is_empty() => {
+            (false, vec!["dropped".to_owned()])
+        }
+        Made::Outputs { jobs, publications } => {
+            let published = publications.iter().map(|(_, one)| publishes(&one.topic, &one.payload, one.retain));
+            let pushed = jobs.iter().map(|job| line(&job.payload, job.idempotency_key.as_deref()));
+            (false, published.chain(pushed).collect())
+        }
+        Made::Failed(failed) => (true, vec![format!("failed: {}", failed.reason)]),
     }
+}
+
+async fn validated(pool: &Pool, validator: &Arc<Generation>, command: &GuestCommand) -> (bool, Vec<String>) {
+    match pool.validate(validator, command).await {
+        Ok(Ok(payload)) => (false, vec![format!("payload {}", String::from_utf8_lossy(&payload))]),
+        Ok(Err(Failure::Reject(reason))) => (true, vec![format!("failed: {reason}")]),
+        Ok(Err(Failure::Retry(reason))) => {
+            (true, vec![format!("failed: {reason} (the plugin asked for another attempt)")])
+        }
+        Err(fault) => (true, vec![format!("failed: the plugin {fault}")]),
+    }
+}
+
+/// A job, for people.
+pub(super) fn line(payload: &[u8], key: Option<&str>) -> String {
+    let payload = String::from_utf8_lossy(payload);
+    match key {
+        Some(key) => format!("job {payload} (once: {key})"),
+        None => format!("job {payload}"),
+    }
+}
+
+/// A publication, for people.
+pub(super) fn publishes(topic: &str, payload: &[u8], retain: bool) -> String {
+    let retained = if retain { ", retained" } else { "" };
+    format!("publishes on {}{retained}: {}", topic.escape_debug(), String::from_utf8_lossy(payload))
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::compiled::cache::Cache;
 use super::compiled::{Compiled, Compiler};
+use super::http::Net;
+use super::state::{Memory, Store};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::telemetry::usage::Usage;
@@ -40,6 +42,8 @@ pub struct Sandbox {
     engine: Engine,
     pub(super) compiled: Arc<Compiled>,
     usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) net: Arc<Net>,
     _clock: Arc<Clock>,
 }
 
@@ -55,8 +59,17 @@ impl Sandbox {
             engine,
             compiled: Arc::new(Compiled::new(compiler, cache)),
             usages: Arc::default(),
+            store: Arc::new(Memory::default()),
+            net: Arc::default(),
             _clock: Arc::new(clock),
         })
+    }
+
+    /// From now on builds' state is kept there; else it is in this process, and empty at first.
+    #[must_use]
+    pub fn keeping_state_in(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = store;
+        self
     }
 
     /// What a plugin used so far, by whatever build.

@@ -8,22 +8,24 @@ use indexmap::IndexMap;
 use sluicegate_core::breaker::{Breaker, Verdict};
 use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
-use sluicegate_core::settings::Limits;
+use sluicegate_core::settings::{Grants, Limits};
 use sluicegate_samples::Sample;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use super::bindings::handler::sluicegate::plugin::host;
+use super::bindings::handler::sluicegate::plugin::{host, state};
 use super::bindings::handler::{TopicHandler, TopicHandlerPre};
 use super::bindings::validator::{CommandValidator, CommandValidatorPre};
 use super::compiled::Origin;
 use super::engine::Sandbox;
+use super::grants;
 use super::guest_log::GuestLog;
 use super::inspect::{self, Inspection, World};
 use super::instance::State;
 use super::refusal::{Problem, Refusal, Step};
 use super::share::Share;
-use super::wasi;
+use super::state::Access;
+use super::{http, wasi};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 use crate::telemetry::usage::Usage;
@@ -37,6 +39,9 @@ pub struct Generation {
     inspection: Inspection,
     pub(super) limits: Limits,
     pub(super) settings: Arc<IndexMap<String, String>>,
+    grants: Grants,
+    /// Where it was granted that.
+    pub(super) state: Option<Arc<Access>>,
     pub(super) sandbox: Sandbox,
     pub(super) linked: Linked,
     pub(super) metrics: PluginMetrics,
@@ -45,6 +50,8 @@ pub struct Generation {
     pub(super) log: Arc<GuestLog>,
     usage: Arc<Usage>,
     pub(super) share: Share,
+    /// What it calls servers with, where it may and does.
+    pub(super) http: Option<Arc<http::Client>>,
     /// Whether the breaker has anything to say: a good call costs no lock.
     troubled: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -77,15 +84,19 @@ impl Sandbox {
         bytes: &[u8],
         settings: IndexMap<String, String>,
         limits: Limits,
+        grants: &Grants,
         name: &str,
         number: u64,
     ) -> Result<Generation, Refusal> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
+        grants::check(&inspection.imports, grants).map_err(|problem| Refusal::new(Step::Checked, problem))?;
         let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
         let linked = self
-            .link(&component, inspection.world)
+            .link(&component, &inspection, grants)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
+        let calls = inspection.needs_http();
+        let http = calls.then(|| http::Client::new(&self.net, name, &grants.http, limits.http)).transpose()?;
         Ok(Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
@@ -93,6 +104,8 @@ impl Sandbox {
             inspection,
             limits,
             settings: Arc::new(settings),
+            state: grants.state.then(|| Access::new(name, limits, self.store.clone())),
+            grants: grants.clone(),
             sandbox: self.clone(),
             linked,
             metrics: PluginMetrics::new(name),
@@ -100,6 +113,7 @@ impl Sandbox {
             log: Arc::new(GuestLog::new(name, &limits)),
             usage: self.usage(name),
             share: Share::new(limits.time_per_second),
+            http,
             troubled: AtomicBool::new(false),
             breaker: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -117,12 +131,18 @@ impl Sandbox {
         Ok((inspection, origin))
     }
 
-    fn link(&self, component: &Component, world: World) -> wasmtime::Result<Linked> {
+    fn link(&self, component: &Component, inspection: &Inspection, grants: &Grants) -> wasmtime::Result<Linked> {
         let mut linker = Linker::<State>::new(self.engine());
         host::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasi::link(&mut linker)?;
+        if grants.state {
+            state::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        }
+        if inspection.needs_http() {
+            http::link(&mut linker)?;
+        }
         let linked = linker.instantiate_pre(component)?;
-        Ok(match world {
+        Ok(match inspection.world {
             World::TopicHandler => Linked::Handler(TopicHandlerPre::new(linked)?),
             World::CommandValidator => Linked::Validator(CommandValidatorPre::new(linked)?),
         })
@@ -166,6 +186,18 @@ impl Generation {
         self.inspection.world
     }
 
+    /// What the operator granted it.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// Whether it may call servers, and is made for it.
+    #[must_use]
+    pub fn calls_servers(&self) -> bool {
+        self.http.is_some()
+    }
+
     /// What the plugin used so far, by all of its builds.
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
@@ -178,11 +210,17 @@ impl Generation {
         self.share.took(time);
     }
 
-    /// A call for a message ended; it failed where it gave no answer, or refused the message.
+    /// A call for a message or a command ended; it failed where it gave no answer, or refused the message.
     pub fn did(&self, failed: bool, took: Duration) {
         self.done.calls.fetch_add(1, Ordering::Relaxed);
         self.done.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
         self.done.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A message failed at what stands behind it in the chain, or what came of it cannot be passed on: it may be its doing, so its call counts
+    /// as a failure after all.
+    pub fn failed_behind(&self) {
+        self.done.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the calls for messages came to so far.
@@ -191,6 +229,11 @@ impl Generation {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let busy = Duration::from_nanos(read(&self.done.nanos));
         Sum { calls: read(&self.done.calls), failures: read(&self.done.failures), busy }
+    }
+
+    /// The broker has what it published, or refused it.
+    pub fn published(&self, outcome: &'static str) {
+        self.metrics.publication(outcome);
     }
 
     /// No new message is handled with it any more: it never comes back.

@@ -9,7 +9,7 @@ use sluicegate_samples::Sample;
 use wasmparser::{CanonicalFunction, ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
 use super::refusal::{Problem, Refusal, Step, quoted};
-use super::wasi;
+use super::{http, wasi};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -73,6 +73,14 @@ pub struct Inspection {
     pub manifest: Manifest,
     /// What it promises.
     pub samples: Vec<Sample>,
+}
+
+impl Inspection {
+    /// Whether it calls servers: what `grants.http` is for.
+    #[must_use]
+    pub fn needs_http(&self) -> bool {
+        self.imports.iter().any(|import| http::has(import))
+    }
 }
 
 /// The digest of a file's bytes.
@@ -229,23 +237,15 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
 
 fn check(imports: &[String], exports: &[String]) -> Result<World, Problem> {
     for import in imports {
-        if wasi::has(import) {
+        if wasi::has(import) || http::has(import) {
             continue;
         }
         let Some(rest) = import.strip_prefix(PACKAGE) else {
-            let remedy = if import.starts_with("wasi:http/") {
-                "grants.http has no effect in this version; build the plugin without it"
-            } else {
-                "there are sluicegate:plugin and, with nothing behind them, cli, clocks, filesystem, io, random and sockets of WASI 0.2; build the plugin without it"
-            };
+            let remedy = "there are sluicegate:plugin and, of WASI 0.2, http where it is granted and, with nothing behind them, cli, clocks, filesystem, io, random and sockets; build the plugin without it";
             return Err(Problem::Import { import: import.clone(), remedy });
         };
         if !rest.ends_with(VERSION) {
             return Err(Problem::Version { found: import.clone() });
-        }
-        if rest.starts_with("state@") {
-            let remedy = "grants.state has no effect in this version; build the plugin without it";
-            return Err(Problem::Import { import: import.clone(), remedy });
         }
     }
     let has = |name: &str| exports.iter().any(|export| export == name);

@@ -21,8 +21,10 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBackt
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
+use super::http::{self, Access, Http};
 use super::limits::Allowance;
-use super::wasi::Wasi;
+use super::state::{self, Session};
+use super::wasi::{self, Wasi};
 use crate::telemetry::usage::Usage;
 
 /// What the host may hold for a guest's answer beyond the payloads: names, keys, topics.
@@ -45,13 +47,29 @@ pub(super) struct State {
     host_calls: u32,
     max_host_calls: u32,
     wasi: Option<Wasi>,
+    session: Option<Session>,
+    http: Http,
 }
 
 impl State {
+    /// What the call has to do with the state, and until when it must be done.
+    pub(super) fn session(&mut self) -> wasmtime::Result<(&mut Session, Instant)> {
+        self.count_host_call()?;
+        // It is linked where it was granted, and only there.
+        let session = self.session.as_mut().ok_or_else(|| wasmtime::Error::msg("there is no state outside a call"))?;
+        Ok((session, self.deadline))
+    }
+
     /// Counts a host call that cannot be refused by itself: the next tick of the epoch ends the call.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.http().0
+    }
+
+    /// The same, for what needs both.
+    pub(super) fn http(&mut self) -> (&mut Wasi, &mut Http) {
         self.host_calls = self.host_calls.saturating_add(1);
-        self.wasi.get_or_insert_with(|| Wasi::new(&self.log))
+        let handles = if self.http.is_linked() { http::MAX_HANDLES } else { wasi::MAX_HANDLES };
+        (self.wasi.get_or_insert_with(|| Wasi::new(&self.log, handles)), &mut self.http)
     }
 
     fn over_host_calls(&self) -> wasmtime::Result<()> {
@@ -125,6 +143,7 @@ pub(super) struct Instance {
     store: Store<State>,
     bindings: Bindings,
     limits: Limits,
+    state: Option<Arc<state::Access>>,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
     usage: Counted,
@@ -136,16 +155,21 @@ impl Instance {
     /// Starts a copy. The deadline over the first call begins here: `start` functions are guest code too.
     ///
     /// Where the engine has no room for another one, this waits for it: busy is no failure.
+    ///
+    /// In shadow there is nothing behind what was granted.
     pub(super) async fn start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
+        state: Option<Arc<state::Access>>,
         place: OwnedSemaphorePermit,
+        in_shadow: bool,
     ) -> Result<Self, Fault> {
         loop {
-            match Self::try_start(generation, settings.clone()).await {
+            match Self::try_start(generation, settings.clone(), in_shadow).await {
                 Ok((store, bindings)) => {
                     let usage = Counted::new(generation.usage().clone());
-                    return Ok(Self { store, bindings, limits: generation.limits, _place: place, usage, calls: 0 });
+                    let limits = generation.limits;
+                    return Ok(Self { store, bindings, limits, state, _place: place, usage, calls: 0 });
                 }
                 Err(NotStarted::Fault(fault)) => return Err(fault),
                 Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
@@ -156,6 +180,7 @@ impl Instance {
     async fn try_start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
+        in_shadow: bool,
     ) -> Result<(Store<State>, Bindings), NotStarted> {
         let limits = generation.limits;
         let state = State {
@@ -167,6 +192,12 @@ impl Instance {
             host_calls: 0,
             max_host_calls: limits.host_calls,
             wasi: None,
+            session: None,
+            http: Http::new(match &generation.http {
+                None => Access::None,
+                Some(_) if in_shadow => Access::Shadow,
+                Some(client) => Access::Servers(client.clone()),
+            }),
         };
         let mut store = Store::new(generation.sandbox.engine(), state);
         store.limiter(|state| &mut state.allowance);
@@ -202,10 +233,11 @@ impl Instance {
         }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, again: bool) {
         let state = self.store.data_mut();
         state.lines = 0;
         state.host_calls = 0;
+        state.session = self.state.as_ref().map(|access| Session::new(access, again));
         if self.calls > 0 {
             // A refusal that the guest survived is not what the next trap is about.
             state.allowance.refused = false;
@@ -215,9 +247,18 @@ impl Instance {
         self.store.set_epoch_deadline(1);
     }
 
-    /// Hands it a message.
-    pub(super) async fn handle(&mut self, message: &Message) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        self.begin();
+    /// What the last call had to do with the state.
+    pub(super) fn take_session(&mut self) -> Option<Session> {
+        self.store.data_mut().session.take()
+    }
+
+    /// Hands it a message; `again`, since others changed what it was told of the state.
+    pub(super) async fn handle(
+        &mut self,
+        message: &Message,
+        again: bool,
+    ) -> Result<Result<Vec<Output>, Failure>, Fault> {
+        self.begin(again);
         let Bindings::Handler(bindings) = &self.bindings else {
             return Err(Fault::Garbage("it is no topic-handler".to_owned()));
         };
@@ -235,9 +276,13 @@ impl Instance {
         }
     }
 
-    /// Hands it a command.
-    pub(super) async fn validate(&mut self, command: &GuestCommand) -> Result<Result<Bytes, Failure>, Fault> {
-        self.begin();
+    /// Hands it a command; `again` as above.
+    pub(super) async fn validate(
+        &mut self,
+        command: &GuestCommand,
+        again: bool,
+    ) -> Result<Result<Bytes, Failure>, Fault> {
+        self.begin(again);
         let Bindings::Validator(bindings) = &self.bindings else {
             return Err(Fault::Garbage("it is no command-validator".to_owned()));
         };
@@ -261,7 +306,8 @@ impl Instance {
         }
     }
 
-    fn unwrap<T>(&self, answer: Result<std::thread::Result<wasmtime::Result<T>>, Elapsed>) -> Result<T, Fault> {
+    fn unwrap<T>(&mut self, answer: Result<std::thread::Result<wasmtime::Result<T>>, Elapsed>) -> Result<T, Fault> {
+        self.store.data_mut().http.end();
         self.usage.0.memory(self.store.data().allowance.memory_used);
         match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),

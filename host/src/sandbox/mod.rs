@@ -9,11 +9,15 @@
 //! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
 //! - [`wasi`]: WASI preview 2 with nothing behind it.
+//! - [`grants`]: what is given to those alone whom the operator granted it; [`state`]: a plugin's own keys.
+//! - [`http`]: WASI's HTTP, to the servers that were granted.
 
 pub mod compiled;
 pub mod engine;
 pub mod generation;
+pub mod grants;
 mod guest_log;
+mod http;
 pub mod inspect;
 mod instance;
 mod limits;
@@ -21,6 +25,7 @@ pub mod pool;
 pub mod refusal;
 pub mod rehearse;
 mod share;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wasi;
@@ -32,14 +37,14 @@ pub use generation::Generation;
 pub use inspect::{Inspection, Manifest, World};
 pub use pool::Pool;
 pub use refusal::{Problem, Refusal, Step};
-pub use rehearse::{block_on, rehearse};
+pub use rehearse::{Unanswered, answer, block_on, rehearse};
 
 mod bindings {
     pub(super) mod handler {
         wasmtime::component::bindgen!({
             path: "../wit",
             world: "topic-handler",
-            imports: { default: trappable },
+            imports: { "sluicegate:plugin/state": async | trappable, default: trappable },
             exports: { default: async },
         });
     }

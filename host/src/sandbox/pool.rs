@@ -1,7 +1,7 @@
 //! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call. How many there may be
 //! of a build is counted over all lanes (`Generation::places`); who finds no place waits: busy is no failure.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,13 +11,26 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
+use tokio::time::sleep;
 
 use super::generation::Generation;
 use super::instance::Instance;
+use super::state::{Committed, RUNS, Session};
 
 /// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
 /// one is only used at once where guests take longer than a tick.
 const MAX_IDLE: usize = 2;
+
+/// Before a call is run again for the fourth time and more, so that somebody comes first.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Whether a call's answer counts.
+#[derive(PartialEq)]
+enum Concluded {
+    Stands,
+    /// The call is to be run again.
+    Again,
+}
 
 struct Warm {
     idle: Vec<Instance>,
@@ -28,7 +41,7 @@ struct Warm {
 #[derive(Default)]
 pub struct Pool {
     warm: RefCell<HashMap<u64, Warm>>,
-    /// Its calls are no messages: they are not counted as such.
+    /// Its calls are no messages: they are not counted as such, and there is nothing behind what a build was granted.
     uncounted: bool,
 }
 
@@ -39,7 +52,7 @@ impl Pool {
         Self::default()
     }
 
-    /// An empty one, whose calls are not counted.
+    /// An empty one, for trying: its calls are not counted, and reach nobody.
     #[must_use]
     pub fn uncounted() -> Self {
         Self { uncounted: true, ..Self::default() }
@@ -63,11 +76,45 @@ impl Pool {
         generation: &Arc<Generation>,
         message: &Message,
     ) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        let (answer, took) = self.call(generation, async |instance| instance.handle(message).await).await;
-        if self.counts() {
-            generation.did(!matches!(answer, Ok(Ok(_))), took);
+        self.handle_if(generation, message, &Cell::new(false), |_| true).await
+    }
+
+    /// Hands a message to a handler; what it writes to its state counts where `good` says that its answer does. `kept` becomes true when that
+    /// is written, and false again where nothing was.
+    ///
+    /// # Errors
+    /// [`Fault`], where the call gave no answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, the instance goes with the call; while `kept` is true, what it would write may be written.
+    pub async fn handle_if(
+        &self,
+        generation: &Arc<Generation>,
+        message: &Message,
+        kept: &Cell<bool>,
+        mut good: impl FnMut(&[Output]) -> bool,
+    ) -> Result<Result<Vec<Output>, Failure>, Fault> {
+        let mut runs = 0;
+        loop {
+            let again = runs > 0;
+            let mut session = None;
+            let called = self.call(generation, &mut session, async |one| one.handle(message, again).await).await;
+            let (answer, took) = called;
+            if self.counts() && !matches!(answer, Err(Fault::State(_))) {
+                generation.did(!matches!(answer, Ok(Ok(_))), took);
+            }
+            let counts = matches!(&answer, Ok(Ok(outputs)) if good(outputs));
+            let writes = |session: &Session| counts && self.counts() && session.writes();
+            let Some(session) = session.filter(writes) else { return answer };
+            let before = kept.replace(true);
+            let concluded = conclude(generation, session, &mut runs).await;
+            if !matches!(concluded, Ok(Concluded::Stands)) {
+                kept.set(before);
+            }
+            if concluded? == Concluded::Stands {
+                return answer;
+            }
         }
-        answer
     }
 
     /// Hands a command to a validator.
@@ -82,15 +129,31 @@ impl Pool {
         generation: &Arc<Generation>,
         command: &GuestCommand,
     ) -> Result<Result<Bytes, Failure>, Fault> {
-        self.call(generation, async |instance| instance.validate(command).await).await.0
+        let mut runs = 0;
+        loop {
+            let again = runs > 0;
+            let mut session = None;
+            let called = self.call(generation, &mut session, async |one| one.validate(command, again).await).await;
+            let (answer, took) = called;
+            if self.counts() && !matches!(answer, Err(Fault::State(_))) {
+                generation.did(!matches!(answer, Ok(Ok(_))), took);
+            }
+            let counts = matches!(answer, Ok(Ok(_)));
+            let writes = |session: &Session| counts && self.counts() && session.writes();
+            let Some(session) = session.filter(writes) else { return answer };
+            if conclude(generation, session, &mut runs).await? == Concluded::Stands {
+                return answer;
+            }
+        }
     }
 
     /// The answer, and how long the call took.
     async fn call<T>(
         &self,
         generation: &Arc<Generation>,
-        work: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
-    ) -> (Result<T, Fault>, Duration) {
+        session: &mut Option<Session>,
+        work: impl AsyncFnOnce(&mut Instance) -> Result<Result<T, Failure>, Fault>,
+    ) -> (Result<Result<T, Failure>, Fault>, Duration) {
         // Before anything is taken: who waits for its share holds neither a place nor the lane.
         generation.share.wait().await;
         let mut began = Instant::now();
@@ -98,13 +161,16 @@ impl Pool {
             let called = pin!(async {
                 // Taken out for the call: dropped or failed, it does not come back.
                 let mut instance = self.take(generation, &mut began).await?;
-                let answer = work(&mut instance).await?;
+                let answer = work(&mut instance).await;
+                *session = instance.take_session();
+                let answer = answer?;
                 self.put(generation, instance);
                 Ok(answer)
             });
             busy(generation, called).await
         };
         let took = began.elapsed();
+        let answer = unless_away(answer, session.as_mut());
         if self.counts() {
             count(generation, took, &answer);
         }
@@ -125,7 +191,8 @@ impl Pool {
             None => {
                 let place = generation.place().await;
                 *began = Instant::now();
-                Instance::start(generation, generation.settings.clone(), place).await
+                let state = generation.state.clone();
+                Instance::start(generation, generation.settings.clone(), state, place, self.uncounted).await
             }
         }
     }
@@ -164,6 +231,36 @@ async fn busy<F: Future>(generation: &Generation, mut work: Pin<&mut F>) -> F::O
         polled
     })
     .await
+}
+
+/// Makes what a call that succeeded would write to its plugin's state. What is tried in shadow never comes here.
+async fn conclude(generation: &Generation, session: Session, runs: &mut u32) -> Result<Concluded, Fault> {
+    let reason = match session.commit().await {
+        Ok(Committed::Done) => return Ok(Concluded::Stands),
+        Ok(Committed::Changed | Committed::Full) if *runs < RUNS => {
+            *runs += 1;
+            generation.metrics.state_rerun();
+            // Where other gateways are at the same keys, whoever is slower would always come too late.
+            sleep(AGAIN * (*runs / 4)).await;
+            return Ok(Concluded::Again);
+        }
+        Ok(_) => format!("others changed what it had read, {RUNS} times"),
+        Err(reason) => reason,
+    };
+    let fault = Fault::State(reason);
+    generation.metrics.fault(fault.kind());
+    Err(fault)
+}
+
+/// A call that could not have its state and did not succeed: it is neither the message that is wrong nor the plugin.
+fn unless_away<T>(
+    answer: Result<Result<T, Failure>, Fault>,
+    session: Option<&mut Session>,
+) -> Result<Result<T, Failure>, Fault> {
+    match (answer, session.and_then(|session| session.away.take())) {
+        (Ok(Err(Failure::Retry(_))) | Err(_), Some(reason)) => Err(Fault::State(reason)),
+        (answer, _) => answer,
+    }
 }
 
 fn count<T>(generation: &Generation, took: Duration, answer: &Result<T, Fault>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_core::fault::Fault;
 use sluicegate_core::json;
 use sluicegate_core::message::{Failure, Field, GuestCommand, Message, Output};
 use sluicegate_samples::{Answer, Input, Sample, SampleJob, SamplePublication};
@@ -46,13 +47,37 @@ pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
 }
 
 async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
-    let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
     let name = || quoted(&sample.name);
-    let faulty = |fault| Problem::SampleFault { sample: name(), fault };
     let differs = |reason: String| Problem::Sample { sample: name(), reason: quoted(&reason) };
+    let answer = answer(generation, sample).await.map_err(|unanswered| match unanswered {
+        Unanswered::Fault(fault) => Problem::SampleFault { sample: name(), fault },
+        Unanswered::NotJson(error) => differs(format!("a job of it is {error}")),
+    })?;
+    sample.judge(&answer).map_err(|mismatch| differs(mismatch.to_string()))
+}
+
+/// Why a sample has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// The call gave none.
+    #[error("the plugin {0}")]
+    Fault(#[from] Fault),
+    /// It is none that the gateway may pass on.
+    #[error("the job is {0}")]
+    NotJson(#[from] json::JsonError),
+}
+
+/// What a build answers to a sample, on a fresh instance with the sample's own settings.
+///
+/// # Errors
+/// [`Unanswered`]
+pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, Unanswered> {
+    let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
     let place = generation.place().await;
-    let mut instance = Instance::start(generation, settings, place).await.map_err(faulty)?;
-    let answer = match &sample.input {
+    // Each sample begins without any, and what it writes is nobody's.
+    let state = generation.state.as_ref().map(|access| access.to_nothing());
+    let mut instance = Instance::start(generation, settings, state, place, true).await?;
+    Ok(match &sample.input {
         Input::Message(message) => {
             let fields = |fields: &indexmap::IndexMap<String, String>| {
                 fields.iter().map(|(name, value)| Field { name: name.clone(), value: value.clone() }).collect()
@@ -66,8 +91,8 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
                 id: format!("sample-{}", sample.name),
                 attempt: message.attempt,
             };
-            match instance.handle(&message).await.map_err(faulty)? {
-                Ok(outputs) => answer(outputs).map_err(|error| differs(format!("a job of it is {error}")))?,
+            match instance.handle(&message, false).await? {
+                Ok(outputs) => outputs_of(outputs)?,
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),
             }
@@ -79,17 +104,16 @@ async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
                 payload: command.payload.clone().into(),
                 message_id: command.message_id.clone(),
             };
-            match instance.validate(&command).await.map_err(faulty)? {
+            match instance.validate(&command, false).await? {
                 Ok(payload) => Answer::Payload(payload.to_vec()),
                 Err(Failure::Reject(reason)) => Answer::Reject(reason),
                 Err(Failure::Retry(reason)) => Answer::Retry(reason),
             }
         }
-    };
-    sample.judge(&answer).map_err(|mismatch| differs(mismatch.to_string()))
+    })
 }
 
-fn answer(outputs: Vec<Output>) -> Result<Answer, json::JsonError> {
+fn outputs_of(outputs: Vec<Output>) -> Result<Answer, json::JsonError> {
     let (mut jobs, mut publications) = (Vec::new(), Vec::new());
     for output in outputs {
         match output {

@@ -17,7 +17,7 @@ use super::instance::State;
 use crate::telemetry::clock;
 
 /// Streams, pollables and such that an instance may hold at once.
-const MAX_HANDLES: usize = 1_000;
+pub(super) const MAX_HANDLES: usize = 1_000;
 /// Random bytes that are given at once.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
 /// Bytes of standard output that make a line, if no newline does.
@@ -69,13 +69,13 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 /// One instance's. It is made when the guest asks for anything of it first: those that never do pay nothing.
 pub(super) struct Wasi {
     context: WasiCtx,
-    table: ResourceTable,
+    pub(super) table: ResourceTable,
 }
 
 impl Wasi {
-    pub(super) fn new(log: &Arc<GuestLog>) -> Self {
+    pub(super) fn new(log: &Arc<GuestLog>, handles: usize) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(handles);
         let context = WasiCtx::builder()
             .allow_tcp(false)
             .allow_udp(false)

@@ -1,5 +1,7 @@
 //! What the gateway knows of itself: connections, routes, plugins. Its parts write here, `/api/status` and `/readyz` read.
 
+mod builds;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
@@ -10,6 +12,8 @@ use serde_json::Value;
 use super::tally::{Counts, Tally};
 use super::usage::{Usage, Used};
 use super::{clock, metrics};
+
+pub use builds::{CanaryBuild, Candidate, Compared, Kept, LiveBuild, Refused};
 
 /// A connection of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,69 +65,17 @@ struct ConnectionStatus {
     since: Timestamp,
 }
 
-/// A plugin's live build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LiveBuild {
-    /// As its manifest says.
-    pub version: String,
-    /// `sha256:…`
-    pub digest: String,
-    /// 1, 2, … since the gateway started.
-    pub generation: u64,
-    /// The world that it implements.
-    pub world: String,
-    /// `file`: the plugin's own file; `fallback`: the build that was kept.
-    pub source: &'static str,
-    /// The key that signed it, where one did.
-    pub signed_by: Option<String>,
-    /// Since when it is live.
-    pub since: Timestamp,
-}
-
-/// A build that did not go live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refused {
-    /// `sha256:…`, where the file could be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
-    /// The step of the lifecycle that refused it.
-    pub step: &'static str,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A build on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Candidate {
-    /// `sha256:…`
-    pub digest: String,
-    /// The step that it is at.
-    pub step: &'static str,
-    /// Since when it is there.
-    pub since: Timestamp,
-}
-
-/// A build that a rollback goes back to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
-    /// As its manifest says.
-    pub version: String,
-    /// `sha256:…`
-    pub digest: String,
-}
-
 #[derive(Debug, Clone, Default, Serialize)]
 struct PluginStatus {
     path: String,
     live: Option<LiveBuild>,
     candidate: Option<Candidate>,
+    canary: Option<CanaryBuild>,
     last_refusal: Option<Refused>,
     #[serde(skip)]
     counted: Option<Arc<Usage>>,
     fallback: Option<Kept>,
-    /// Rolled back: not tried again until the file holds another build.
+    /// Rolled back or withdrawn: not tried again until the file holds another build.
     rejected: Vec<String>,
     /// Until when the live build is judged against the one before.
     probation_until: Option<Timestamp>,
@@ -377,6 +329,20 @@ impl Board {
     /// A build is at this step; none: none is under way.
     pub fn plugin_candidate(&self, name: &str, candidate: Option<Candidate>) {
         self.plugin(name, |plugin| plugin.candidate = candidate);
+    }
+
+    /// A build serves some machines before it serves all; none: none does.
+    pub fn plugin_canary(&self, name: &str, canary: Option<CanaryBuild>) {
+        self.plugin(name, |plugin| plugin.canary = canary);
+    }
+
+    /// How the canary of this number does beside the live build.
+    pub fn plugin_compared(&self, name: &str, generation: u64, compared: Compared) {
+        self.plugin(name, |plugin| {
+            if let Some(canary) = plugin.canary.as_mut().filter(|canary| canary.generation == generation) {
+                canary.compared = Some(compared);
+            }
+        });
     }
 
     /// A build went live, after this step.

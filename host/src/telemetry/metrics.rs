@@ -38,6 +38,9 @@ const BATCH: &str = "sluicegate_sink_batch_messages";
 const COMMANDS: &str = "sluicegate_downlink_commands_total";
 const CALL: &str = "sluicegate_plugin_call_seconds";
 const FAULTS: &str = "sluicegate_plugin_faults_total";
+const STATE_RERUNS: &str = "sluicegate_plugin_state_reruns_total";
+const PUBLICATIONS: &str = "sluicegate_plugin_publications_total";
+const HTTP: &str = "sluicegate_plugin_http_requests_total";
 const BUSY: &str = "sluicegate_plugin_busy_seconds";
 const MEMORY_PEAK: &str = "sluicegate_plugin_memory_peak_bytes";
 const INSTANCES: &str = "sluicegate_plugin_instances";
@@ -101,13 +104,25 @@ fn describe() {
     describe_gauge!(BROKER_DROPPED, "Messages that the broker says it dropped, of all its clients.");
     describe_counter!(REJECTED, "Messages that a handler did not take, by kind of reason.");
     describe_counter!(DEAD, "Messages in the dead letters.");
-    describe_counter!(DROPPED, "Messages that a handler dropped on purpose, or QoS 0 messages that found no room.");
+    describe_counter!(
+        DROPPED,
+        "Messages of which no job was made: a handler dropped them on purpose or only published, or QoS 0 messages that found no room."
+    );
     describe_counter!(UNROUTED, "Publishes that no route took.");
     describe_counter!(ABANDONED, "Deliveries without a verdict: their acknowledgement is withheld.");
     describe_histogram!(BATCH, "Messages in one push.");
     describe_counter!(COMMANDS, "Commands by what became of them.");
     describe_histogram!(CALL, Unit::Seconds, "Duration of a plugin's calls.");
     describe_counter!(FAULTS, "Calls that gave no answer, by kind.");
+    describe_counter!(
+        STATE_RERUNS,
+        "Calls that were run again, since others had changed what they had read of the state."
+    );
+    describe_counter!(PUBLICATIONS, "What plugins published, by what the broker made of it: published or refused.");
+    describe_counter!(
+        HTTP,
+        "HTTP requests of a plugin, by the server that was granted (none: no server was) and what became of them."
+    );
     describe_gauge!(BUSY, Unit::Seconds, "Time that lanes spent in a plugin's code since the start.");
     describe_gauge!(MEMORY_PEAK, Unit::Bytes, "The most memory that one instance of a plugin had.");
     describe_gauge!(INSTANCES, "Instances of a plugin.");
@@ -146,6 +161,21 @@ impl PluginMetrics {
     pub fn fault(&self, kind: &'static str) {
         counter!(FAULTS, "plugin" => self.plugin.clone(), "kind" => kind).increment(1);
     }
+
+    /// A call is run again, since others changed what it had read of the state.
+    pub fn state_rerun(&self) {
+        counter!(STATE_RERUNS, "plugin" => self.plugin.clone()).increment(1);
+    }
+
+    /// The broker has what it published, or refused it.
+    pub fn publication(&self, outcome: &'static str) {
+        counter!(PUBLICATIONS, "plugin" => self.plugin.clone(), "outcome" => outcome).increment(1);
+    }
+}
+
+/// A plugin's HTTP request is over. The server is as the settings have it, or empty.
+pub fn http_request(plugin: &str, server: &str, outcome: &'static str) {
+    counter!(HTTP, "plugin" => plugin.to_owned(), "server" => server.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// What a plugin used so far.
@@ -239,11 +269,11 @@ pub fn command(outcome: &'static str) {
     counter!(COMMANDS, "outcome" => outcome).increment(1);
 }
 
-/// A new build of a plugin went `live` or was `refused`, at this step.
+/// A new build of a plugin went `live` or was `refused` at this step, or what a step that takes its time came to.
 pub fn reload(plugin: &str, step: &'static str, result: &'static str) {
     counter!(RELOADS, "plugin" => plugin.to_owned(), "step" => step, "result" => result).increment(1);
     gauge!(LAST_RELOAD, "plugin" => plugin.to_owned()).set(super::clock::now().as_second() as f64);
-    gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "live" { 1.0 } else { 0.0 });
+    gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "refused" { 0.0 } else { 1.0 });
 }
 
 /// The number of the settings in force, and whether the file says them.

@@ -1,5 +1,7 @@
 //! One message: its attempts, and what becomes of it when they fail.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,16 +9,19 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sluicegate_core::breaker::Verdict;
 use sluicegate_core::json;
-use sluicegate_core::message::{Field, Message, SerialNo};
+use sluicegate_core::message::{Field, Message, Publication, SerialNo};
 use sluicegate_core::settings::{OnFailure, Priority, WhenBehind};
 use sluicegate_core::spooled::{Entry, Job, Once};
 use sluicegate_core::ticket::Outcome;
+use tokio::time::timeout;
 
 use super::chain::{self, Failed, Made, Reason};
 use super::lane::Tools;
 use super::letter::Letter;
+use super::publications::Refused;
 use super::sink::Low;
 use crate::live::Live;
+use crate::sandbox::Generation;
 use crate::telemetry::{clock, metrics};
 
 /// A message that a route took.
@@ -25,6 +30,8 @@ pub(super) struct Subject<'a> {
     pub live: &'a Arc<Live>,
     /// The place of its route.
     pub route: usize,
+    /// The handlers that it goes through at each attempt.
+    pub chain: Cow<'a, [Arc<Generation>]>,
     /// Its machine.
     pub serial_no: &'a SerialNo,
     /// What the topic's named levels are.
@@ -68,15 +75,19 @@ pub(super) enum Attempted {
     Done(Verdicted),
     /// It failed, and may go well later.
     Failed(Failed),
-    /// A plugin that fails at everything is not asked before so long.
+    /// It was none: a plugin that fails at everything is not asked before so long, or its state is not to be had, or the broker is away.
     Wait(Duration),
 }
 
+/// How long what a message publishes may take; the broker is away then.
+const PUBLISHING: Duration = Duration::from_secs(5);
+/// Before a message is tried again that could not be, for what is nobody's fault.
+pub(super) const AWAY: Duration = Duration::from_secs(2);
+
 impl Subject<'_> {
-    /// One attempt, the first one being 1.
-    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32) -> Attempted {
-        let chain = &self.live.chains[self.route];
-        for generation in chain.iter() {
+    /// One attempt, the first one being 1. `kept` is true from when its handlers begin to write what they keep.
+    pub(super) async fn attempt(&self, tools: &Tools, attempt: u32, kept: &Cell<bool>) -> Attempted {
+        for generation in self.chain.iter() {
             if let Verdict::Wait(delay) = generation.ask() {
                 return Attempted::Wait(delay);
             }
@@ -94,9 +105,14 @@ impl Subject<'_> {
         if attempt == 1 {
             tools.recent.note(&self.live.route_name(self.route), &message, clock::uptime());
         }
-        match chain::run(&tools.pool, chain, message, &mut ()).await {
-            Made::Jobs(jobs) if jobs.is_empty() => Attempted::Done(Verdicted::dropped()),
-            Made::Jobs(jobs) => {
+        match chain::run(&tools.pool, &self.chain, message, kept, &mut ()).await {
+            Made::Outputs { jobs, publications } => {
+                if let Some(attempted) = self.publish(tools, publications).await {
+                    return attempted;
+                }
+                if jobs.is_empty() {
+                    return Attempted::Done(Verdicted::dropped());
+                }
                 let at = clock::rfc3339(self.received_at, zone);
                 let envelope = &self.live.routes.get(self.route).envelope;
                 let entries = jobs.iter().map(|job| Entry {
@@ -105,12 +121,45 @@ impl Subject<'_> {
                 });
                 Attempted::Done(self.pushed(entries.collect()))
             }
+            Made::Failed(failed) if failed.reason.is_nobodys() => {
+                metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
+                Attempted::Wait(AWAY)
+            }
             Made::Failed(failed) if failed.reason.may_pass() => {
                 metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
                 Attempted::Failed(failed)
             }
             Made::Failed(failed) => Attempted::Done(self.dead(&failed, attempt)),
         }
+    }
+
+    /// Sends what its handlers publish; nothing: the broker has all of it.
+    ///
+    /// # Cancel safety
+    /// Dropped, any of it may be published.
+    async fn publish(&self, tools: &Tools, made: Vec<(Arc<Generation>, Publication)>) -> Option<Attempted> {
+        if made.is_empty() {
+            return None;
+        }
+        let (by, publications): (Vec<_>, Vec<_>) = made.into_iter().unzip();
+        let topics: Vec<String> = publications.iter().map(|publication| publication.topic.clone()).collect();
+        let refused = match timeout(PUBLISHING, tools.publications.publish(publications)).await {
+            Err(_) => return Some(Attempted::Wait(AWAY)),
+            Ok(answer) => answer.err(),
+        };
+        let published = refused.as_ref().map_or(by.len(), |refused| refused.place);
+        by.iter().take(published).for_each(|generation| generation.published("published"));
+        let Refused { place, reason } = refused?;
+        let (by, topic) = (by.get(place)?, topics.into_iter().nth(place)?);
+        by.published("refused");
+        let reason = Reason::NotPublished { topic: topic.escape_debug().to_string(), reason };
+        metrics::attempt_failed(&self.live.routes.get(self.route).route.name, reason.kind());
+        Some(Attempted::Failed(Failed { plugin: by.name().to_owned(), version: by.version().to_owned(), reason }))
+    }
+
+    /// Whether a handler of its chain may publish.
+    pub(super) fn may_publish(&self) -> bool {
+        self.live.chains[self.route].iter().any(|generation| !generation.grants().publish.is_empty())
     }
 
     /// Its attempts are used up; none: it is never given up.
@@ -129,7 +178,7 @@ impl Subject<'_> {
 
     /// For how long a plugin of its chain has failed at everything; none: none does.
     pub(super) fn broken_for(&self) -> Option<Duration> {
-        self.live.chains[self.route].iter().filter_map(|generation| generation.broken_for()).max()
+        self.chain.iter().filter_map(|generation| generation.broken_for()).max()
     }
 
     fn once(&self, key: &str) -> Option<Once> {

@@ -21,6 +21,7 @@ use sluicegate_core::spooled::{Body, Line, Parked, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::ack::{Acks, Open};
+use super::publications::Publications;
 use super::room::Room;
 use super::sink::Item;
 use super::work::{self, Ended};
@@ -91,6 +92,8 @@ pub struct Tools {
     pub current: Current,
     /// Where messages are noted for builds to come.
     pub recent: Arc<Recent>,
+    /// To the broker.
+    pub publications: Publications,
     /// Where outcomes are made durable.
     pub sink: mpsc::Sender<Item>,
     /// The spool, and who is told.

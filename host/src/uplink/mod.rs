@@ -6,6 +6,7 @@
 //! - [`work`]: what a lane does with one message.
 //! - [`attempt`]: one attempt of it, and what becomes of it when they fail.
 //! - [`chain`]: the handlers of a route, one after another.
+//! - [`publications`]: what handlers publish.
 //! - [`letter`]: what becomes a dead letter, and what stands in it.
 //! - [`sink`]: one batcher for all lanes: to Redis, or to the spool while Redis does not take.
 //! - [`behind`]: which lists that are.
@@ -18,6 +19,7 @@ pub mod chain;
 pub mod intake;
 pub mod lane;
 mod letter;
+pub mod publications;
 pub mod room;
 pub mod sink;
 mod work;

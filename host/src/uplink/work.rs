@@ -1,7 +1,11 @@
 //! What a lane does with one message: from its first attempt to the sink, or to the spool.
 
-use std::pin::pin;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,12 +17,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ack::Open;
-use super::attempt::{Attempted, Subject, Verdicted};
+use super::attempt::{AWAY, Attempted, Subject, Verdicted};
 use super::chain::{Failed, Reason};
 use super::lane::{Tools, What, Work};
 use super::letter::Letter;
 use super::sink::Item;
+use crate::sandbox::Generation;
 use crate::telemetry::clock;
+
+/// How much longer an attempt may take whose handlers keep something.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// How a lane's task ended.
 pub(super) enum Ended {
@@ -56,6 +64,7 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let subject = Subject {
         live: &work.live,
         route: *route,
+        chain: work.live.chain(*route, serial_no.as_str()),
         serial_no,
         captures,
         topic: &work.topic,
@@ -67,12 +76,18 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
     let mut attempts = Attempts::new(work.live.routes.get(*route).route.attempts, clock::uptime());
     let mut attempt = 1;
     loop {
+        let kept = Cell::new(false);
+        let mut attempted = pin!(subject.attempt(tools, attempt, &kept));
         // An attempt that takes longer is begun anew from the spool, where it may take its time.
-        let attempted = pin!(subject.attempt(tools, attempt));
-        let failed = match timeout(attempts.rest(clock::uptime()), attempted).await {
-            Err(_) | Ok(Attempted::Wait(_)) => return First::Park(attempt - 1),
-            Ok(Attempted::Done(verdict)) => return First::Done(verdict),
-            Ok(Attempted::Failed(failed)) => failed,
+        let mut ended = timeout(attempts.rest(clock::uptime()), attempted.as_mut()).await.ok();
+        if ended.is_none() && kept.get() {
+            // But what its handlers keep would be kept twice.
+            ended = timeout(KEPT, while_kept(attempted, &kept)).await.ok().flatten();
+        }
+        let failed = match ended {
+            None | Some(Attempted::Wait(_)) => return First::Park(attempt - 1),
+            Some(Attempted::Done(verdict)) => return First::Done(verdict),
+            Some(Attempted::Failed(failed)) => failed,
         };
         match attempts.failed(attempt, subject.broken_for().is_some(), clock::uptime(), clock::chance()) {
             Next::Park => return First::Park(attempt),
@@ -83,6 +98,16 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
             }
         }
     }
+}
+
+/// Goes on as long as something may be written that would be written twice.
+async fn while_kept<F: Future>(mut work: Pin<&mut F>, kept: &Cell<bool>) -> Option<F::Output> {
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if kept.get() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// The first parked message of a line, once there is room for it.
@@ -139,6 +164,7 @@ pub(super) async fn turn(
     let subject = Subject {
         live: &live,
         route: place,
+        chain: live.chain(place, machine.as_str()),
         serial_no: &machine,
         captures: &captures,
         topic: &parked.topic,
@@ -147,12 +173,16 @@ pub(super) async fn turn(
         received_at,
         number: record.number,
     };
+    // What it publishes has nowhere to go: then its plugins are not asked, who may write to their state.
+    if subject.may_publish() && !tools.publications.stands() {
+        return Ended::Waits(line, AWAY);
+    }
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);
-    let verdict = match subject.attempt(&tools, before.saturating_add(1)).await {
+    let verdict = match subject.attempt(&tools, before.saturating_add(1), &Cell::new(false)).await {
         Attempted::Done(verdict) => Some(verdict),
         Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
-            subject.give_up(&Failed::unrepaired(&live.chains[place]), before)
+            subject.give_up(&Failed::unrepaired(&subject.chain), before)
         }
         Attempted::Wait(delay) => return Ended::Waits(line, delay),
         Attempted::Failed(failed) if gives_up(before + 1, prepared.route.attempts, subject.broken_for()) => {
@@ -202,7 +232,7 @@ async fn send(tools: &Tools, open: Open, verdict: Verdicted, at: Timestamp) -> E
 
 impl Failed {
     /// It was never tried again: its plugin fails at everything.
-    fn unrepaired(chain: &crate::live::Chain) -> Self {
+    fn unrepaired(chain: &[Arc<Generation>]) -> Self {
         let broken = chain.iter().find(|generation| generation.is_broken()).or(chain.first());
         Self {
             plugin: broken.map_or_else(String::new, |generation| generation.name().to_owned()),

@@ -1,5 +1,8 @@
 //! Components made of WebAssembly text, so that a test needs no guest compiler.
 
+mod granted;
+pub mod http;
+
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -82,6 +85,31 @@ impl Guest {
             manifest: MANIFEST.to_owned(),
             samples: None,
         }
+    }
+
+    /// The same, after it slept for so long, as WASI has it.
+    ///
+    /// # Panics
+    /// Never: it is WebAssembly.
+    #[must_use]
+    pub fn echo_after(millis: u32) -> Vec<u8> {
+        const WASI: &str = "
+            package wasi:io@0.2.3 { interface poll { resource pollable { block: func(); } } }
+            package wasi:clocks@0.2.3 {
+                interface monotonic-clock { use wasi:io/poll@0.2.3.{pollable}; subscribe-duration: func(when: u64) -> pollable; }
+            }";
+        const IMPORTS: &str = r#"
+            (import "wasi:clocks/monotonic-clock@0.2.3" "subscribe-duration" (func $after (param i64) (result i32)))
+            (import "wasi:io/poll@0.2.3" "[method]pollable.block" (func $block (param i32)))
+            (import "wasi:io/poll@0.2.3" "[resource-drop]pollable" (func $drop (param i32)))"#;
+        let echo = Self::echo();
+        let sleep = format!(
+            "(local.set $at (call $after (i64.const {}))) (call $block (local.get $at)) (call $drop (local.get $at))",
+            u64::from(millis) * 1_000_000
+        );
+        // Room for a large message.
+        let guest = Self { imports: IMPORTS.to_owned(), pages: 64, body: format!("{sleep} {}", echo.body), ..echo };
+        guest.handler_importing("import wasi:io/poll@0.2.3; import wasi:clocks/monotonic-clock@0.2.3;", WASI)
     }
 
     /// A validator that answers with the command's payload.

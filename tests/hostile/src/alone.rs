@@ -1,5 +1,6 @@
 //! One case through the steps of a plugin's life and a few calls, in this process.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use sluicegate::registry::{Wanted, load};
 use sluicegate::sandbox::{Compiler, Generation, Pool, Refusal, Sandbox, World};
 use sluicegate::uplink::chain::{self, Made};
 use sluicegate_core::message::{Field, Message};
-use sluicegate_core::settings::{ByteSize, Limits, Plugin};
+use sluicegate_core::settings::{ByteSize, Grants, Limits, Plugin};
+use sluicegate_core::topic::TopicPattern;
 
 use crate::case::{Case, End, Must};
 
@@ -21,6 +23,9 @@ pub const TRIES: u32 = 3;
 pub const MEMORY: u64 = 4 << 20;
 /// Of one call.
 pub const OUTPUT: u64 = 64 << 10;
+
+/// What it may publish to; it has a state, too: what nobody was granted harms nobody.
+pub const PUBLISH: &str = "granted/{serial_no}/config";
 
 /// The message of a call.
 #[must_use]
@@ -49,8 +54,13 @@ fn load(path: &Path) -> Result<Arc<Generation>, Refusal> {
         settings: IndexMap::new(),
         limits,
         rehearse: Default::default(),
+        canary: None,
         probation: Default::default(),
-        grants: Default::default(),
+        grants: Grants {
+            state: true,
+            publish: vec![TopicPattern::parse(PUBLISH).expect("a topic")],
+            ..Grants::default()
+        },
     };
     let wanted = Wanted {
         name: "hostile".to_owned(),
@@ -110,13 +120,15 @@ fn outcome_once(case: &Case, folder: &Path) -> Must {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let pool = Pool::new();
     let call = |call| {
-        let (chain, mut nobody) = (std::slice::from_ref(&generation), ());
-        let made = chain::run(&pool, chain, message(&case.name, call), &mut nobody);
+        let (chain, kept, mut nobody) = (std::slice::from_ref(&generation), Cell::new(false), ());
+        let made = chain::run(&pool, chain, message(&case.name, call), &kept, &mut nobody);
         match runtime.block_on(made) {
             Made::Failed(failed) => End::Dead(failed.reason.to_string()),
-            Made::Jobs(jobs) => {
-                let all: Vec<_> = jobs.iter().map(|job| String::from_utf8_lossy(&job.payload)).collect();
-                let all = all.join(" ");
+            Made::Outputs { jobs, publications } => {
+                let published =
+                    publications.iter().map(|(_, publication)| format!("published to {}", publication.topic));
+                let jobs = jobs.iter().map(|job| String::from_utf8_lossy(&job.payload).into_owned());
+                let all = published.chain(jobs).collect::<Vec<_>>().join(" ");
                 if all == payload(&case.name, call) { End::AsItCame } else { End::Makes(all) }
             }
         }

@@ -1,10 +1,9 @@
 //! What the broker does beside passing messages on: it drops, it grants less than was asked, it wants to know who connects.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use sluicegate_tests::certificates::certificates;
 use sluicegate_tests::servers::free_port;
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 use tempfile::TempDir;
@@ -58,24 +57,6 @@ async fn a_broker_that_takes_fewer_commands_at_once_is_no_fault_and_the_status_s
     })
     .await;
     assert_eq!(gateway.get("/readyz").await.expect("an answer")["ready"], true);
-}
-
-/// A certificate authority, and a certificate and key of each side.
-fn certificates(folder: &Path) {
-    let key = || KeyPair::generate().expect("a key");
-    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(DnType::CommonName, "authority");
-    let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
-    fs::write(folder.join("ca.pem"), authority.pem()).expect("written");
-    for side in ["server", "client"] {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let (mut parameters, key) = (CertificateParams::new(names).expect("parameters"), key());
-        parameters.distinguished_name.push(DnType::CommonName, side);
-        let certificate = parameters.signed_by(&key, &authority).expect("a certificate");
-        fs::write(folder.join(format!("{side}.pem")), certificate.pem()).expect("written");
-        fs::write(folder.join(format!("{side}.key")), key.serialize_pem()).expect("written");
-    }
 }
 
 #[tokio::test]

@@ -99,6 +99,21 @@ async fn what_is_wrong_is_a_dead_letter_with_the_reason_and_never_sent() {
     emptied(&redis).await;
 }
 
+/// The second of each pair is taken just when the first one is settled.
+#[tokio::test]
+async fn of_two_with_one_id_one_is_sent_however_close_they_come() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let _gateway = Gateway::start(broker.port, redis.port).await;
+    let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
+    for id in 0..300 {
+        let pair = [1, 2]
+            .map(|n| format!(r#"{{"target":"M-1","command":"reboot","payload":{{"n":{n}}},"message_id":"{id}"}}"#));
+        redis.push(COMMANDS, &pair).await;
+        assert_eq!(machine.next().await.1, pair[0]);
+    }
+    emptied(&redis).await;
+}
+
 #[tokio::test]
 async fn what_stands_in_the_processing_list_goes_first_after_a_start() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);

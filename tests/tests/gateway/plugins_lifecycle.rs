@@ -14,7 +14,7 @@ const JOBS: &str = "mqtt_incoming_jobs";
 pub(crate) fn plugin(gateway: &Gateway, arguments: &str) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
     command.arg("plugin").args(arguments.split_whitespace()).current_dir(gateway.path(""));
-    if ["list", "history", "rollback", "load", "top"].iter().any(|asks| arguments.starts_with(asks)) {
+    if ["list", "history", "promote", "rollback", "load", "top"].iter().any(|asks| arguments.starts_with(asks)) {
         command.args(["--address", &gateway.address()]);
     }
     let output = command.args(["--config", "sluicegate.toml"]).env_remove("RUST_LOG").output().expect("it runs");

@@ -63,6 +63,69 @@ async fn a_build_that_fails_at_the_last_real_messages_is_never_live_and_the_diff
     redis.list_of(JOBS, 60).await;
 }
 
+/// How long the slow build of these tests sleeps in each call: so many times as long as one that does nothing takes, on any machine.
+const SLEEP: u32 = 200;
+/// Time enough for it.
+const PATIENT: &str = "limits.call_timeout = \"20s\"\n";
+
+#[tokio::test]
+async fn a_build_that_is_slow_on_the_last_real_messages_is_never_live() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, PATIENT).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..10).await;
+    redis.list_of(JOBS, 10).await;
+    gateway.install("obedient", &Guest::echo_after(SLEEP));
+    let refusal = eventually("it is refused", async || {
+        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
+        refusal.is_object().then_some(refusal)
+    })
+    .await;
+    assert_eq!(refusal["step"], "rehearsed");
+    let reason = refusal["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("worse than the live build: a call takes ") && reason.contains("; 5 times that"),
+        "{reason}"
+    );
+    assert_eq!(gateway.generation("obedient").await, Some(1));
+    let shown = gateway.get("/api/plugins/obedient/rehearsal").await.expect("an answer");
+    assert_eq!(shown["report"]["new_failures"], 0, "it is right, and slow: {shown}");
+    publish(&machine, 10..20).await;
+    redis.list_of(JOBS, 20).await;
+}
+
+#[tokio::test]
+async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let rules = format!("{PATIENT}rehearse = {{ messages = 0 }}\nprobation = {{ min_calls = 5 }}\n");
+    let gateway = start(&broker, &redis, &rules).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..10).await;
+    redis.list_of(JOBS, 10).await;
+    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
+    gateway.install("obedient", &Guest::echo_after(SLEEP));
+    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
+    eventually("it is on probation", async || {
+        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
+    })
+    .await;
+    publish(&machine, 10..20).await;
+    eventually("the build before is live again", async || {
+        (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
+    })
+    .await;
+    let refusal = gateway.plugin("obedient").await.expect("it")["last_refusal"].clone();
+    assert_eq!(refusal["step"], "probation");
+    let reason = refusal["reason"].as_str().expect("a reason");
+    assert!(reason.contains("a call takes ") && reason.contains("; 5 times that is allowed"), "{reason}");
+    publish(&machine, 20..30).await;
+    let jobs = redis.list_of(JOBS, 30).await;
+    let seqs: Vec<&str> =
+        jobs.iter().filter_map(|job| job.split_once(r#"{"seq":"#)?.1.split_once('}')).map(|(seq, _)| seq).collect();
+    assert_eq!(seqs, (0..30).map(|seq| seq.to_string()).collect::<Vec<_>>());
+    assert_eq!(redis.list(DEAD).await.len(), 0);
+}
+
 #[tokio::test]
 async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_flows() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);

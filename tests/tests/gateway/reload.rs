@@ -1,5 +1,7 @@
 //! The settings are reloaded while traffic flows: as a whole or not at all, and nothing is lost, doubled or out of order.
 
+mod effects;
+
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;

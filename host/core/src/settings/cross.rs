@@ -67,5 +67,23 @@ pub(super) fn check(settings: &Settings) -> Vec<Mistake> {
             wrong(at("handlers"), "commands.validator", message);
         }
     }
+    for (name, plugin) in &settings.plugins {
+        for grant in &plugin.grants.publish {
+            let mut wrong = |message: String| wrong(format!("plugins.{name}.grants.publish"), "routes", message);
+            if let Some(route) = settings.routes.iter().find(|route| route.topic.overlaps(grant)) {
+                wrong(format!(
+                    "`{grant}` overlaps `{}` of the route `{}`: what the plugin publishes would come back as messages, and feed itself",
+                    route.topic, route.name
+                ));
+            }
+            let own: Vec<_> = settings.routes.iter().filter(|route| route.handlers.contains(name)).collect();
+            let known = |level: &str| own.iter().any(|route| route.topic.captures().any(|own| own == level));
+            if let Some(level) = grant.captures().find(|level| !own.is_empty() && !known(level)) {
+                wrong(format!(
+                    "`{grant}`: `{{{level}}}` stands for what the message's own topic has there, and no route of the plugin has it"
+                ));
+            }
+        }
+    }
     mistakes
 }

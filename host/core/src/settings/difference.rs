@@ -234,11 +234,21 @@ log_lines = 10
 log_bytes = "64KiB"
 calls = 10
 instances = 10
+state_keys = 10
+state_value = "1KiB"
 time_per_second = "100ms"
+http_requests = 10
+http_in_flight = 10
+http_request = "64KiB"
+http_response = "64KiB"
 [plugins.a.rehearse]
 messages = 256
 max_new_failures = "0%"
 max_slowdown = 5.0
+[plugins.a.canary]
+percent = 5
+machines = []
+for = "5m"
 [plugins.a.probation]
 for = "2m"
 min_calls = 200
@@ -247,7 +257,8 @@ max_slowdown = 5.0
 [plugins.a.grants]
 state = false
 publish = []
-http = []
+http = ["h"]
+http_private = []
 [plugins.v]
 path = "v.wasm"
 [plugins.w]
@@ -350,13 +361,22 @@ listen = "127.0.0.1:9090"
             ("plugins.a.limits.log_bytes", "log_bytes = \"1KiB\"", Applies::Live),
             ("plugins.a.limits.calls", "calls = 11", Applies::Live),
             ("plugins.a.limits.instances", "instances = 11", Applies::Live),
+            ("plugins.a.limits.state_keys", "state_keys = 11", Applies::Live),
+            ("plugins.a.limits.state_value", "state_value = \"2KiB\"", Applies::Live),
             ("plugins.a.limits.time_per_second", "time_per_second = \"200ms\"", Applies::Live),
+            ("plugins.a.limits.http_requests", "http_requests = 11", Applies::Live),
+            ("plugins.a.limits.http_in_flight", "http_in_flight = 11", Applies::Live),
+            ("plugins.a.limits.http_request", "http_request = \"1KiB\"", Applies::Live),
+            ("plugins.a.limits.http_response", "http_response = \"1KiB\"", Applies::Live),
             ("plugins.a.limits.call_timeout", "call_timeout = \"1s\"", Applies::Live),
             ("plugins.a.limits.memory", "memory = \"1MiB\"", Applies::Live),
             ("plugins.a.limits.output", "output = \"2MiB\"", Applies::Live),
             ("plugins.a.rehearse.messages", "messages = 10", Applies::Live),
             ("plugins.a.rehearse.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),
             ("plugins.a.rehearse.max_slowdown", "max_slowdown = 2", Applies::Live),
+            ("plugins.a.canary.percent", "percent = 0.5", Applies::Live),
+            ("plugins.a.canary.machines", "machines = [\"M-00*\"]", Applies::Live),
+            ("plugins.a.canary.for", "for = \"10m\"", Applies::Live),
             ("plugins.a.probation.for", "for = \"1m\"", Applies::Live),
             ("plugins.a.probation.min_calls", "min_calls = 10", Applies::Live),
             ("plugins.a.probation.max_new_failures", "max_new_failures = \"1%\"", Applies::Live),
@@ -364,6 +384,7 @@ listen = "127.0.0.1:9090"
             ("plugins.a.grants.state", "state = true", Applies::Live),
             ("plugins.a.grants.publish", "publish = [\"x\"]", Applies::Live),
             ("plugins.a.grants.http", "http = [\"x\"]", Applies::Live),
+            ("plugins.a.grants.http_private", "http_private = [\"h\"]", Applies::Live),
             ("routes[0].name", "name = \"r2\"", Applies::Live),
             ("routes[0].type", "type = \"t2\"", Applies::Live),
             ("routes[0].topic", "topic = \"m/{serial_no}/r2\"", Applies::Live),

@@ -51,7 +51,7 @@ pub fn document() -> String {
             row(&mut page, key);
         }
         if section == "plugins.*" {
-            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans; they apply live. Whatever changes in a\nplugin's section makes a new build of it go through all steps: where one refuses it the whole edit is refused. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
+            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans; they apply live. Whatever changes in a\nplugin's section, but for `canary`, makes a new build of it go through all steps: where one refuses it the whole edit is refused. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
         }
     }
     page

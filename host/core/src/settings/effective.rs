@@ -39,7 +39,7 @@ impl Effective {
         } else {
             let text = texts.first().cloned().unwrap_or_default();
             match kind {
-                Type::Integer(..) | Type::Bool | Type::Factor => text,
+                Type::Integer(..) | Type::Bool | Type::Number(..) => text,
                 Type::RedisUrl => quoted(&urls::masked(&text)),
                 _ => quoted(&text),
             }

@@ -85,6 +85,14 @@ impl Resolver<'_> {
                 self.warnings.push(format!("plugins.{name}: no route and no command uses it"));
             }
         }
+        for (name, plugin) in &plugins {
+            let Some(commands) = &commands else { continue };
+            if let Some(grant) = plugin.grants.publish.iter().find(|grant| grant.overlaps(commands.topic.pattern())) {
+                self.warnings.push(format!(
+                    "plugins.{name}.grants.publish: `{grant}` holds commands.topic: the plugin may send commands to machines, and no validator sees them"
+                ));
+            }
+        }
         let settings = Settings {
             gateway: gateway?,
             mqtt: mqtt?,

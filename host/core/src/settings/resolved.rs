@@ -6,8 +6,10 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{ByteSize, UtcOffset, table, units};
+use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::Digest;
+use crate::http::HttpGrant;
 use crate::topic::{TopicPattern, TopicTemplate};
 use crate::trust::Trust;
 
@@ -225,9 +227,11 @@ pub struct Plugin {
     pub limits: Limits,
     /// `[plugins.NAME.rehearse]`
     pub rehearse: Rehearse,
+    /// `[plugins.NAME.canary]`; none: a new build is live for all at once.
+    pub canary: Option<Canary>,
     /// `[plugins.NAME.probation]`
     pub probation: Probation,
-    /// `[plugins.NAME.grants]`; no effect yet.
+    /// `[plugins.NAME.grants]`
     pub grants: Grants,
 }
 
@@ -254,8 +258,27 @@ pub struct Limits {
     pub calls: u32,
     /// Instances at once.
     pub instances: usize,
+    /// Keys of its state.
+    pub state_keys: u64,
+    /// One value of its state.
+    pub state_value: ByteSize,
     /// Of the processor in a second; none: as much as there is.
     pub time_per_second: Option<Duration>,
+    /// `http_requests`, `http_in_flight`, `http_request`, `http_response`
+    pub http: HttpLimits,
+}
+
+/// How much a plugin may call over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Requests in one call.
+    pub requests: u32,
+    /// Requests at once, over all lanes.
+    pub in_flight: usize,
+    /// A request's body.
+    pub request: ByteSize,
+    /// An answer's body.
+    pub response: ByteSize,
 }
 
 /// What all instances of a build may hold together, where their number is not set.
@@ -287,7 +310,15 @@ impl Default for Limits {
             log_bytes: size("log_bytes"),
             calls: number("calls"),
             instances: Self::instances_of(size("memory")),
+            state_keys: u64::from(number("state_keys")),
+            state_value: size("state_value"),
             time_per_second: None,
+            http: HttpLimits {
+                requests: number("http_requests"),
+                in_flight: number("http_in_flight") as usize,
+                request: size("http_request"),
+                response: size("http_response"),
+            },
         }
     }
 }
@@ -306,6 +337,15 @@ impl Default for Rehearse {
         let tolerance = Tolerance { new_failures: 0.0, slowdown: 5.0 };
         Self { messages: 256, tolerance }
     }
+}
+
+/// `[plugins.NAME.canary]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Canary {
+    /// Whose messages a new build handles first.
+    pub machines: Machines,
+    /// How long it handles those alone.
+    pub for_: Duration,
 }
 
 /// `[plugins.NAME.probation]`
@@ -332,9 +372,9 @@ pub struct Grants {
     /// Its own keys in Redis.
     pub state: bool,
     /// Topics that it may publish to.
-    pub publish: Vec<String>,
-    /// Hosts that it may call.
-    pub http: Vec<String>,
+    pub publish: Vec<TopicPattern>,
+    /// Servers that it may call.
+    pub http: Vec<HttpGrant>,
 }
 
 /// `[[routes]]`

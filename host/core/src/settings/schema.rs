@@ -20,7 +20,7 @@ pub fn schema() -> String {
             "additionalProperties": { "type": ["string", "number", "boolean"] },
         }),
     );
-    for name in ["limits", "rehearse", "probation", "grants"] {
+    for name in ["limits", "rehearse", "canary", "probation", "grants"] {
         plugin.insert(name.to_owned(), object(&format!("plugins.*.{name}"), &[], Map::new()));
     }
     properties.insert(
@@ -67,7 +67,9 @@ fn property(key: &Key) -> Value {
         Type::Integer(least, most) => {
             json!({ "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, filled] })
         }
-        Type::Factor => json!({ "anyOf": [{ "type": "number", "minimum": 1, "maximum": 1000 }, filled] }),
+        Type::Number(least, most) => {
+            json!({ "anyOf": [{ "type": "number", "minimum": least, "maximum": most }, filled] })
+        }
         Type::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Type::Word(words) => json!({ "anyOf": [{ "enum": words }, filled] }),
         _ => json!({ "type": "string" }),
@@ -84,7 +86,7 @@ fn property(key: &Key) -> Value {
             Type::Texts => json!([]),
             Type::Bool => (default == "true").into(),
             Type::Integer(..) => default.parse::<u64>().map_or(Value::Null, Value::from),
-            Type::Factor => default.parse::<f64>().map_or(Value::Null, Value::from),
+            Type::Number(..) => default.parse::<f64>().map_or(Value::Null, Value::from),
             _ => default.into(),
         };
     }

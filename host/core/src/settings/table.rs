@@ -20,8 +20,8 @@ pub enum Type {
     Size(u64, u64),
     /// `5%`, `0.1%`, from 0 to 100.
     Percent,
-    /// How many times, from 1 to 1,000; not always whole.
-    Factor,
+    /// A number within bounds, not always whole.
+    Number(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list of texts.
@@ -55,7 +55,7 @@ impl fmt::Display for Type {
                 super::ByteSize(*most)
             ),
             Self::Percent => f.write_str("a share such as \"5%\", from 0% to 100%"),
-            Self::Factor => f.write_str("a number from 1 to 1000 such as 5.0"),
+            Self::Number(least, most) => write!(f, "a number from {least} to {most} such as 5.0"),
             Self::Word(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
             Self::Texts => f.write_str("a list of texts"),
             Self::Offset => f.write_str("an offset from UTC such as \"+08:00\" or \"Z\""),
@@ -148,7 +148,7 @@ const DAY: u64 = 86_400 * SECOND;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-use Type::{Address, Bool, Duration, Factor, Integer, MqttUrl, Offset, Percent, RedisUrl, Size, Text, Texts, Word};
+use Type::{Address, Bool, Duration, Integer, MqttUrl, Number, Offset, Percent, RedisUrl, Size, Text, Texts, Word};
 
 /// All of them.
 pub const KEYS: &[Key] = &[
@@ -344,6 +344,14 @@ pub const KEYS: &[Key] = &[
         None,
         "Instances at once, over all lanes; unless set, as many as have 256 MiB together, 2 to 64.",
     ),
+    key("plugins.*.limits", "state_keys", Integer(1, 10_000_000), Some("10000"), "Keys of its state (grants.state)."),
+    key(
+        "plugins.*.limits",
+        "state_value",
+        Size(1, MIB),
+        Some("64KiB"),
+        "One value of its state; a call reads and writes 4 MiB at the most.",
+    ),
     key(
         "plugins.*.limits",
         "time_per_second",
@@ -351,6 +359,16 @@ pub const KEYS: &[Key] = &[
         None,
         "Its share of the processor in each second, over all lanes; beyond it its messages wait. Unless set, there is none.",
     ),
+    key("plugins.*.limits", "http_requests", Integer(0, 1_000), Some("4"), "HTTP requests in one call."),
+    key(
+        "plugins.*.limits",
+        "http_in_flight",
+        Integer(1, 256),
+        Some("16"),
+        "HTTP requests at once, over all lanes; one more waits, in its call's time.",
+    ),
+    key("plugins.*.limits", "http_request", Size(0, 64 * MIB), Some("1MiB"), "Body of an HTTP request."),
+    key("plugins.*.limits", "http_response", Size(KIB, 64 * MIB), Some("1MiB"), "Body of the answer to it."),
     key(
         "plugins.*.rehearse",
         "messages",
@@ -368,9 +386,30 @@ pub const KEYS: &[Key] = &[
     key(
         "plugins.*.rehearse",
         "max_slowdown",
-        Factor,
+        Number(1, 1_000),
         Some("5.0"),
         "How many times as long as the live build it may take for them, on average.",
+    ),
+    key(
+        "plugins.*.canary",
+        "percent",
+        Number(0, 100),
+        Some("0"),
+        "Of all machines, so many serve as canaries: a new build handles their messages first. A hash of the serial number chooses them.",
+    ),
+    key(
+        "plugins.*.canary",
+        "machines",
+        Texts,
+        Some("[]"),
+        "Serial numbers that serve as canaries beside those; `*` stands for any characters.",
+    ),
+    key(
+        "plugins.*.canary",
+        "for",
+        Duration(SECOND, 30 * DAY),
+        Some("5m"),
+        "How long it handles those alone; then it handles all, unless it does worse than the live build by the measure of `probation`.",
     ),
     key(
         "plugins.*.probation",
@@ -390,13 +429,38 @@ pub const KEYS: &[Key] = &[
     key(
         "plugins.*.probation",
         "max_slowdown",
-        Factor,
+        Number(1, 1_000),
         Some("5.0"),
         "How many times as long as before a call may take, on average.",
     ),
-    key("plugins.*.grants", "state", Bool, Some("false"), "Its own keys in Redis.").without_effect(),
-    key("plugins.*.grants", "publish", Texts, Some("[]"), "Topics that it may publish to.").without_effect(),
-    key("plugins.*.grants", "http", Texts, Some("[]"), "Hosts that it may call.").without_effect(),
+    key(
+        "plugins.*.grants",
+        "state",
+        Bool,
+        Some("false"),
+        "Its own keys in Redis, which outlast a call: get, set, delete, increment.",
+    ),
+    key(
+        "plugins.*.grants",
+        "publish",
+        Texts,
+        Some("[]"),
+        "Topics that it may publish to by MQTT; `{serial_no}` and other named levels stand for those of the message's own topic.",
+    ),
+    key(
+        "plugins.*.grants",
+        "http",
+        Texts,
+        Some("[]"),
+        "Servers that it may call: `HOST`, `https://HOST`, `http://HOST` (not encrypted), each with a `:PORT` where it is another one.",
+    ),
+    key(
+        "plugins.*.grants",
+        "http_private",
+        Texts,
+        Some("[]"),
+        "Names in `http` that may lead to private addresses (this machine, a company's network); an address in `http` needs no more.",
+    ),
     key("routes", "name", Text, None, "Unique. Must be set."),
     key("routes", "type", Text, None, "The envelope's `type`; the route's name, unless set."),
     key("routes", "topic", Text, None, "A topic filter with named levels, `{serial_no}` among them. Must be set."),
@@ -481,6 +545,7 @@ pub fn at(path: &str) -> Option<&'static Key> {
             None => "plugins.*",
             Some((_, "limits")) => "plugins.*.limits",
             Some((_, "rehearse")) => "plugins.*.rehearse",
+            Some((_, "canary")) => "plugins.*.canary",
             Some((_, "probation")) => "plugins.*.probation",
             Some((_, "grants")) => "plugins.*.grants",
             Some(_) => return None,

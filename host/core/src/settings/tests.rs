@@ -419,11 +419,90 @@ fn a_secret_from_a_file_is_never_shown() {
 }
 
 #[test]
+fn a_canary_names_machines() {
+    let with = |canary: &str| {
+        let text = format!(
+            "[plugins.a]\npath = \"a\"\n{canary}\n[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
+        );
+        let read = read_with(Some(&text), &[]).map(|resolved| resolved.settings.plugins["a"].canary.clone());
+        read.map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    assert_eq!(with(""), Ok(None));
+    let canary = with("canary = { percent = 5, machines = [\"M-00*\"], for = \"5m\" }").expect("good").expect("one");
+    assert_eq!((canary.machines.percent, canary.for_.as_secs()), (5.0, 300));
+    assert!(canary.machines.take("M-001"));
+    let canary = with("[plugins.a.canary]\npercent = 0.5").expect("good").expect("one");
+    assert_eq!((canary.machines.percent, canary.machines.named.len()), (0.5, 0));
+    for (wrong, part) in [
+        (
+            "canary = { for = \"5m\" }",
+            "s.toml:1:10: plugins.a.canary: names no machines; set `percent`, `machines` or both",
+        ),
+        ("canary = { percent = 101 }", "expected a number from 0 to 100 such as 5.0, found `101`"),
+        ("canary = { percent = \"5%\" }", "expected a number from 0 to 100 such as 5.0, found `5%`"),
+        ("canary = { machines = [\"\"] }", "`` is no serial number, nor a pattern of one"),
+        ("canary = { machines = [\"M-1\"], for = \"1ms\" }", "plugins.a.canary.for: expected a duration"),
+        ("canary = 5", "plugins.a.canary: must be a section, `[plugins.a.canary]`"),
+    ] {
+        let error = with(wrong).expect_err(wrong);
+        assert!(error.contains(part), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn keys_without_effect_are_named() {
-    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nstate = true\n";
+    let text = "[plugins.command-validation]\npath = \"a\"\n[plugins.command-validation.grants]\nhttp = [\"a\"]\n";
     let text = format!("{text}[[routes]]\nname = \"r\"\ntopic = \"{{serial_no}}/x\"\nhandlers = []\n");
     let resolved = read_with(Some(&text), &[]).expect("good");
-    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.state"]);
+    assert_eq!(resolved.without_effect, ["plugins.command-validation.grants.http"]);
+}
+
+/// Settings with one plugin that handles `machine/{serial_no}/x` and may publish to these topics.
+fn publishing(grants: &str) -> String {
+    format!(
+        "[plugins.a]\npath = \"a\"\n[plugins.a.grants]\npublish = [{grants}]\n[[routes]]\nname = \"r\"\n\
+         topic = \"machine/{{serial_no}}/x\"\nhandlers = [\"a\"]\n"
+    )
+}
+
+#[test]
+fn a_plugin_is_not_granted_what_would_feed_it() {
+    for (grants, mistake) in [
+        ("\"machine/{serial_no}/x\"", "`machine/{serial_no}/x` overlaps `machine/{serial_no}/x` of the route `r`"),
+        ("\"alerts\", \"machine/#\"", "`machine/#` overlaps"),
+        ("\"+/M-1/+\"", "`+/M-1/+` overlaps"),
+        ("\"#\"", "`#` overlaps"),
+        ("\"$SYS/x\"", "`$SYS/x`: it begins with `$`, which is the broker's"),
+        ("\"a/+b\"", "`a/+b`: level `+b`: a wildcard stands alone"),
+        (
+            "\"machine/{serial}/y\"",
+            "`machine/{serial}/y`: `{serial}` stands for what the message's own topic has there",
+        ),
+    ] {
+        let errors = read_with(Some(&publishing(grants)), &[]).expect_err("a mistake");
+        let [error] = errors.0.as_slice() else { panic!("{errors:?}") };
+        let error = error.to_string();
+        assert!(error.starts_with("s.toml:4:11: plugins.a.grants.publish: "), "{error}");
+        assert!(error.contains(mistake), "{error}");
+    }
+}
+
+#[test]
+fn a_plugin_may_be_granted_the_topic_of_commands_and_people_are_told() {
+    let resolved = read_with(Some(&publishing("\"alerts/#\", \"machine/{serial_no}/y\"")), &[]).expect("good");
+    let told = |resolved: &Resolved| {
+        resolved.warnings.iter().filter(|warning| warning.contains("grants.publish")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told(&resolved), Vec::<String>::new());
+    let granted = &resolved.settings.plugins["a"].grants.publish;
+    assert_eq!(granted.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["alerts/#", "machine/{serial_no}/y"]);
+    let resolved = read_with(Some(&publishing("\"machine/{serial_no}/command\"")), &[]).expect("good");
+    assert_eq!(
+        told(&resolved),
+        [
+            "plugins.a.grants.publish: `machine/{serial_no}/command` holds commands.topic: the plugin may send commands to machines, and no validator sees them"
+        ]
+    );
 }
 
 /// What is made from the table is committed as it is made.

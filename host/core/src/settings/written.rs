@@ -38,6 +38,8 @@ pub(super) struct Plugin {
     pub(super) own: Section,
     pub(super) limits: Section,
     pub(super) rehearse: Section,
+    /// None: it is not there.
+    pub(super) canary: Option<Section>,
     pub(super) probation: Section,
     pub(super) grants: Section,
     pub(super) settings: IndexMap<String, Entry>,
@@ -212,7 +214,7 @@ impl<'a> Reader<'a> {
                     table,
                     "plugins.*",
                     &path,
-                    &["settings", "limits", "rehearse", "probation", "grants"],
+                    &["settings", "limits", "rehearse", "canary", "probation", "grants"],
                 ),
                 ..Plugin::default()
             };
@@ -226,6 +228,10 @@ impl<'a> Reader<'a> {
                 if let Some(table) = table.get(name).and_then(|value| self.table(value, &path)) {
                     *entries = self.section(table, section, &path);
                 }
+            }
+            let path_of_canary = format!("{path}.canary");
+            if let Some(table) = table.get("canary").and_then(|value| self.table(value, &path_of_canary)) {
+                plugin.canary = Some(self.section(table, "plugins.*.canary", &path_of_canary));
             }
             if let Some(own) = table.get("settings").and_then(|value| self.table(value, &format!("{path}.settings"))) {
                 for (name, value) in own {

@@ -1,9 +1,10 @@
-//! `sluicegate plugin list`, `history`, `rollback` and `top`: asked of the gateway that runs.
+//! `sluicegate plugin list`, `history`, `promote`, `rollback` and `top`: asked of the gateway that runs.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sluicegate_core::lifecycle::Step;
 
 use crate::cli::client::Client;
 use crate::cli::output::{Code, Failure, Output, terminal};
@@ -63,6 +64,10 @@ pub(super) fn list(client: &Client, output: &Output) -> Result<Code, Failure> {
             let more = format!("{} since {}", word(&candidate["step"]), time(&candidate["since"]));
             row("candidate", &Value::Null, &candidate["digest"], more);
         }
+        let canary = &plugin["canary"];
+        if canary.is_object() {
+            row("canary", &canary["version"], &canary["digest"], beside(canary));
+        }
         let fallback = &plugin["fallback"];
         if fallback.is_object() {
             row(
@@ -77,17 +82,39 @@ pub(super) fn list(client: &Client, output: &Output) -> Result<Code, Failure> {
                 "rejected",
                 &Value::Null,
                 digest,
-                "rolled back; not tried again until the file holds another build".to_owned(),
+                "was rolled back or withdrawn; not tried again until the file holds another build".to_owned(),
             );
         }
         let refused = &plugin["last_refusal"];
         if refused.is_object() {
-            let more =
-                format!("not {}: {} ({})", word(&refused["step"]), word(&refused["reason"]), time(&refused["at"]));
+            let more = format!("{} ({})", why(refused), time(&refused["at"]));
             row("refused", &Value::Null, &refused["digest"], more);
         }
     }
     Ok(output.good(&table(&rows), &answer))
+}
+
+/// Why a build does not serve, of what has a step and a reason.
+pub(super) fn why(refused: &Value) -> String {
+    let (step, reason) = (word(&refused["step"]), word(&refused["reason"]));
+    if step == Step::Canary.name() { format!("canary withdrawn: {reason}") } else { format!("not {step}: {reason}") }
+}
+
+/// How a canary does.
+fn beside(canary: &Value) -> String {
+    let since = format!("generation {} since {}", canary["generation"], time(&canary["since"]));
+    let number = |name: &str| canary[name].as_u64().unwrap_or(0);
+    match canary["until"].as_str() {
+        None => since,
+        Some(_) => format!(
+            "{since} until {}: {} of {} calls failed, {} of {} of the live build",
+            time(&canary["until"]),
+            number("failures"),
+            number("calls"),
+            number("live_failures"),
+            number("live_calls"),
+        ),
+    }
 }
 
 pub(super) fn history(client: &Client, name: Option<&str>, output: &Output) -> Result<Code, Failure> {
@@ -102,7 +129,8 @@ pub(super) fn history(client: &Client, name: Option<&str>, output: &Output) -> R
         .flatten()
         .map(|change| {
             let outcome = match change["reason"].as_str() {
-                Some(reason) => format!("refused, not {}: {}", word(&change["step"]), terminal(reason)),
+                Some(_) if change["outcome"] == "refused" => format!("refused, {}", why(change)),
+                Some(_) => why(change),
                 None => word(&change["step"]),
             };
             vec![
@@ -128,8 +156,23 @@ pub(super) fn path(name: &str) -> String {
 pub(super) fn roll_back(client: &Client, name: &str, output: &Output) -> Result<Code, Failure> {
     let answer = client.post(&format!("{}/rollback", path(name)), &json!({}))?.good(client);
     let done = answer.map_err(|failure| failure.then("sluicegate plugin list (what is live, and what is kept)"))?;
+    let what = if done["canary"] == true { "serves all machines again" } else { "is live again" };
     let text = format!(
-        "{} {} ({}) is live again, as generation {}\n{} is not tried again until the file holds another build\n",
+        "{} {} ({}) {what}, as generation {}\n{} is not tried again until the file holds another build\n",
+        word(&done["plugin"]),
+        word(&done["version"]),
+        short(&done["to"]),
+        done["generation"],
+        short(&done["from"]),
+    );
+    Ok(output.good(&text, &done))
+}
+
+pub(super) fn promote(client: &Client, name: &str, output: &Output) -> Result<Code, Failure> {
+    let answer = client.post(&format!("{}/promote", path(name)), &json!({}))?.good(client);
+    let done = answer.map_err(|failure| failure.then("sluicegate plugin list (whether there is a canary)"))?;
+    let text = format!(
+        "{} {} ({}) is live for all machines, as generation {}; {} is kept\n",
         word(&done["plugin"]),
         word(&done["version"]),
         short(&done["to"]),
@@ -142,7 +185,7 @@ pub(super) fn roll_back(client: &Client, name: &str, output: &Output) -> Result<
 pub(super) fn top(client: &Client, output: &Output) -> Result<Code, Failure> {
     let answer = client.get("/api/status")?.good(client)?;
     let mut used: Vec<&Value> = plugins(&answer).collect();
-    used.sort_by_key(|plugin| std::cmp::Reverse(plugin["usage"]["busy_ms"].as_u64()));
+    used.sort_by_key(|plugin| std::cmp::Reverse(["busy_ms", "calls"].map(|name| plugin["usage"][name].as_u64())));
     let head = ["plugin", "calls", "faults", "busy ms", "memory peak", "instances"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for plugin in &used {

@@ -11,6 +11,7 @@ use super::{read, sandbox, wrong};
 use crate::cli::output::{Code, Failure, Output};
 use crate::registry::Wanted;
 use crate::registry::load;
+use crate::sandbox::grants;
 use crate::sandbox::inspect::{self, Inspection};
 
 /// What a component file says of itself.
@@ -22,13 +23,15 @@ pub(in crate::cli) fn inspected(file: &Path) -> Result<Inspection, Failure> {
 pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
     let found = inspected(file)?;
     let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    let needs = grants::needs(&found.imports);
     let text = format!(
-        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
+        "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nneeds        {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
         found.manifest.name,
         found.manifest.version,
         found.manifest.description,
         found.world,
         if found.imports.is_empty() { "none".to_owned() } else { found.imports.join(", ") },
+        if needs.is_empty() { "nothing granted".to_owned() } else { needs.join(", ") },
         if samples.is_empty() { "none".to_owned() } else { format!("{} ({})", samples.len(), samples.join(", ")) },
         found.digest,
         found.size,
@@ -37,6 +40,7 @@ pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
         "manifest": found.manifest,
         "world": found.world,
         "imports": found.imports,
+        "needs": needs,
         "samples": samples,
         "digest": found.digest.to_string(),
         "size": found.size,
@@ -53,8 +57,10 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
         settings: IndexMap::new(),
         limits: Limits::default(),
         rehearse: Default::default(),
+        canary: None,
         probation: Default::default(),
-        grants: Default::default(),
+        // It is only tried: there is nothing behind what it imports.
+        grants: grants::for_a_trial(),
     };
     let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
     let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;

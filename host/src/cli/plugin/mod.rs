@@ -2,12 +2,14 @@
 //!
 //! - [`file`]: what a component file is, by itself.
 //! - [`compile`]: compiled as the gateway does it.
+//! - [`diff`]: what two builds make of the same messages.
 //! - [`sign`]: whose it is.
 //! - [`ask`]: what a running gateway says of its plugins, and the way back.
 //! - [`put`]: a file into its place, and what becomes of it there.
 
 mod ask;
 mod compile;
+mod diff;
 mod file;
 mod put;
 mod sign;
@@ -43,6 +45,9 @@ pub(super) enum PluginCommand {
         /// The component.
         file: PathBuf,
     },
+    /// What a build makes of the same messages otherwise than another one, and what is different about the files. Exit code 0: both make the
+    /// same of all, and import the same; 1: they differ.
+    Diff(diff::Diff),
     /// Signs a component file with a minisign key without a password: into FILE.minisig, which `minisign` makes and reads, too.
     Sign(sign::Sign),
     /// Says whose a component file is, and whether the settings (or these keys) let it be taken.
@@ -59,7 +64,15 @@ pub(super) enum PluginCommand {
         #[command(flatten)]
         gateway: Gateway,
     },
-    /// Makes the build before live again. What was live is not tried again until the file holds another build.
+    /// Makes a canary, which serves some machines, live for all of them before its time is over.
+    Promote {
+        /// The plugin.
+        name: String,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Withdraws the canary, or where there is none makes the build before live again. What served is not tried again until the file holds
+    /// another build.
     Rollback {
         /// The plugin.
         name: String,
@@ -100,10 +113,12 @@ pub(super) fn run(command: &PluginCommand, config: Option<&Path>, output: &Outpu
         PluginCommand::Inspect { file } => file::inspect(file, output),
         PluginCommand::Compile { file } => compile::compile(file, config, output),
         PluginCommand::Test { file } => file::test(file, output),
+        PluginCommand::Diff(diff) => diff::diff(diff, config, output),
         PluginCommand::Sign(sign) => sign::sign(sign, output),
         PluginCommand::Verify(verify) => sign::verify(verify, config, output),
         PluginCommand::List { gateway } => ask::list(&client(gateway)?, output),
         PluginCommand::History { name, gateway } => ask::history(&client(gateway)?, name.as_deref(), output),
+        PluginCommand::Promote { name, gateway } => ask::promote(&client(gateway)?, name, output),
         PluginCommand::Rollback { name, gateway } => ask::roll_back(&client(gateway)?, name, output),
         PluginCommand::Load { name, file, wait, gateway } => put::put(&client(gateway)?, name, file, *wait, output),
         PluginCommand::Top { gateway } => ask::top(&client(gateway)?, output),
@@ -131,7 +146,7 @@ pub(super) fn next(refusal: &Refusal) -> &'static str {
         Step::Verified | Step::Compiled | Step::Checked => {
             "have the plugin built as wit/plugin.wit says, on the interface of this version of sluicegate"
         }
-        Step::Rehearsed | Step::Live | Step::Probation | Step::Fallback => {
+        Step::Rehearsed | Step::Canary | Step::Live | Step::Probation | Step::Fallback => {
             "mend the plugin, or what its sample promises; its settings count, too"
         }
     }

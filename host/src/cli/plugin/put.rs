@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluicegate_core::lifecycle::Step;
 
-use super::ask::path;
+use super::ask::{path, why};
 use super::read;
 use crate::cli::client::Client;
 use crate::cli::output::{Code, Failure, Output, terminal};
@@ -16,7 +16,7 @@ use crate::registry::load::{self, File};
 
 /// How often the gateway is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a build may take to be live or refused: other builds may be compiled first.
+/// How long a build may take to be live, a canary or refused: other builds may be compiled first.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The steps on the way to `live`.
 const STEPS: [Step; 6] = [Step::Found, Step::Verified, Step::Compiled, Step::Checked, Step::Rehearsed, Step::Live];
@@ -31,8 +31,9 @@ pub(super) fn put(client: &Client, name: &str, file: &Path, wait: bool, output: 
         return Ok(output.good(&text, &plugin));
     }
     if plugin["rejected"].as_array().is_some_and(|rejected| rejected.contains(&Value::from(digest.as_str()))) {
-        let message =
-            format!("{digest} was rolled back; the gateway does not try it again until the file held another build");
+        let message = format!(
+            "{digest} was rolled back or withdrawn; the gateway does not try it again until the file held another build"
+        );
         return Err(Failure::new(Code::Refused, message, "sluicegate plugin history"));
     }
     // The same file once more is not tried once more.
@@ -78,7 +79,8 @@ fn rename_into(place: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// One line a step, as the gateway comes to it, then the end.
 fn follow(client: &Client, name: &str, digest: &str, refused_before: &Value, output: &Output) -> Result<Code, Failure> {
-    let began = Instant::now();
+    let mut began = Instant::now();
+    let mut canary = false;
     let mut told = 0;
     let mut tell = |until: Step, end: &str| {
         let passed = STEPS.iter().filter(|step| **step < until).count();
@@ -93,6 +95,15 @@ fn follow(client: &Client, name: &str, digest: &str, refused_before: &Value, out
     while began.elapsed() < PATIENCE {
         let plugin = client.get(&path(name))?.good(client)?;
         let (live, refusal, candidate) = (&plugin["live"], &plugin["last_refusal"], &plugin["candidate"]);
+        if plugin["canary"]["digest"] == digest {
+            // As long as it takes, and the gateway answers.
+            began = Instant::now();
+            if !std::mem::replace(&mut canary, true) {
+                let version = terminal(plugin["canary"]["version"].as_str().unwrap_or("-"));
+                let generation = &plugin["canary"]["generation"];
+                tell(Step::Live, &format!("canary: {name} {version} as generation {generation}, for some machines\n"));
+            }
+        }
         if live["digest"] == digest {
             tell(Step::Live, "");
             let version = terminal(live["version"].as_str().unwrap_or("-"));
@@ -107,6 +118,9 @@ fn follow(client: &Client, name: &str, digest: &str, refused_before: &Value, out
         }
         if let Some(step) = step(&candidate["step"]).filter(|_| candidate["digest"] == digest) {
             tell(step, "");
+        } else if canary && plugin["canary"].is_null() {
+            let message = format!("{digest} was a canary, and is none any more: another build is wanted in its place");
+            return Err(Failure::new(Code::Refused, message, "sluicegate plugin history"));
         }
         std::thread::sleep(LOOK);
     }
@@ -119,7 +133,6 @@ fn step(name: &Value) -> Option<Step> {
 }
 
 fn refused(refusal: &Value) -> Failure {
-    let word = |name: &str| terminal(refusal[name].as_str().unwrap_or("-"));
-    let message = format!("not {}: {}; what was live goes on", word("step"), word("reason"));
+    let message = format!("{}; what was live goes on", why(refusal));
     Failure::new(Code::Refused, message, "sluicegate plugin inspect FILE, sluicegate plugin test FILE")
 }

@@ -6,10 +6,10 @@ use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::{Build, Step};
 
 use super::{Ended, Registry, Seen, blocking};
-use crate::registry::Source;
 use crate::registry::desk::{DeskError, RolledBack, Worse};
 use crate::registry::history::{What, Who};
-use crate::registry::load::{self, File};
+use crate::registry::load::{self, File, Loaded};
+use crate::registry::{Place, Source};
 use crate::sandbox::{Problem, Refusal};
 use crate::telemetry::board::Refused;
 use crate::telemetry::clock;
@@ -31,8 +31,8 @@ impl Registry {
             if self.plugins[index].refused.as_ref().is_some_and(|refused| refused.seen == Seen::of(&file)) {
                 continue;
             }
-            match self.attempt(index, &file, Source::Fallback).await {
-                Ended::Live(generation) => {
+            match self.attempt(index, &file, Source::Fallback, Place::Live).await {
+                Ended::Taken(Loaded { generation, .. }) => {
                     if place > 0 {
                         self.changed(index, What::Load, Some(kept.digest), Who::Start, Step::Fallback, None);
                         self.builds(index).fell_back(false);
@@ -73,6 +73,10 @@ impl Registry {
         let index = self.plugins.iter().position(|plugin| plugin.wanted.name == name);
         let none = || DeskError::NoFallback(name.to_owned());
         let index = index.ok_or_else(none)?;
+        let canary = self.plugins[index].canary.as_ref().map(|canary| canary.file.digest);
+        if canary.is_some_and(|canary| because.as_ref().is_none_or(|worse| worse.digest == canary)) {
+            return self.withdraw(index, because.map(|worse| worse.reason)).await;
+        }
         let builds = self.builds(index).clone();
         let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
         if because.as_ref().is_some_and(|worse| worse.digest != live.digest) {
@@ -81,8 +85,8 @@ impl Registry {
         }
         let reason = because.map(|worse| worse.reason);
         let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
-            Ok(file) => match self.attempt(index, &file, Source::Fallback).await {
-                Ended::Live(generation) => Ok((file, generation)),
+            Ok(file) => match self.attempt(index, &file, Source::Fallback, Place::Live).await {
+                Ended::Taken(Loaded { generation, .. }) => Ok((file, generation)),
                 Ended::Refused(refusal) => Err(refusal),
                 Ended::NotTaken => return Err(DeskError::Stopping),
             },
@@ -113,6 +117,7 @@ impl Registry {
             to: kept.digest,
             version: kept.version,
             generation: generation.number(),
+            canary: false,
         })
     }
 

@@ -64,6 +64,7 @@ impl Stage {
             settings: IndexMap::new(),
             limits: Limits { call_timeout: Duration::from_secs(5), ..Limits::default() },
             rehearse: Default::default(),
+            canary: None,
             probation: Default::default(),
             grants: Grants::default(),
         };
@@ -101,7 +102,7 @@ impl Stage {
     async fn live(&mut self, version: u32, number: u64) -> Source {
         let proposal = timeout(PATIENCE, self.proposals.recv()).await.expect("a build in time").expect("a registry");
         let (generation, source) = (proposal.generation.clone(), proposal.source);
-        proposal.is_live();
+        proposal.is_taken();
         assert_eq!((generation.version(), generation.number()), (version.to_string().as_str(), number));
         source
     }

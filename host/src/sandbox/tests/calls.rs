@@ -55,7 +55,7 @@ fn an_instance_serves_many_calls_and_none_after_a_fault() {
 fn a_build_that_is_gone_leaves_nothing_warm() {
     let component = counting().handler();
     let numbered = |number| {
-        let compiled = sandbox().compile(&component, IndexMap::new(), limits(), "guest", number);
+        let compiled = sandbox().compile(&component, IndexMap::new(), limits(), &Grants::default(), "guest", number);
         Arc::new(compiled.expect("it compiles"))
     };
     let (old, new) = (numbered(1), numbered(2));
@@ -164,7 +164,11 @@ fn what_a_plugin_uses_is_counted() {
     let limits = Limits { call_timeout: Duration::from_millis(50), ..limits() };
     let component = counting().handler();
     let of = |number| {
-        Arc::new(sandbox().compile(&component, IndexMap::new(), limits, "counted", number).expect("it compiles"))
+        Arc::new(
+            sandbox()
+                .compile(&component, IndexMap::new(), limits, &Grants::default(), "counted", number)
+                .expect("it compiles"),
+        )
     };
     let (one, other) = (of(1), of(2));
     run(async {

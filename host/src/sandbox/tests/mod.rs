@@ -2,8 +2,10 @@
 
 mod calls;
 mod faults;
+mod http;
 mod plugins;
 mod refusals;
+mod state;
 mod wasi;
 
 use std::sync::{Arc, OnceLock};
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use sluicegate_core::message::{Field, Message};
-use sluicegate_core::settings::{ByteSize, Limits};
+use sluicegate_core::settings::{ByteSize, Grants, Limits};
 
 use super::{Compiler, Generation, Refusal, Sandbox};
 
@@ -40,12 +42,15 @@ fn build(component: &[u8], limits: Limits) -> Arc<Generation> {
 #[track_caller]
 fn build_as(name: &str, component: &[u8], limits: Limits) -> Arc<Generation> {
     let settings = IndexMap::from([("colour".to_owned(), "green".to_owned())]);
-    Arc::new(sandbox().compile(component, settings, limits, name, 1).expect("it compiles"))
+    Arc::new(sandbox().compile(component, settings, limits, &Grants::default(), name, 1).expect("it compiles"))
 }
 
 #[track_caller]
 fn refusal(component: &[u8]) -> Refusal {
-    sandbox().compile(component, IndexMap::new(), limits(), "guest", 1).err().expect("it is refused")
+    sandbox()
+        .compile(component, IndexMap::new(), limits(), &Grants::default(), "guest", 1)
+        .err()
+        .expect("it is refused")
 }
 
 fn message(payload: &str) -> Message {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sandbox::{Problem, Step, World, inspect};
+use sluicegate_guests::http::Asker;
 use sluicegate_guests::{Guest, section};
 
 #[track_caller]
@@ -67,15 +68,25 @@ fn what_implements_no_world_or_two() {
 fn what_imports_more_than_was_granted() {
     let import = |name: &str| described(&format!("(component (import \"{name}\" (instance)))"));
     refused(
-        &import("wasi:http/outgoing-handler@0.2.3"),
+        &Asker::handler(),
         Step::Checked,
-        "it imports `wasi:http/outgoing-handler@0.2.3`, which is not granted; grants.http",
+        "it imports `wasi:http/types@0.2.3`, which is not granted; name the servers that it may call in plugins.NAME.grants.http",
     );
-    for name in ["wasi:nn/tensor@0.2.0", "wasi:filesystem/preopens@0.3.0", "wasi:cli/run@0.2.0", "wasi:keyvalue/store"]
-    {
+    for name in [
+        "wasi:http/incoming-handler@0.2.3",
+        "wasi:http/types@0.3.0",
+        "wasi:nn/tensor@0.2.0",
+        "wasi:filesystem/preopens@0.3.0",
+        "wasi:cli/run@0.2.0",
+        "wasi:keyvalue/store",
+    ] {
         refused(&import(name), Step::Checked, &format!("it imports `{name}`, which is not granted; there are"));
     }
-    refused(&import("sluicegate:plugin/state@0.1.0"), Step::Checked, "it imports `sluicegate:plugin/state@0.1.0`");
+    refused(
+        &Guest::stateful().handler(),
+        Step::Checked,
+        "it imports `sluicegate:plugin/state@0.1.0`, which is not granted; set grants.state = true",
+    );
     refused(&import("sluicegate:plugin/types@0.2.0"), Step::Checked, "built on `sluicegate:plugin/types@0.2.0`");
     let unknown = described(
         "(component (import \"sluicegate:plugin/secrets@0.1.0\" (instance (export \"get\" (func))))

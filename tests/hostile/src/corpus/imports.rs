@@ -5,11 +5,11 @@
 
 use sluicegate::sandbox::Step;
 use sluicegate_guests::Guest;
+use sluicegate_guests::http::Asker;
 
-use super::calls::{ECHO, doing};
+use super::calls::doing;
 use super::files::described;
 use crate::case::{Case, refused, refused_or_harmless};
-use sluicegate_guests::ONE_JOB;
 
 /// A handler that imports a function of WASI, calls it and traps where `code` finds power behind it.
 fn wasi(
@@ -120,6 +120,12 @@ pub(super) fn cases() -> Vec<Case> {
             move || good(name),
         ));
     }
+    cases.push(Case::file(
+        "wasi-http-without-a-grant",
+        "calls a server over `wasi:http`, which nobody granted",
+        refused(Step::Checked, "name the servers that it may call in plugins.NAME.grants.http"),
+        Asker::handler,
+    ));
     cases.extend([
         importing(
             "import-of-an-unknown-package",
@@ -164,22 +170,6 @@ pub(super) fn cases() -> Vec<Case> {
         importing("import-of-another-function-of-the-host", "imports `host` with a function `shell` in it", "", || {
             good_with("shell")
         }),
-        Case::file(
-            "import-of-the-state",
-            "calls `state.get` with a key that leaves its own, without the grant",
-            refused(Step::Checked, "sluicegate:plugin/state@0.1.0"),
-            || {
-                Guest {
-                    imports: "(import \"sluicegate:plugin/state@0.1.0\" \"get\" (func $get (param i32 i32 i32)))"
-                        .to_owned(),
-                    extra: "(data (i32.const 64) \"../../mqtt_incoming_jobs\\00\\0d\\0aFLUSHALL\")".to_owned(),
-                    ..Guest::doing(&format!(
-                        "(call $get (i32.const 64) (i32.const 35) (i32.const 512)) {ECHO} {ONE_JOB}"
-                    ))
-                }
-                .handler()
-            },
-        ),
         Case::file(
             "world-of-both",
             "exports `handle` and `validate`",

@@ -9,6 +9,7 @@ mod imports;
 pub mod logs;
 mod memory;
 mod samples;
+mod state;
 mod topics;
 
 use crate::case::Case;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         memory::cases(),
         answers::cases(),
         topics::cases(),
+        state::cases(),
         logs::cases(),
     ]
     .into_iter()

@@ -36,9 +36,11 @@ fn settings(broker: &Broker, redis: &RedisServer) -> String {
     more += &format!(
         "[plugins.{name}]\npath = \"plugins/{name}.wasm\"\n\
              rehearse = {{ messages = 0 }}\nprobation = {{ for = \"0s\" }}\n\
+             grants = {{ state = true, publish = [\"{}\"] }}\n\
              [plugins.{name}.limits]\ncall_timeout = \"{}ms\"\nmemory = {}\noutput = {}\n\
              [[routes]]\nname = \"{name}\"\ntopic = \"{name}/{{serial_no}}\"\nhandlers = [\"{name}\"]\n\
              queue = \"{name}\"\nattempts = 1\n",
+        alone::PUBLISH,
         alone::CALL_TIMEOUT.as_millis(),
         alone::MEMORY,
         alone::OUTPUT,

@@ -4,11 +4,14 @@ use indexmap::IndexMap;
 
 use super::Resolver;
 use super::value::{Found, Hide};
+use crate::canary::Machines;
 use crate::compared::Tolerance;
 use crate::digest::NoDigest;
+use crate::http::{Host, HttpGrant};
 use crate::settings::Effective;
 use crate::settings::effective::bare_or_quoted;
-use crate::settings::resolved::{Grants, Limits, Plugin, Probation, Rehearse};
+use crate::settings::error::Place;
+use crate::settings::resolved::{Canary, Grants, HttpLimits, Limits, Plugin, Probation, Rehearse};
 use crate::settings::table::Type;
 use crate::settings::written::{self, Section, Value, suggest};
 use crate::topic::TopicPattern;
@@ -56,6 +59,7 @@ impl Resolver<'_> {
             let limits = self.limits(&written.limits, &limits);
             let fresh = self.fresh(&written.own, &section);
             let rehearse = self.rehearse(&written.rehearse, &format!("{section}.rehearse"));
+            let canary = self.canary(written.canary.as_ref(), &written.place, &format!("{section}.canary"));
             let probation = self.probation(&written.probation, &format!("{section}.probation"));
             let grants = self.grants(&written.grants, &format!("{section}.grants"));
             let mut settings = IndexMap::new();
@@ -71,12 +75,13 @@ impl Resolver<'_> {
                 }
             }
             let (Some(mut limits), Some(fresh)) = (limits, fresh) else { continue };
-            let (Some(rehearse), Some(probation)) = (rehearse, probation) else { continue };
+            let (Some(rehearse), Some(canary), Some(probation)) = (rehearse, canary, probation) else { continue };
             if fresh {
                 limits.calls = 1;
             }
             let path = path.unwrap_or_default();
-            plugins.insert(name.clone(), Plugin { path, digest, settings, limits, rehearse, probation, grants });
+            let plugin = Plugin { path, digest, settings, limits, rehearse, canary, probation, grants };
+            plugins.insert(name.clone(), plugin);
         }
         plugins
     }
@@ -97,11 +102,14 @@ impl Resolver<'_> {
         let memory = self.size(entries, SECTION, "memory", path);
         let output = self.size(entries, SECTION, "output", path);
         let log_bytes = self.size(entries, SECTION, "log_bytes", path);
+        let state_value = self.size(entries, SECTION, "state_value", path);
         let mut number = |name| self.integer(entries, SECTION, name, path);
         let (outputs, table_elements) = (number("outputs"), number("table_elements"));
         let (host_calls, log_lines, calls) = (number("host_calls"), number("log_lines"), number("calls"));
+        let state_keys = number("state_keys");
         let instances = number("instances");
         let time_per_second = self.duration(entries, SECTION, "time_per_second", path);
+        let http = self.http_limits(entries, path);
         let memory = memory?;
         Some(Limits {
             call_timeout: call_timeout?,
@@ -117,7 +125,24 @@ impl Resolver<'_> {
                 Some(instances) => usize::try_from(instances).ok()?,
                 None => Limits::instances_of(memory),
             },
+            state_keys: state_keys?,
+            state_value: state_value?,
             time_per_second,
+            http: http?,
+        })
+    }
+
+    fn http_limits(&mut self, entries: &Section, path: &str) -> Option<HttpLimits> {
+        const SECTION: &str = "plugins.*.limits";
+        let requests = self.integer(entries, SECTION, "http_requests", path);
+        let in_flight = self.integer(entries, SECTION, "http_in_flight", path);
+        let request = self.size(entries, SECTION, "http_request", path);
+        let response = self.size(entries, SECTION, "http_response", path);
+        Some(HttpLimits {
+            requests: u32::try_from(requests?).ok()?,
+            in_flight: usize::try_from(in_flight?).ok()?,
+            request: request?,
+            response: response?,
         })
     }
 
@@ -126,6 +151,26 @@ impl Resolver<'_> {
         let messages = self.integer(entries, SECTION, "messages", path);
         let tolerance = self.tolerance(entries, SECTION, path);
         Some(Rehearse { messages: usize::try_from(messages?).ok()?, tolerance: tolerance? })
+    }
+
+    /// None within: the section is not there, and every new build is live for all at once.
+    fn canary(&mut self, entries: Option<&Section>, place: &Option<Place>, path: &str) -> Option<Option<Canary>> {
+        const SECTION: &str = "plugins.*.canary";
+        let Some(entries) = entries else { return Some(None) };
+        let percent = self.number(entries, SECTION, "percent", path);
+        let named = self.find(entries, SECTION, "machines", path);
+        let for_ = self.duration(entries, SECTION, "for", path);
+        let fits = |text: &&String| !text.is_empty() && text.len() <= 1_024 && !text.chars().any(char::is_control);
+        if let Some(found) = &named
+            && let Some(odd) = found.texts.iter().find(|text| !fits(text))
+        {
+            self.misread(found, format!("`{}` is no serial number, nor a pattern of one", odd.escape_debug()));
+        }
+        let machines = Machines { percent: percent?, named: named?.texts };
+        if machines == Machines::default() {
+            self.wrong(place.clone(), path, "names no machines; set `percent`, `machines` or both");
+        }
+        Some(Some(Canary { machines, for_: for_? }))
     }
 
     fn probation(&mut self, entries: &Section, path: &str) -> Option<Probation> {
@@ -138,7 +183,7 @@ impl Resolver<'_> {
 
     fn tolerance(&mut self, entries: &Section, section: &'static str, path: &str) -> Option<Tolerance> {
         let new_failures = self.share(entries, section, "max_new_failures", path);
-        let slowdown = self.factor(entries, section, "max_slowdown", path);
+        let slowdown = self.number(entries, section, "max_slowdown", path);
         Some(Tolerance { new_failures: new_failures?, slowdown: slowdown? })
     }
 
@@ -146,14 +191,43 @@ impl Resolver<'_> {
         let state = self.find(entries, "plugins.*.grants", "state", path);
         let state = state.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok())).unwrap_or_default();
         let publish = self.find(entries, "plugins.*.grants", "publish", path);
-        let http = self.find(entries, "plugins.*.grants", "http", path);
+        let mut topics = Vec::new();
         for topic in publish.iter().flat_map(|found| &found.texts) {
-            if let (Err(error), Some(found)) = (TopicPattern::parse(topic), &publish) {
-                self.misread(found, format!("`{topic}`: {error}"));
+            match (TopicPattern::parse(topic), &publish) {
+                // Those are the broker's, and no plugin reaches them whatever is granted [MQTT-4.7.2].
+                (Ok(_), Some(found)) if topic.starts_with('$') => {
+                    self.misread(found, format!("`{topic}`: it begins with `$`, which is the broker's"));
+                }
+                (Ok(topic), _) => topics.push(topic),
+                (Err(error), Some(found)) => self.misread(found, format!("`{topic}`: {error}")),
+                (Err(_), None) => {}
             }
         }
-        let texts = |found: Option<Found>| found.map(|found| found.texts).unwrap_or_default();
-        Grants { state, publish: texts(publish), http: texts(http) }
+        Grants { state, publish: topics, http: self.http(entries, path) }
+    }
+
+    fn http(&mut self, entries: &Section, path: &str) -> Vec<HttpGrant> {
+        let servers = self.find(entries, "plugins.*.grants", "http", path);
+        let private = self.find(entries, "plugins.*.grants", "http_private", path);
+        let mut grants: Vec<HttpGrant> = Vec::new();
+        for text in servers.iter().flat_map(|found| &found.texts) {
+            match (HttpGrant::parse(text), &servers) {
+                (Err(error), Some(found)) => self.misread(found, format!("`{text}`: {error}")),
+                (Ok(grant), _) if !grants.contains(&grant) => grants.push(grant),
+                _ => {}
+            }
+        }
+        for text in private.iter().flat_map(|found| &found.texts) {
+            let name = Host::parse(text).ok().filter(|host| matches!(host, Host::Name(_)));
+            let mut known = false;
+            for grant in grants.iter_mut().filter(|grant| Some(&grant.host) == name.as_ref()) {
+                (grant.private, known) = (true, true);
+            }
+            if let (false, Some(found)) = (known, &private) {
+                self.misread(found, format!("`{text}` is no name in grants.http; write it there, too, as it is here"));
+            }
+        }
+        grants
     }
 
     /// Whether a plugin that is named in `found` has a section.

@@ -191,9 +191,16 @@ impl Resolver<'_> {
         })
     }
 
-    pub(super) fn factor(&mut self, entries: &Section, section: &'static str, name: &str, path: &str) -> Option<f64> {
+    /// A number that need not be whole.
+    pub(super) fn number(&mut self, entries: &Section, section: &'static str, name: &str, path: &str) -> Option<f64> {
+        let kind = Self::kind(section, name);
         let found = self.find(entries, section, name, path)?;
-        self.read(&found, Type::Factor, |text| text.parse().ok().filter(|factor| (1.0..=1_000.0).contains(factor)))
+        self.read(&found, kind, |text| {
+            let number: f64 = text.parse().ok()?;
+            #[expect(clippy::cast_precision_loss, reason = "bounds that a person wrote")]
+            let fits = matches!(kind, Type::Number(least, most) if (least as f64..=most as f64).contains(&number));
+            fits.then_some(number)
+        })
     }
 
     pub(super) fn choice<T: Copy>(

@@ -1,0 +1,40 @@
+//! Plugins' state is in Redis: the sandbox's calls, made Redis's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use sluicegate_core::state::Change;
+
+use crate::redis::state::{self, States};
+use crate::sandbox::state::{Committed, Store};
+
+pub(super) struct InRedis(pub States);
+
+impl Store for InRedis {
+    fn get<'a>(
+        &'a self,
+        plugin: &'a str,
+        key: &'a str,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        async move { self.0.get(plugin, key, within).await.map_err(|fault| fault.to_string()) }.boxed()
+    }
+
+    fn commit<'a>(
+        &'a self,
+        plugin: &'a str,
+        changes: &'a [Change],
+        most: u64,
+    ) -> BoxFuture<'a, Result<Committed, String>> {
+        async move {
+            match self.0.commit(plugin, changes, most).await {
+                Ok(state::Committed::Done) => Ok(Committed::Done),
+                Ok(state::Committed::Changed) => Ok(Committed::Changed),
+                Ok(state::Committed::Full) => Ok(Committed::Full),
+                Err(fault) => Err(fault.to_string()),
+            }
+        }
+        .boxed()
+    }
+}
