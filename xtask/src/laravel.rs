@@ -10,7 +10,7 @@ use crate::shell::{self, Package};
 
 /// Debian's Laravel and what it needs, beside the servers that all tests need. The metapackages have no file of their own but in dpkg's
 /// list.
-pub(crate) const PACKAGES: [Package; 8] = [
+pub(crate) const PACKAGES: [Package; 7] = [
     Package { name: "php-cli", provides: "/usr/bin/php" },
     Package { name: "php-laravel-framework", provides: "/usr/share/php/Illuminate/autoload.php" },
     Package { name: "php-redis", provides: "/var/lib/dpkg/info/php-redis.list" },
@@ -18,7 +18,6 @@ pub(crate) const PACKAGES: [Package; 8] = [
     Package { name: "php-mysql", provides: "/var/lib/dpkg/info/php-mysql.list" },
     Package { name: "phpunit", provides: "/usr/bin/phpunit" },
     Package { name: "php-codesniffer", provides: "/usr/bin/phpcs" },
-    Package { name: "mariadb-server", provides: "/usr/sbin/mariadbd" },
 ];
 
 /// Runs its tests; gives how many passed.
