@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::eventually;
+use crate::gateway::root;
 
 /// A port that was free a moment ago.
 ///
@@ -95,6 +96,54 @@ impl Broker {
         let mut broker = Self { folder, port, child: None };
         broker.restart().await;
         broker
+    }
+
+    /// Starts one with the files of `config/mosquitto`, and these users: name and password. `port` is the machines'; the second is the
+    /// gateway's.
+    ///
+    /// # Panics
+    /// Where it does not start, or the file does not say what is replaced here.
+    pub async fn shipped(users: &[(&str, &str)]) -> (Self, u16) {
+        let folder = TempDir::new().expect("a folder");
+        let (port, gateway) = (free_port(), free_port());
+        let files = root().join("config/mosquitto");
+        let mut settings = fs::read_to_string(files.join("mosquitto.conf")).expect("the shipped file");
+        let here = format!("{}/", folder.path().display());
+        for (shipped, own) in [
+            ("\nlistener 1883\n", format!("\nlistener {port} 127.0.0.1\n")),
+            ("\nlistener 1884 127.0.0.1\n", format!("\nlistener {gateway} 127.0.0.1\n")),
+            ("password_file /etc/mosquitto/", format!("password_file {here}")),
+            ("acl_file /etc/mosquitto/", format!("acl_file {here}")),
+            ("persistence_location /var/lib/mosquitto/", format!("persistence_location {here}")),
+        ] {
+            assert_eq!(settings.matches(shipped).count(), 1, "{shipped} in config/mosquitto/mosquitto.conf");
+            settings = settings.replace(shipped, &own);
+        }
+        fs::write(folder.path().join("mosquitto.conf"), settings + "user root\n").expect("settings written");
+        fs::copy(files.join("acl"), folder.path().join("acl")).expect("the shipped rules");
+        fs::write(folder.path().join("passwords"), "").expect("no passwords yet");
+        let mut broker = Self { folder, port, child: None };
+        for (name, password) in users {
+            broker.passwords(&["-b"], &[name, password]);
+        }
+        broker.restart().await;
+        listening(gateway, "mosquitto listens for the gateway").await;
+        (broker, gateway)
+    }
+
+    /// Takes a user away, and has it read its files again, as config/mosquitto/README.md says.
+    ///
+    /// # Panics
+    /// Where there is no such user, or no broker.
+    pub fn revoke(&self, name: &str) {
+        self.passwords(&["-D"], &[name]);
+        signal(self.child.as_ref().expect("a running broker"), "HUP");
+    }
+
+    fn passwords(&self, options: &[&str], rest: &[&str]) {
+        let mut command = Command::new("mosquitto_passwd");
+        command.args(options).arg(self.folder.path().join("passwords")).args(rest);
+        assert!(command.status().expect("mosquitto_passwd").success(), "mosquitto_passwd {options:?} {rest:?}");
     }
 
     /// Starts it again, on the same port, with what it kept.

@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod compose;
 mod hostile;
+mod laravel;
 mod plugins;
 mod run;
 mod shell;

@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::shell::{self, Package};
-use crate::{compose, plugins, tidy};
+use crate::{compose, laravel, plugins, tidy};
 
 /// What the integration tests start for real, and what shows them the system's calls and other times.
-pub(crate) const SERVERS: [Package; 6] = [
+pub(crate) const SERVERS: [Package; 7] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
+    Package { name: "mariadb-server", provides: "/usr/sbin/mariadbd" },
     Package { name: "redis-server", provides: "/usr/bin/redis-server" },
     Package { name: "redis-tools", provides: "/usr/bin/redis-cli" },
     Package { name: "strace", provides: "/usr/bin/strace" },
@@ -30,7 +31,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 }
 
 pub(crate) fn test(root: &Path) -> Result<()> {
-    step("servers for the tests", || shell::install(&SERVERS))?;
+    step("servers for the tests", || shell::install(&SERVERS).and_then(|()| shell::install(&laravel::PACKAGES)))?;
     check(root)?;
     step("advisories, licences, sources", || deny(root))?;
     step("compose file", || compose::check(root))?;
@@ -39,8 +40,10 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     step("gateway and tests", || shell::run(cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"])))?;
     let mut counts = Counts::default();
     let tested = step("tests", || run_tests(root, &mut counts));
+    let laravel = step("Laravel package", || laravel::test(root).map(|passed| counts.passed += passed));
     println!("tests: {} passed, {} failed", counts.passed, counts.failed);
     tested?;
+    laravel?;
     ensure!(counts.passed > 0, "no test ran");
     Ok(())
 }

@@ -53,7 +53,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
 
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
-    for folder in ["host", "plugins", "sdk", "tests", "xtask"] {
+    for folder in ["backend", "host", "plugins", "sdk", "tests", "xtask"] {
         for file in sources(&root.join(folder))? {
             let text = fs::read_to_string(&file)?;
             let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
@@ -113,7 +113,9 @@ fn look(name: &str, text: &str) -> Vec<String> {
                 say(format!("`{needle}`: {why}"));
             }
         }
-        if name.starts_with("tests/tests/") && line.contains(concat!("sle", "ep(")) {
+        if (name.starts_with("tests/tests/") || name.starts_with("backend/tests/"))
+            && line.contains(concat!("sle", "ep("))
+        {
             say("a test waits by the clock; await the condition instead".to_owned());
         }
     }

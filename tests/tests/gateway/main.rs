@@ -1,5 +1,6 @@
 //! Sluicegate from outside: a file per promise.
 
+mod access;
 mod broker;
 mod canary;
 mod chaos;

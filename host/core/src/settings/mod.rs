@@ -31,7 +31,8 @@ pub use resolved::{
     Admin, Canary, Commands, CompileLimits, Gateway, Grants, HttpLimits, Limits, Mqtt, MqttUrl, OnFailure, Plugin,
     Priority, Probation, Queues, Redis, RedisUrl, Rehearse, Route, Secret, Settings, Spool, Tls, WhenBehind,
 };
-pub use units::{ByteSize, UtcOffset, parse_duration, show_duration};
+pub use units::{ByteSize, UtcOffset, parse_duration, parse_offset, show_duration};
+pub use urls::redis as parse_redis_url;
 
 /// The built-in settings: what applies where no file is given.
 pub const BUILT_IN: &str = include_str!("../../../../config/sluicegate.toml");

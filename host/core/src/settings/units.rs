@@ -78,7 +78,7 @@ pub(super) fn show_millis(millis: u64) -> String {
 
 /// Reads `+08:00`, `-03:30` or `Z`.
 #[must_use]
-pub(super) fn parse_offset(text: &str) -> Option<UtcOffset> {
+pub fn parse_offset(text: &str) -> Option<UtcOffset> {
     if text == "Z" {
         return Some(UtcOffset(0));
     }

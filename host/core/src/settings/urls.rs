@@ -29,7 +29,7 @@ pub(super) fn mqtt(text: &str) -> Result<MqttUrl, String> {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub(super) fn redis(text: &str) -> Result<RedisUrl, String> {
+pub fn redis(text: &str) -> Result<RedisUrl, String> {
     if text == "embedded" {
         return Ok(RedisUrl::Embedded);
     }

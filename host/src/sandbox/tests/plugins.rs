@@ -18,6 +18,7 @@ fn each_keeps_what_its_samples_promise() {
         ("error", World::TopicHandler),
         ("transaction", World::TopicHandler),
         ("acme-transform", World::TopicHandler),
+        ("command-ack", World::TopicHandler),
         ("command-validation", World::CommandValidator),
     ];
     for (name, world) in plugins {

@@ -1,0 +1,82 @@
+//! What is so at the moment, for whoever asks: what was done, and what does not work.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Counters and troubles. The lock is held for a look only.
+#[derive(Debug, Default)]
+pub struct Board {
+    committed: AtomicU64,
+    dead: AtomicU64,
+    troubles: Mutex<BTreeMap<&'static str, String>>,
+}
+
+/// What the board says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Said {
+    /// Jobs that the database has.
+    pub committed: u64,
+    /// Jobs that are dead letters.
+    pub dead: u64,
+    /// What does not work, and why.
+    pub troubles: BTreeMap<&'static str, String>,
+}
+
+impl Board {
+    /// So many jobs are committed, and so many are dead letters.
+    pub fn done(&self, committed: usize, dead: usize) {
+        self.committed.fetch_add(committed as u64, Ordering::Relaxed);
+        self.dead.fetch_add(dead as u64, Ordering::Relaxed);
+    }
+
+    /// Something does not work, or works again. True: that is news.
+    pub fn trouble(&self, part: &'static str, why: Option<&str>) -> bool {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => troubles.insert(part, why.to_owned()).is_none(),
+            None => troubles.remove(part).is_some(),
+        }
+    }
+
+    /// All of it.
+    pub fn said(&self) -> Said {
+        Said {
+            committed: self.committed.load(Ordering::Relaxed),
+            dead: self.dead.load(Ordering::Relaxed),
+            troubles: self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// Waits longer each time, and tells the log once when a trouble begins and once when it is over.
+pub struct Patience<'a> {
+    board: &'a Board,
+    part: &'static str,
+    backoff: sluicegate_core::backoff::Backoff,
+}
+
+impl<'a> Patience<'a> {
+    /// For a part, by the name that people see.
+    #[must_use]
+    pub fn new(board: &'a Board, part: &'static str) -> Self {
+        Self { board, part, backoff: sluicegate_core::backoff::Backoff::for_servers() }
+    }
+
+    /// It works.
+    pub fn good(&mut self) {
+        self.backoff.reset();
+        if self.board.trouble(self.part, None) {
+            tracing::info!(part = self.part, "it works again");
+        }
+    }
+
+    /// It does not: how long to wait before the next try. For ever, since nothing is given up while a server is away.
+    pub fn bad(&mut self, why: &impl std::fmt::Display) -> std::time::Duration {
+        let why = why.to_string();
+        if self.board.trouble(self.part, Some(&why)) {
+            tracing::warn!(part = self.part, reason = why, "it does not work; trying again");
+        }
+        self.backoff.next(crate::clock::chance())
+    }
+}

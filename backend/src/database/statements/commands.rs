@@ -1,0 +1,117 @@
+//! Commands and their states.
+
+use jiff::Timestamp;
+
+use super::machines::for_update;
+use super::{Text, Tongue, insert};
+use crate::database::session::Statement;
+use crate::domain::command::{State, Step};
+use crate::domain::time::Zone;
+
+/// What a command is, once it has its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct New<'a> {
+    /// Its id.
+    pub message_id: &'a str,
+    /// For whom.
+    pub serial_no: &'a str,
+    /// What to do.
+    pub command: &'a str,
+    /// JSON.
+    pub payload: &'a str,
+    /// Until when it may be sent.
+    pub expires_at: Timestamp,
+}
+
+/// A command that is not pushed yet.
+#[must_use]
+pub fn create(tongue: Tongue<'_>, zone: Zone, new: &New<'_>, now: &str) -> Statement {
+    let columns = ["message_id", "serial_no", "command", "payload", "state", "expires_at", "created_at", "updated_at"];
+    let row = vec![
+        new.message_id.into(),
+        new.serial_no.into(),
+        new.command.into(),
+        new.payload.into(),
+        State::Queued.word().into(),
+        zone.write(new.expires_at).into(),
+        now.into(),
+        now.into(),
+    ];
+    insert(tongue, "machine_commands", &columns, [row])
+}
+
+/// One command: serial number, command, payload, state, reason, and when it was made, pushed, sent, settled, and until when it may be sent.
+#[must_use]
+pub fn find(tongue: Tongue<'_>, message_id: &str) -> Statement {
+    let mut text = Text::of(
+        tongue,
+        "SELECT {machine_commands.serial_no}, {machine_commands.command}, {machine_commands.payload}, {machine_commands.state}, \
+         {machine_commands.reason}, CAST({machine_commands.created_at} AS CHAR), CAST({machine_commands.pushed_at} AS CHAR), \
+         CAST({machine_commands.sent_at} AS CHAR), CAST({machine_commands.settled_at} AS CHAR), \
+         CAST({machine_commands.expires_at} AS CHAR) FROM {machine_commands} WHERE {machine_commands.message_id} = ?",
+    );
+    text.bind(message_id);
+    text.done()
+}
+
+/// Commands that are not pushed yet, in their order: id, message id, serial number, command, payload, until when. The rows are this
+/// transaction's until it ends, so that two that push wait for each other.
+#[must_use]
+pub fn to_push(tongue: Tongue<'_>, most: i64) -> Statement {
+    let mut text = Text::of(
+        tongue,
+        "SELECT {machine_commands.id}, {machine_commands.message_id}, {machine_commands.serial_no}, {machine_commands.command}, \
+         {machine_commands.payload}, CAST({machine_commands.expires_at} AS CHAR) FROM {machine_commands} \
+         WHERE {machine_commands.state} = ? AND {machine_commands.pushed_at} IS NULL ORDER BY {machine_commands.id} LIMIT ?",
+    );
+    text.bind(State::Queued.word()).bind(most);
+    for_update(text, tongue)
+}
+
+/// Notes that commands are pushed.
+#[must_use]
+pub fn pushed(tongue: Tongue<'_>, ids: &[i64], now: &str) -> Statement {
+    let mut text = Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.pushed_at} = ?");
+    text.bind(now);
+    touched(&mut text, tongue, now);
+    text.push(tongue, " WHERE {machine_commands.id} IN (").list(ids.iter().copied()).raw(")");
+    text.done()
+}
+
+/// Commands whose time is over and of which nobody told anything expire.
+#[must_use]
+pub fn expire(tongue: Tongue<'_>, before: &str, reason: &str, now: &str) -> Statement {
+    let mut text = Text::of(
+        tongue,
+        "UPDATE {machine_commands} SET {machine_commands.state} = ?, {machine_commands.reason} = ?, {machine_commands.settled_at} = ?",
+    );
+    text.bind(State::Expired.word()).bind(reason).bind(now);
+    touched(&mut text, tongue, now);
+    text.push(tongue, " WHERE {machine_commands.state} = ? AND {machine_commands.expires_at} < ?");
+    text.bind(State::Queued.word()).bind(before);
+    text.done()
+}
+
+/// Moves a command, where it is not as far already.
+#[must_use]
+pub fn step(tongue: Tongue<'_>, zone: Zone, step: &Step, now: &str) -> Statement {
+    let mut text = Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.state} = ?");
+    text.bind(step.state.word());
+    if let Some(reason) = &step.reason {
+        // What people need to know stands at its beginning.
+        let reason: String = reason.chars().take(2_000).collect();
+        text.push(tongue, ", {machine_commands.reason} = ?").bind(reason);
+    }
+    let column = if step.state == State::Sent { "{machine_commands.sent_at}" } else { "{machine_commands.settled_at}" };
+    text.push(tongue, &format!(", {column} = ?")).bind(zone.write(step.at));
+    touched(&mut text, tongue, now);
+    text.push(tongue, " WHERE {machine_commands.message_id} = ? AND {machine_commands.state} IN (");
+    text.bind(step.message_id.as_str()).list(step.state.before().map(State::word)).raw(")");
+    text.done()
+}
+
+fn touched(text: &mut Text, tongue: Tongue<'_>, now: &str) {
+    if let Some(column) = tongue.names.column("machine_commands", "updated_at") {
+        text.raw(&format!(", `{column}` = ?")).bind(now);
+    }
+}

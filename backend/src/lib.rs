@@ -1,0 +1,23 @@
+//! The other side of Sluicegate's lists: jobs are worked into a relational database, commands go out and are followed, machines get their
+//! tokens. The binary `sluicegate-backend` is this library's command line.
+//!
+//! - [`domain`]: what is decided, without a server.
+//! - [`settings`]: one file, read once.
+//! - [`redis`], [`database`]: the edges.
+//! - [`listener`]: jobs from a list into the database, each once.
+//! - [`commands`], [`machines`], [`alerts`]: what the database has, told to machines and to people.
+//! - [`api`], [`cli`]: what people and programs ask for.
+
+pub mod alerts;
+pub mod api;
+pub mod board;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod database;
+pub mod domain;
+pub mod listener;
+pub mod machines;
+pub mod redis;
+pub mod service;
+pub mod settings;

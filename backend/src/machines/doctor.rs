@@ -1,0 +1,197 @@
+//! Whether Redis has, for the broker, what the database says; and all keys in another format.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use sluicegate_core::topic::check_target;
+
+use super::token::from_hex;
+use super::{Machines, TokenError};
+use crate::database::fault::Fault;
+use crate::database::statements::machines;
+use crate::redis::auth::{Auth, Entry};
+use crate::redis::connect::RedisFault;
+use crate::settings::AuthFormat;
+
+/// Machines in one look.
+const PAGE: i64 = 1_000;
+
+/// What is wrong with a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The machine.
+    pub serial_no: String,
+    /// What it is.
+    pub problem: Problem,
+}
+
+/// What may be wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Problem {
+    /// The machine has a token, and Redis has no key: it cannot log in.
+    Missing,
+    /// The key has the other format: the broker does not read it.
+    OtherFormat,
+    /// The key holds another hash than the database: an older token is good, and the machine's is not.
+    OtherHash,
+    /// The key holds no SHA-256.
+    NoHash,
+    /// The key makes its machine a superuser, whom no rule binds.
+    Superuser,
+    /// There is a key, and the machine has no token, or there is no such machine: whoever knows the secret can log in.
+    Stale,
+    /// The serial number is no level of a topic: its machine could reach others'.
+    SerialNo,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "it has a token, and Redis has no key: it cannot log in",
+            Self::OtherFormat => "the key has the other format (machines.auth_format): the broker does not read it",
+            Self::OtherHash => {
+                "the key holds another hash than the database: an older token is good, and its own is not"
+            }
+            Self::NoHash => "the key holds no SHA-256 in 64 hexadecimal digits",
+            Self::Superuser => "the key makes it a superuser, whom no rule binds",
+            Self::Stale => "there is a key, and the database has no token for it: whoever knows its secret can log in",
+            Self::SerialNo => "the serial number is no level of a topic: it could reach other machines' topics",
+        })
+    }
+}
+
+/// What is wrong with one key, if anything. `expected` is the hash that the database has; `format` is that of the settings.
+#[must_use]
+pub fn judge(serial_no: &str, expected: Option<&str>, entry: &Entry, format: AuthFormat) -> Option<Problem> {
+    let hash = match (entry, format) {
+        (Entry::None, _) => return expected.map(|_| Problem::Missing),
+        _ if expected.is_none() => return Some(Problem::Stale),
+        _ if check_target(serial_no).is_err() => return Some(Problem::SerialNo),
+        (Entry::Hash(_, true), _) => return Some(Problem::Superuser),
+        (Entry::String(hash), AuthFormat::String) | (Entry::Hash(Some(hash), false), AuthFormat::Hash) => hash,
+        (Entry::Hash(None, false), AuthFormat::Hash) => return Some(Problem::NoHash),
+        (Entry::String(_) | Entry::Hash(..) | Entry::Other(_), _) => return Some(Problem::OtherFormat),
+    };
+    match (from_hex(hash), expected) {
+        (None, _) => Some(Problem::NoHash),
+        // EMQX compares the digits: in upper case nobody gets in.
+        (Some(_), Some(expected)) if hash != expected => Some(Problem::OtherHash),
+        (Some(_), _) => None,
+    }
+}
+
+impl Machines {
+    /// Looks at every key and every machine with a token. With `repair`, Redis gets what the database has.
+    ///
+    /// # Errors
+    /// [`TokenError`]: what was repaired by then stays so.
+    pub async fn doctor(&self, format: AuthFormat, repair: bool) -> Result<Vec<Finding>, TokenError> {
+        let mut auth = self.auth.lock().await;
+        let expected = self.expected().await?;
+        let keys: BTreeSet<String> = auth.all().await?.into_iter().chain(expected.keys().cloned()).collect();
+        let all: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let entries = auth.read(&all).await?;
+        let mut findings = Vec::new();
+        for (serial_no, entry) in all.iter().zip(&entries) {
+            let hash = expected.get(*serial_no).map(String::as_str);
+            let Some(problem) = judge(serial_no, hash, entry, format) else { continue };
+            findings.push(Finding { serial_no: (*serial_no).to_owned(), problem });
+            if repair {
+                auth.write(serial_no, hash.filter(|_| check_target(serial_no).is_ok())).await?;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// The hash of each machine that has a token.
+    async fn expected(&self) -> Result<BTreeMap<String, String>, TokenError> {
+        if !self.database.names().keeps("machines", "api_token_hash") {
+            return Err(TokenError::NotKept);
+        }
+        let mut expected = BTreeMap::new();
+        let mut behind = String::new();
+        loop {
+            let statement = machines::tokens(self.database.tongue(), &behind, PAGE);
+            let reading = async {
+                let mut session = self.database.read().await?;
+                let rows = session.rows(&statement).await?;
+                session.commit().await?;
+                rows.iter().map(|row| Ok((row.must_text(0)?, row.must_text(1)?))).collect::<Result<Vec<_>, Fault>>()
+            };
+            let page = self.database.within(reading).await?;
+            let Some((last, _)) = page.last() else { return Ok(expected) };
+            behind.clone_from(last);
+            expected.extend(page.into_iter().filter(|(_, hash)| !hash.is_empty()));
+        }
+    }
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Converted {
+    /// Keys that have the new format now.
+    pub converted: usize,
+    /// Keys that had it already.
+    pub unchanged: usize,
+    /// Keys that hold no SHA-256: they are as they were.
+    pub left: usize,
+}
+
+/// Gives every key the format of `auth`, whatever the database says: the hashes stay what they are.
+///
+/// # Errors
+/// [`RedisFault`]: what was converted by then stays so, and the rest may be asked for again.
+pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, RedisFault> {
+    let all = auth.all().await?;
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let mut done = Converted::default();
+    for (serial_no, entry) in all.iter().zip(auth.read(&all).await?) {
+        let (hash, had) = match entry {
+            Entry::String(hash) => (hash, AuthFormat::String),
+            Entry::Hash(Some(hash), _) => (hash, AuthFormat::Hash),
+            Entry::None | Entry::Hash(None, _) | Entry::Other(_) => {
+                done.left += 1;
+                continue;
+            }
+        };
+        if from_hex(&hash).is_none() {
+            done.left += 1;
+        } else if had == format {
+            done.unchanged += 1;
+        } else {
+            auth.write(serial_no, Some(&hash.to_lowercase())).await?;
+            done.converted += 1;
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machines::token::{sha256, to_hex};
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_name() {
+        let (hash, other) = (to_hex(&sha256("a")), to_hex(&sha256("b")));
+        let string = |text: &str| Entry::String(text.to_owned());
+        let field = |text: &str, superuser| Entry::Hash(Some(text.to_owned()), superuser);
+        let with = |entry: &Entry, format| judge("M-1", Some(&hash), entry, format);
+        assert_eq!(with(&string(&hash), AuthFormat::String), None);
+        assert_eq!(with(&field(&hash, false), AuthFormat::Hash), None);
+        assert_eq!(with(&Entry::None, AuthFormat::Hash), Some(Problem::Missing));
+        assert_eq!(with(&string(&hash), AuthFormat::Hash), Some(Problem::OtherFormat));
+        assert_eq!(with(&field(&hash, false), AuthFormat::String), Some(Problem::OtherFormat));
+        assert_eq!(with(&Entry::Other("list".to_owned()), AuthFormat::String), Some(Problem::OtherFormat));
+        assert_eq!(with(&string(&other), AuthFormat::String), Some(Problem::OtherHash));
+        assert_eq!(with(&string(&hash.to_uppercase()), AuthFormat::String), Some(Problem::OtherHash));
+        assert_eq!(with(&string("secret"), AuthFormat::String), Some(Problem::NoHash));
+        assert_eq!(with(&Entry::Hash(None, false), AuthFormat::Hash), Some(Problem::NoHash));
+        assert_eq!(with(&field(&hash, true), AuthFormat::Hash), Some(Problem::Superuser));
+        assert_eq!(judge("M-1", None, &string(&hash), AuthFormat::String), Some(Problem::Stale));
+        assert_eq!(judge("M-1", None, &Entry::None, AuthFormat::String), None);
+        assert_eq!(judge("a/+", Some(&hash), &string(&hash), AuthFormat::String), Some(Problem::SerialNo));
+    }
+}

@@ -1,0 +1,149 @@
+//! Machines' tokens, as the broker reads them: under `machine_auth:SERIAL` the SHA-256 of the token, as a string or in a hash.
+
+use redis::Pipeline;
+
+use super::connect::{Connector, RedisFault};
+use super::line::Line;
+use crate::settings::AuthFormat;
+
+/// The field that EMQX's own Redis authenticator reads.
+const FIELD: &str = "password_hash";
+/// What a key says of a superuser; this program makes none.
+const SUPERUSER: &str = "is_superuser";
+/// Keys in one round trip.
+const PAGE: usize = 500;
+
+/// What stands under a machine's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing.
+    None,
+    /// A string, the plan's format.
+    String(String),
+    /// A hash: its `password_hash`, where it has one, and whether it makes a superuser.
+    Hash(Option<String>, bool),
+    /// Something else, by its type's name.
+    Other(String),
+}
+
+/// Reads and writes the keys, on a connection of its own.
+pub struct Auth {
+    line: Line,
+    /// What stands before a serial number.
+    prefix: String,
+    format: AuthFormat,
+}
+
+impl Auth {
+    /// `prefix` is all that stands before a serial number.
+    #[must_use]
+    pub fn new(connector: Connector, prefix: String, format: AuthFormat) -> Self {
+        Self { line: Line::new(connector), prefix, format }
+    }
+
+    /// The key of a machine.
+    #[must_use]
+    pub fn key(&self, serial_no: &str) -> String {
+        format!("{}{serial_no}", self.prefix)
+    }
+
+    /// Writes the hash of a machine's token, or takes the key away, in one step.
+    ///
+    /// # Errors
+    /// [`RedisFault::Refused`]: nothing is done; [`RedisFault::Unavailable`]: it may be.
+    pub async fn write(&mut self, serial_no: &str, hash: Option<&str>) -> Result<(), RedisFault> {
+        let key = self.key(serial_no);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        put(&mut pipeline, &key, hash, self.format);
+        let written = pipeline.exec_async(self.line.get().await?).await;
+        self.line.heard(&key, written)
+    }
+
+    /// What stands under the keys of machines, in their order.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn read(&mut self, serial_nos: &[&str]) -> Result<Vec<Entry>, RedisFault> {
+        let mut entries = Vec::with_capacity(serial_nos.len());
+        for page in serial_nos.chunks(PAGE) {
+            let keys: Vec<String> = page.iter().map(|serial_no| self.key(serial_no)).collect();
+            let mut types = redis::pipe();
+            for key in &keys {
+                types.cmd("TYPE").arg(key);
+            }
+            let types = types.query_async::<Vec<String>>(self.line.get().await?).await;
+            let types = self.line.heard(&self.prefix.clone(), types)?;
+            for (key, kind) in keys.iter().zip(types) {
+                entries.push(self.entry(key, &kind).await?);
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn entry(&mut self, key: &str, kind: &str) -> Result<Entry, RedisFault> {
+        Ok(match kind {
+            "none" => Entry::None,
+            "string" => {
+                let value = redis::cmd("GET").arg(key).query_async(self.line.get().await?).await;
+                self.line.heard::<Option<String>>(key, value)?.map_or(Entry::None, Entry::String)
+            }
+            "hash" => {
+                let mut fields = redis::cmd("HMGET");
+                fields.arg(key).arg(FIELD).arg(SUPERUSER);
+                let value = fields.query_async::<(Option<String>, Option<String>)>(self.line.get().await?).await;
+                let (hash, superuser) = self.line.heard(key, value)?;
+                let superuser = superuser.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
+                Entry::Hash(hash, superuser)
+            }
+            other => Entry::Other(other.to_owned()),
+        })
+    }
+
+    /// The serial numbers of all keys, in no order. It looks through the whole server, a part at a time.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn all(&mut self) -> Result<Vec<String>, RedisFault> {
+        let (mut cursor, mut found) = (0_u64, Vec::new());
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&self.prefix))).arg("COUNT").arg(1_000);
+            let page = scan.query_async::<(u64, Vec<String>)>(self.line.get().await?).await;
+            let (next, keys) = self.line.heard(&self.prefix.clone(), page)?;
+            found.extend(keys.into_iter().filter_map(|key| key.strip_prefix(&self.prefix).map(str::to_owned)));
+            if next == 0 {
+                found.sort_unstable();
+                // A key may be seen twice while the server grows.
+                found.dedup();
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+}
+
+fn put(pipeline: &mut Pipeline, key: &str, hash: Option<&str>, format: AuthFormat) {
+    pipeline.cmd("DEL").arg(key).ignore();
+    match (hash, format) {
+        (None, _) => {}
+        (Some(hash), AuthFormat::String) => {
+            pipeline.cmd("SET").arg(key).arg(hash).ignore();
+        }
+        (Some(hash), AuthFormat::Hash) => {
+            pipeline.cmd("HSET").arg(key).arg(FIELD).arg(hash).arg(SUPERUSER).arg("0").ignore();
+        }
+    }
+}
+
+/// A pattern that means the text itself.
+fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}

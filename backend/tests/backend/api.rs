@@ -1,0 +1,73 @@
+//! The HTTP server: who may ask, and what is answered to what is wrong.
+
+use serde_json::json;
+
+use crate::stage::{Stage, TOKEN};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_without_a_token() {
+    let backend = Stage::sqlite().await;
+    let backend = backend.start("b1");
+    for (method, path) in [
+        ("GET", "/api/status"),
+        ("POST", "/api/machines/M-001/commands"),
+        ("GET", "/api/commands/x"),
+        ("POST", "/api/machines/M-001/token"),
+        ("PUT", "/api/machines/M-001/token"),
+        ("DELETE", "/api/machines/M-001/token"),
+    ] {
+        for token in [None, Some(""), Some("wrong"), Some(&TOKEN[1..])] {
+            let (status, answer) = backend.ask(method, path, token, "{}").await;
+            assert_eq!(status, 401, "{method} {path} {token:?}: {answer}");
+        }
+    }
+    assert_eq!(backend.ask("GET", "/healthz", None, "").await.0, 200);
+    assert_eq!(backend.ask("GET", "/api/openapi.json", None, "").await.1["openapi"], "3.1.0");
+    assert_eq!(backend.ask("GET", "/api/status", Some(TOKEN), "").await.1["committed"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_answered_with_what_is_allowed() {
+    let mut stage = Stage::sqlite().await;
+    stage.machine("M-001", 0, 0).await;
+    let backend = stage.start("b1");
+    let path = "/api/machines/M-001/commands";
+    for (path, body, status, part) in [
+        (path, "{", 400, "EOF"),
+        (path, "{}", 422, "missing field `command`"),
+        (path, r#"{"command":"x","paylod":1}"#, 422, "unknown field `paylod`"),
+        (path, r#"{"command":""}"#, 422, "`command` must be 1 to 128"),
+        (path, r#"{"command":"x","expires_in":-1}"#, 422, "`expires_in` must be a number"),
+        (path, r#"{"command":"x","expires_in":0}"#, 422, "`expires_in` must be more than nothing"),
+        (path, r#"{"command":"x","payload":"\ud800"}"#, 422, "`payload` is not JSON"),
+        ("/api/machines/M-404/commands", r#"{"command":"x"}"#, 404, "no machine has the serial number `M-404`"),
+        ("/api/machines/a%2Fb/token", "{}", 422, "`serial_no` holds /"),
+        ("/api/machines/%23/token", "{}", 422, "`serial_no` holds #"),
+    ] {
+        let (found, answer) = backend.ask("POST", path, Some(TOKEN), body).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(found == status && error.contains(part), "{path} {body}: {found} {answer}");
+    }
+    assert_eq!(backend.ask("GET", "/api/commands/x", Some(TOKEN), "").await.0, 404);
+    assert_eq!(stage.count("machine_commands").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_work_stands_in_the_status() {
+    let mut stage = Stage::sqlite().await;
+    let backend = stage.start("b1");
+    backend.logged("the listener takes jobs").await;
+    stage.redis.kill();
+    sluicegate_tests::eventually("the status says so", async || {
+        let (_, answer) = backend.ask("GET", "/api/status", Some(TOKEN), "").await;
+        // Which part notices first is chance.
+        answer["troubles"].as_object().filter(|troubles| !troubles.is_empty()).map(drop)
+    })
+    .await;
+    stage.redis.restart().await;
+    sluicegate_tests::eventually("all is well", async || {
+        let (_, answer) = backend.ask("GET", "/api/status", Some(TOKEN), "").await;
+        (answer["troubles"] == json!({})).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,111 @@
+//! Commands: noted, pushed, followed to their end.
+
+use serde_json::{Value, json};
+
+use crate::on_both;
+use crate::stage::{Stage, TOKEN, job};
+
+on_both!(
+    a_command_is_pushed_and_followed_to_its_acknowledgement,
+    what_comes_late_or_in_another_order_changes_nothing,
+    a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back,
+    a_command_for_nobody_is_refused,
+);
+
+const OUTGOING: &str = "mqtt_outgoing_commands";
+const RESULTS: &str = "mqtt_command_results";
+
+fn given(stage: &Stage) -> String {
+    let (code, answer) =
+        stage.ask(&["command", "send", "M-001", "dispense", "--payload", r#"{"slot_no":5,"amount":12.30}"#]);
+    assert_eq!(code, 0, "{answer}");
+    answer["data"]["message_id"].as_str().expect("an id").to_owned()
+}
+
+fn result(id: &str, status: &str) -> String {
+    json!({ "message_id": id, "target": "M-001", "status": status, "reason": null, "at": "2026-04-14T09:00:01+08:00" })
+        .to_string()
+}
+
+fn state(id: &str) -> String {
+    format!("SELECT state FROM machine_commands WHERE message_id = '{id}'")
+}
+
+async fn a_command_is_pushed_and_followed_to_its_acknowledgement(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let id = given(&stage);
+    let pushed = stage.redis.list(OUTGOING).await;
+    assert_eq!(pushed.len(), 1);
+    assert!(pushed[0].contains(r#""payload":{"slot_no":5,"amount":12.30}"#), "byte for byte: {}", pushed[0]);
+    let entry: Value = serde_json::from_str(&pushed[0]).expect("JSON");
+    assert_eq!(
+        (&entry["target"], &entry["command"], &entry["message_id"]),
+        (&"M-001".into(), &"dispense".into(), &id.as_str().into())
+    );
+    let backend = stage.start("b1");
+    stage.redis.push(RESULTS, &[result(&id, "waiting"), result(&id, "sent")]).await;
+    stage.has(&state(&id), &["sent"]).await;
+    let ack = format!(r#"{{"message_id":"{id}","status":"ok"}}"#);
+    stage.push(&[job("command_ack", "M-001", 2, &ack)]).await;
+    stage.has(&state(&id), &["acknowledged"]).await;
+    let (status, shown) = backend.ask("GET", &format!("/api/commands/{id}"), Some(TOKEN), "").await;
+    assert_eq!(status, 200);
+    assert_eq!((&shown["state"], &shown["sent_at"]), (&"acknowledged".into(), &"2026-04-14T01:00:01Z".into()));
+    assert_eq!(shown["payload"], json!({ "slot_no": 5, "amount": 12.30 }));
+}
+
+async fn what_comes_late_or_in_another_order_changes_nothing(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let _backend = stage.start("b1");
+    let (first, second, third) = (given(&stage), given(&stage), given(&stage));
+    stage.push(&[job("command_ack", "M-001", 0, &format!(r#"{{"message_id":"{first}"}}"#))]).await;
+    stage.has(&state(&first), &["acknowledged"]).await;
+    let told = json!({ "message_id": second, "target": "M-001", "status": "rejected", "reason": "no such command", "at": "2026-04-14T09:00:01+08:00" });
+    let results = [result(&first, "sent"), told.to_string(), result(&second, "sent"), result(&third, "no-subscriber")];
+    stage.redis.push(RESULTS, &results).await;
+    stage.has(&state(&third), &["expired"]).await;
+    assert_eq!(stage.rows(&state(&first)).await, ["acknowledged"]);
+    assert_eq!(stage.rows(&state(&second)).await, ["rejected"]);
+    assert_eq!(
+        stage.rows(&format!("SELECT reason FROM machine_commands WHERE message_id = '{second}'")).await,
+        ["no such command"]
+    );
+}
+
+async fn a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let backend = stage.start("b1");
+    backend.logged("the listener takes jobs").await;
+    stage.redis.kill();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let body = r#"{"command":"reboot","expires_in":3600}"#;
+        let (status, answer) = backend.ask("POST", "/api/machines/M-001/commands", Some(TOKEN), body).await;
+        assert_eq!((status, &answer["state"]), (202, &"queued".into()));
+        ids.push(answer["message_id"].as_str().expect("an id").to_owned());
+    }
+    stage.redis.restart().await;
+    let pushed = stage.redis.list_of(OUTGOING, 3).await;
+    let order: Vec<String> = pushed
+        .iter()
+        .map(|entry| {
+            serde_json::from_str::<Value>(entry).expect("JSON")["message_id"].as_str().expect("an id").to_owned()
+        })
+        .collect();
+    assert_eq!(order, ids, "in the order in which they were given");
+}
+
+async fn a_command_for_nobody_is_refused(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let refused = |arguments: &[&str]| {
+        let done = stage.run(arguments);
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, text) = refused(&["command", "send", "M-404", "reboot"]);
+    assert!(code == Some(3) && text.contains("no machine has the serial number `M-404`"), "{text}");
+    let (code, text) = refused(&["command", "send", "M-001", "reboot", "--payload", "{"]);
+    assert!(code == Some(2) && text.contains("`payload` is not JSON"), "{text}");
+    let (code, text) = refused(&["command", "show", "nothing"]);
+    assert!(code == Some(3) && text.contains("there is no command `nothing`"), "{text}");
+    assert_eq!(stage.count("machine_commands").await, 0);
+}
