@@ -36,7 +36,8 @@ pub enum Verdict {
     Passed,
 }
 
-/// Compares a canary with the live build, each by its own calls of the same while. `over`: that while is over.
+/// Compares a canary with the live build, each by its own calls of the same while; or a build on probation with the one before it. `over`: that
+/// while is over.
 ///
 /// From `min_calls` on it is judged as it runs. Where it never has so many, it is judged at its end by those that it had: one failure
 /// says nothing then, and what few calls took neither.

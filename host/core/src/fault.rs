@@ -28,6 +28,9 @@ pub enum Fault {
     /// Its state was not to be had, or others were always faster: it is neither the plugin's fault nor the message's.
     #[error("could not have its state: {0}")]
     State(String),
+    /// It has as many keys as it may have, and went on as if it had not been told.
+    #[error("keeps more keys than it may have (limits.state_keys)")]
+    TooManyKeys,
     /// The engine could not make an instance.
     #[error("could not be instantiated: {0}")]
     Instantiate(String),
@@ -45,6 +48,7 @@ impl Fault {
             Self::Garbage(_) => "garbage",
             Self::Instantiate(_) => "instantiate",
             Self::State(_) => "state",
+            Self::TooManyKeys => "state-keys",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate_core::compared::{Sum, compare};
+use sluicegate_core::canary::{self, Verdict};
+use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::Probation;
@@ -26,6 +27,8 @@ struct Trial {
     build: Arc<Generation>,
     /// What the one before came to, in all its time.
     before: Sum,
+    /// It failed at everything, too: to go back to it helps nobody.
+    before_broken: bool,
     until: Instant,
 }
 
@@ -78,10 +81,10 @@ impl Watch {
                 continue;
             }
             let until = Instant::now() + rules.for_;
-            let (build, before) = (build.clone(), before.sum());
+            let (build, before, before_broken) = (build.clone(), before.sum(), before.is_broken());
             self.board.plugin_probation(name, Some(clock::now() + rules.for_));
             metrics::reload(name, Step::Probation.name(), "begun");
-            self.trials.insert(name.to_owned(), Trial { build, before, until });
+            self.trials.insert(name.to_owned(), Trial { build, before, before_broken, until });
         }
     }
 
@@ -97,16 +100,20 @@ impl Watch {
             };
             let now = trial.build.sum();
             let over = Instant::now() >= trial.until;
-            if now.calls >= min_calls
-                && let Some(reason) = compare(trial.before, now, tolerance)
-            {
-                tracing::error!(plugin = name, digest = %trial.build.digest(), %reason, "a build on probation does worse than the one before");
-                worse.push((name.clone(), Worse { generation: trial.build.number(), reason: reason.to_string() }));
-            } else if over {
-                tracing::info!(plugin = name, digest = %trial.build.digest(), calls = now.calls, failures = now.failures, "a build's probation is over");
-                metrics::reload(name, Step::Probation.name(), "passed");
+            let reason = match canary::judge(trial.before, now, min_calls, tolerance, over) {
+                // Its breaker lets few calls through: it would never come to `min_calls`.
+                _ if trial.build.is_broken() && !trial.before_broken => Some("it fails at everything".to_owned()),
+                Verdict::Worse(worse) => Some(worse.to_string()),
+                Verdict::Passed => None,
+                Verdict::Wait => continue,
+            };
+            let (digest, generation) = (trial.build.digest(), trial.build.number());
+            if let Some(reason) = reason {
+                tracing::error!(plugin = name, %digest, reason, "a build on probation does worse than the one before");
+                worse.push((name.clone(), Worse { generation, reason }));
             } else {
-                continue;
+                tracing::info!(plugin = name, %digest, calls = now.calls, failures = now.failures, "a build's probation is over");
+                metrics::reload(name, Step::Probation.name(), "passed");
             }
             ended.push(name.clone());
         }

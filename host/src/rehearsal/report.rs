@@ -8,7 +8,8 @@ use sluicegate_core::compared::{Sum, Tolerance, Worse, compare, undisturbed};
 
 /// Differences that are kept.
 const MAX_DIFFERENCES: usize = 20;
-/// Characters of one side of a difference that are kept.
+/// Lines of one side of a difference that are kept, and characters of a line.
+const MAX_LINES: usize = 10;
 const MAX_TEXT: usize = 2_000;
 
 /// What both builds made of the same messages.
@@ -59,9 +60,12 @@ pub struct Gathered {
     mended: u64,
     differing: u64,
     differences: Vec<Difference>,
+    /// A message that the new build is at: topic, payload, and what the live one made of it.
+    under_way: Option<(String, Vec<u8>, Side)>,
 }
 
 /// What one build made of a message.
+#[derive(Debug)]
 pub(super) struct Side {
     pub(super) failed: bool,
     pub(super) took: Duration,
@@ -80,8 +84,6 @@ impl Gathered {
         }
         self.differing += 1;
         if self.differences.len() < MAX_DIFFERENCES {
-            let cut =
-                |lines: Vec<String>| lines.into_iter().map(|line| line.chars().take(MAX_TEXT).collect()).collect();
             self.differences.push(Difference {
                 topic: topic.to_owned(),
                 payload: String::from_utf8_lossy(payload).chars().take(MAX_TEXT).collect(),
@@ -89,6 +91,24 @@ impl Gathered {
                 now: cut(now.lines),
             });
         }
+    }
+
+    /// The live build did its part of a message; the new one is at it.
+    pub(super) fn began(&mut self, topic: &str, payload: &[u8], before: Side) {
+        self.under_way = Some((topic.to_owned(), payload.to_vec(), before));
+    }
+
+    /// The new one did its part.
+    pub(super) fn ended(&mut self, now: Side) {
+        if let Some((topic, payload, before)) = self.under_way.take() {
+            self.add(&topic, &payload, before, now);
+        }
+    }
+
+    /// The time is over: where the new build is at a message, it failed at it.
+    pub(super) fn cut(&mut self, after: Duration) {
+        let lines = vec![format!("failed: it was not done with it when {after:?} were over")];
+        self.ended(Side { failed: true, took: after, lines });
     }
 
     /// Nothing was tried.
@@ -169,4 +189,14 @@ impl Report {
 /// What came from outside may hold lines of its own, which would read as the report's.
 fn one_line(text: &str) -> String {
     text.replace('\n', "\\n")
+}
+
+fn cut(lines: Vec<String>) -> Vec<String> {
+    let rest = lines.len().saturating_sub(MAX_LINES);
+    let mut kept: Vec<String> =
+        lines.into_iter().take(MAX_LINES).map(|line| line.chars().take(MAX_TEXT).collect()).collect();
+    if rest > 0 {
+        kept.push(format!("and {rest} more"));
+    }
+    kept
 }

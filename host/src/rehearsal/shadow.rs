@@ -46,7 +46,9 @@ pub async fn rehearse(live: &Live, recent: &Recent, build: &Arc<Generation>, rul
             }
         }
     };
-    let _ = timeout(MAX_TIME, all).await;
+    if timeout(MAX_TIME, all).await.is_err() {
+        gathered.cut(MAX_TIME);
+    }
     if gathered.is_empty() {
         return None;
     }
@@ -91,8 +93,9 @@ pub async fn both(
     tried: &Tried,
 ) {
     let before = made(pool, before, tried).await;
+    gathered.began(&tried.about(), tried.payload(), before);
     let now = made(pool, now, tried).await;
-    gathered.add(&tried.about(), tried.payload(), before, now);
+    gathered.ended(now);
 }
 
 async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> Side {

@@ -21,6 +21,9 @@ use super::state::{Committed, RUNS, Session};
 /// one is only used at once where guests take longer than a tick.
 const MAX_IDLE: usize = 2;
 
+/// Runs after which a call ends that would keep more keys than it may.
+const FULL_RUNS: u32 = 8;
+
 /// Before a call is run again for the fourth time and more, so that somebody comes first.
 const AGAIN: Duration = Duration::from_millis(1);
 
@@ -240,6 +243,11 @@ async fn busy<F: Future>(generation: &Generation, mut work: Pin<&mut F>) -> F::O
 async fn conclude(generation: &Generation, session: Session, runs: &mut u32) -> Result<Concluded, Fault> {
     let reason = match session.commit().await {
         Ok(Committed::Done) => return Ok(Concluded::Stands),
+        // Run again it is told so, and may do without the key. It does not.
+        Ok(Committed::Full) if *runs >= FULL_RUNS => {
+            generation.metrics.fault(Fault::TooManyKeys.kind());
+            return Err(Fault::TooManyKeys);
+        }
         Ok(Committed::Changed | Committed::Full) if *runs < RUNS => {
             *runs += 1;
             generation.metrics.state_rerun();
@@ -247,8 +255,7 @@ async fn conclude(generation: &Generation, session: Session, runs: &mut u32) -> 
             sleep(AGAIN * (*runs / 4)).await;
             return Ok(Concluded::Again);
         }
-        Ok(Committed::Full) => "the plugin has as many keys as it may have (limits.state_keys)".to_owned(),
-        Ok(Committed::Changed) => format!("others changed what it had read, {RUNS} times"),
+        Ok(_) => format!("others changed what it had read, {RUNS} times"),
         Err(reason) => reason,
     };
     let fault = Fault::State(reason);

@@ -65,6 +65,9 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'a, Result<Committed, String>>;
 }
 
+/// The least time that Redis must have had, before it is blamed for a call that did not succeed.
+const FAIR: Duration = Duration::from_millis(20);
+
 /// One build's access to its plugin's state.
 pub(super) struct Access {
     plugin: String,
@@ -135,13 +138,17 @@ impl Session {
             return Ok(());
         }
         let half = || deadline.saturating_duration_since(Instant::now()) / 2;
+        // One that asks at the last moment has itself to blame.
+        let in_time = half() >= FAIR;
         if turn || self.again {
             self.turns.extend(self.access.turns.wait(key, half()).await);
         }
         match self.access.store.get(&self.access.plugin, key, half()).await {
             Ok(value) => Ok(self.call.saw(key, value)?),
             Err(reason) => {
-                self.away = Some(reason.clone());
+                if in_time {
+                    self.away = Some(reason.clone());
+                }
                 Err(No::Away(reason))
             }
         }

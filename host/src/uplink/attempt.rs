@@ -81,6 +81,8 @@ pub(super) enum Attempted {
 
 /// How long what a message publishes may take; the broker is away then.
 const PUBLISHING: Duration = Duration::from_secs(5);
+/// And so much more for each publication, however far the broker is.
+const ANSWER: Duration = Duration::from_millis(100);
 /// Before a message is tried again that could not be, for what is nobody's fault: two seconds to six, so that not all come at once.
 pub(super) fn away() -> Duration {
     Duration::from_millis(2_000 + u64::from(clock::chance() % 4_000))
@@ -145,7 +147,9 @@ impl Subject<'_> {
         }
         let (by, publications): (Vec<_>, Vec<_>) = made.into_iter().unzip();
         let topics: Vec<String> = publications.iter().map(|publication| publication.topic.clone()).collect();
-        let refused = match timeout(PUBLISHING, tools.publications.publish(publications)).await {
+        // Each waits for the broker's answer to the one before.
+        let patience = PUBLISHING + ANSWER * u32::try_from(publications.len()).unwrap_or(u32::MAX);
+        let refused = match timeout(patience, tools.publications.publish(publications)).await {
             Err(_) => return Some(Attempted::Wait(away())),
             Ok(answer) => answer.err(),
         };

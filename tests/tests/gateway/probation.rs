@@ -173,3 +173,51 @@ async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_fl
     })
     .await;
 }
+
+/// Its breaker lets a call through now and then: it would never come to `min_calls`.
+#[tokio::test]
+async fn a_build_that_fails_at_everything_is_rolled_back_however_few_its_calls_are() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "rehearse = { messages = 0 }\n").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..10).await;
+    redis.list_of(JOBS, 10).await;
+    gateway.install("obedient", &Guest::doing("unreachable").handler());
+    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
+    eventually("it is on probation", async || {
+        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
+    })
+    .await;
+    publish(&machine, 10..30).await;
+    let refusal = eventually("it is rolled back", async || {
+        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
+        (refusal["step"] == "probation").then_some(refusal)
+    })
+    .await;
+    assert_eq!(
+        refusal["reason"].as_str().map(|reason| reason.contains("it fails at everything")),
+        Some(true),
+        "{refusal}"
+    );
+    redis.list_of(JOBS, 30).await;
+    assert_eq!(redis.list(DEAD).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_build_that_answers_none_of_the_last_messages_in_time_is_never_live() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = start(&broker, &redis, "limits = { call_timeout = \"20s\" }\n").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..3).await;
+    redis.list_of(JOBS, 3).await;
+    gateway.install("obedient", &Guest::doing("(loop $again (br $again)) unreachable").handler());
+    let refusal = eventually("it is refused", async || {
+        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
+        refusal.is_object().then_some(refusal)
+    })
+    .await;
+    assert_eq!(refusal["step"], "rehearsed", "{refusal}");
+    assert_eq!(gateway.generation("obedient").await, Some(1));
+    publish(&machine, 3..6).await;
+    redis.list_of(JOBS, 6).await;
+}
