@@ -39,7 +39,7 @@ async fn compiling(gateway: u32) -> u32 {
             fs::read_to_string(task.path().join("children")).ok().filter(|children| !children.is_empty())
         })?;
         let child: u32 = children.split_whitespace().next()?.parse().ok()?;
-        (nice(child)? == 19).then_some(child)
+        (nice(child)? == 10).then_some(child)
     })
     .await
 }
