@@ -19,13 +19,11 @@ pub enum Broken {
     Lies,
     /// Its first call traps.
     Traps,
-    /// It wants what nobody granted.
-    Wants,
 }
 
 impl Broken {
     /// Each kind.
-    pub const ALL: [Self; 4] = [Self::Torn, Self::Lies, Self::Traps, Self::Wants];
+    pub const ALL: [Self; 3] = [Self::Torn, Self::Lies, Self::Traps];
 }
 
 /// A build of 100 KB with this number, below 10,000.
@@ -55,7 +53,6 @@ pub fn broken(number: u32, how: Broken) -> Vec<u8> {
             guest.handler()
         }
         Broken::Traps => guest(number, "unreachable").handler(),
-        Broken::Wants => guest(number, "").handler_importing("import wall-clock: interface { now: func(); }", ""),
     }
 }
 
