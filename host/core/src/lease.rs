@@ -4,12 +4,20 @@
 //! A process asks for the lease at its start, renews it, and asks again once a newer one of its name is gone. Redis answers what is so at that instant; the process may rely on
 //! it for the lease's life, counted from before it asked.
 
+pub mod scripts;
+
 use std::time::Duration;
 
 /// How long a lease lives in Redis.
 pub const LIFE: Duration = Duration::from_secs(10);
 /// How often it is renewed.
 pub const RENEW: Duration = Duration::from_secs(3);
+
+/// [`LIFE`], as the scripts take it.
+#[must_use]
+pub fn life_in_millis() -> u64 {
+    u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// What Redis answers to a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

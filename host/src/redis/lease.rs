@@ -1,53 +1,13 @@
 //! Leases: who may send the commands of a processing list. Every step is one script whose keys lie in one cluster slot.
 
 use sluicegate_core::keys::Keys;
-use sluicegate_core::lease::{Answer, LIFE};
+use sluicegate_core::lease::scripts::{RELEASE, RENEW, START, SUCCEED};
+use sluicegate_core::lease::{Answer, life_in_millis};
 
 use super::connect::{Connector, RedisFault};
 use super::line::Line;
 use super::script::Script;
 
-/// Takes the lease, whoever had it: of two processes with one name the newer wins. DEL comes first: what comes after a write that needs
-/// no memory is done when memory is used up. KEYS: lease, starts, instances; ARGV: life in ms, name.
-const START: &str = r"
-redis.call('DEL', KEYS[1])
-local number = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
-redis.call('SADD', KEYS[3], ARGV[2])
-return number
-";
-/// 1: held for another life (a change of the time to live works when memory is used up); a negative number: it had run out, and is held
-/// again under that one, since others may have taken over, and forgotten the instance; 0: a newer process has it. DEL comes first, as
-/// above. KEYS: lease, starts, instances; ARGV: number, life in ms, name.
-const RENEW: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return 1
-end
-local latest = redis.call('GET', KEYS[2])
-if latest and tonumber(latest) > tonumber(ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[1])
-local number = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], number, 'PX', ARGV[2])
-redis.call('SADD', KEYS[3], ARGV[3])
-return -number
-";
-/// Takes the lease again after a newer process of the same name has had it, where nobody has it any more. 0: somebody has.
-/// KEYS: lease, starts, instances; ARGV: life in ms, name.
-const SUCCEED: &str = r"
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('DEL', KEYS[1])
-local number = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
-redis.call('SADD', KEYS[3], ARGV[2])
-return number
-";
-/// Gives the lease back, where it is still held. KEYS: lease; ARGV: number.
-const RELEASE: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-";
 /// Moves what stands in the processing list of an instance without a lease back to the head of the commands, in its order: all of it at
 /// once, since the next part would go before this one. Two takers are two scripts, one after the other: each entry moves once.
 /// -1: it has a lease. KEYS: lease, its processing list, commands, instances; ARGV: name.
@@ -100,7 +60,7 @@ impl Leases {
         }
         let (lease, starts) = self.keys_of(&self.instance);
         let keys = [lease.as_str(), &starts, &self.keys.instances];
-        let (life, name) = (u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string(), &self.instance);
+        let (life, name) = (life_in_millis().to_string(), &self.instance);
         if let Some(number) = self.number {
             let answer =
                 self.renew.run::<i64>(self.line.get().await?, &keys, &[&number.to_string(), &life, name]).await;
@@ -125,7 +85,7 @@ impl Leases {
     pub async fn succeed(&mut self) -> Result<bool, RedisFault> {
         let (lease, starts) = self.keys_of(&self.instance);
         let keys = [lease.as_str(), &starts, &self.keys.instances];
-        let (life, name) = (u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX).to_string(), &self.instance);
+        let (life, name) = (life_in_millis().to_string(), &self.instance);
         let number = self.succeed.run::<u64>(self.line.get().await?, &keys, &[&life, name]).await;
         let number = self.line.heard(&lease, number)?;
         if number > 0 {
