@@ -403,6 +403,18 @@ impl Gateway {
         self.child.as_ref().expect("a running gateway").id()
     }
 
+    /// Its memory, in bytes, of `/proc/PID/status`: `VmRSS:` is what it holds, `VmHWM:` the most that it ever held.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).expect("a process");
+        let line = status.lines().find(|line| line.starts_with(what)).expect("a line");
+        let number = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number");
+        number << 10
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -1,6 +1,5 @@
 //! Before, during and after the swaps, and the table of it.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -88,7 +87,7 @@ pub async fn run(swaps: u32, rehearses: bool) -> Outcome {
             let renamed = Instant::now();
             gateway.install("guest", &component);
             let first = within(PATIENCE, &format!("build {number} is live"), async || eye.first(number)).await;
-            done.push(Swap { arrived: first - renamed, memory: memory(gateway.process()) });
+            done.push(Swap { arrived: first - renamed, memory: gateway.memory("VmRSS:") });
         }
         tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
     }
@@ -172,11 +171,4 @@ impl Outcome {
         let rows = rows.into_iter().chain(wrong).chain(rest);
         rows.map(|(what, value)| format!("{what:<46} {value}\n")).collect()
     }
-}
-
-/// A process' resident memory, in bytes.
-fn memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }

@@ -1,5 +1,6 @@
 //! A new build is tried on the last real messages before it is live, and judged by how it does once it is.
 
+use serde_json::Value;
 use sluicegate_guests::Guest;
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
@@ -32,6 +33,24 @@ fn refusing() -> Vec<u8> {
     Guest { extra: data, ..Guest::doing(reject) }.handler()
 }
 
+/// The second build is live, and judged.
+async fn is_on_probation(gateway: &Gateway) {
+    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
+    eventually("it is on probation", async || {
+        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
+    })
+    .await;
+}
+
+/// Why a build did not stay, or never was live.
+async fn refusal(gateway: &Gateway) -> Value {
+    eventually("a build is refused", async || {
+        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
+        refusal.is_object().then_some(refusal)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_build_that_fails_at_the_last_real_messages_is_never_live_and_the_difference_can_be_read() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
@@ -40,11 +59,7 @@ async fn a_build_that_fails_at_the_last_real_messages_is_never_live_and_the_diff
     publish(&machine, 0..50).await;
     redis.list_of(JOBS, 50).await;
     gateway.install("obedient", &refusing());
-    let refusal = eventually("it is refused", async || {
-        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
-        refusal.is_object().then_some(refusal)
-    })
-    .await;
+    let refusal = refusal(&gateway).await;
     assert_eq!(refusal["step"], "rehearsed");
     let reason = refusal["reason"].as_str().expect("a reason");
     assert!(
@@ -76,11 +91,7 @@ async fn a_build_that_is_slow_on_the_last_real_messages_is_never_live() {
     publish(&machine, 0..10).await;
     redis.list_of(JOBS, 10).await;
     gateway.install("obedient", &Guest::echo_after(SLEEP));
-    let refusal = eventually("it is refused", async || {
-        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
-        refusal.is_object().then_some(refusal)
-    })
-    .await;
+    let refusal = refusal(&gateway).await;
     assert_eq!(refusal["step"], "rehearsed");
     let reason = refusal["reason"].as_str().expect("a reason");
     assert!(
@@ -104,11 +115,7 @@ async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing()
     redis.list_of(JOBS, 10).await;
     let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
     gateway.install("obedient", &Guest::echo_after(SLEEP));
-    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
-    eventually("it is on probation", async || {
-        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
-    })
-    .await;
+    is_on_probation(&gateway).await;
     publish(&machine, 10..20).await;
     eventually("the build before is live again", async || {
         (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
@@ -136,11 +143,7 @@ async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_fl
     redis.list_of(JOBS, 50).await;
     let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
     gateway.install("obedient", &refusing());
-    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
-    eventually("it is on probation", async || {
-        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
-    })
-    .await;
+    is_on_probation(&gateway).await;
     let mut seq = 50;
     eventually("the build before is live again", async || {
         publish(&machine, seq..seq + 10).await;
@@ -183,20 +186,13 @@ async fn a_build_that_fails_at_everything_is_rolled_back_however_few_its_calls_a
     publish(&machine, 0..10).await;
     redis.list_of(JOBS, 10).await;
     gateway.install("obedient", &Guest::doing("unreachable").handler());
-    eventually("it is live", async || (gateway.generation("obedient").await? == 2).then_some(())).await;
-    eventually("it is on probation", async || {
-        gateway.plugin("obedient").await?["probation_until"].is_string().then_some(())
-    })
-    .await;
+    is_on_probation(&gateway).await;
     // Of one machine alone, it may be that machine's doing.
     for seq in 10..30 {
         machine.publish(&format!("machine/M-{seq}/do"), format!(r#"{{"seq":{seq}}}"#)).await;
     }
-    let refusal = eventually("it is rolled back", async || {
-        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
-        (refusal["step"] == "probation").then_some(refusal)
-    })
-    .await;
+    let refusal = refusal(&gateway).await;
+    assert_eq!(refusal["step"], "probation", "{refusal}");
     assert_eq!(
         refusal["reason"].as_str().map(|reason| reason.contains("it fails at everything")),
         Some(true),
@@ -214,11 +210,7 @@ async fn a_build_that_answers_none_of_the_last_messages_in_time_is_never_live() 
     publish(&machine, 0..3).await;
     redis.list_of(JOBS, 3).await;
     gateway.install("obedient", &Guest::doing("(loop $again (br $again)) unreachable").handler());
-    let refusal = eventually("it is refused", async || {
-        let refusal = gateway.plugin("obedient").await?["last_refusal"].clone();
-        refusal.is_object().then_some(refusal)
-    })
-    .await;
+    let refusal = refusal(&gateway).await;
     assert_eq!(refusal["step"], "rehearsed", "{refusal}");
     assert_eq!(gateway.generation("obedient").await, Some(1));
     publish(&machine, 3..6).await;

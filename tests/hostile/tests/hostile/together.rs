@@ -1,6 +1,5 @@
 //! Cases in one gateway (all of them with `cargo xtask hostile`, else every third), one after another in one plugin's place, beside traffic that behaves.
 
-use std::fs;
 use std::time::Duration;
 
 use sluicegate::sandbox::Step;
@@ -49,14 +48,6 @@ fn settings(broker: &Broker, redis: &RedisServer) -> String {
     Gateway::settings(broker.port, redis.port, &more)
 }
 
-/// In bytes, of `/proc/PID/status`: `VmRSS` is what it holds, `VmHWM` the most that it ever held.
-fn memory(gateway: &Gateway, what: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", gateway.process())).expect("a process");
-    let line = status.lines().find(|line| line.starts_with(what)).expect("a line");
-    let number = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number");
-    number << 10
-}
-
 fn must(case: &Case) -> &Must {
     case.in_gateway.as_ref().unwrap_or(&case.must)
 }
@@ -78,7 +69,7 @@ async fn run() {
     let neighbours = Neighbours::begin(&broker, &redis).await;
     eventually("the neighbours were measured by themselves", async || (neighbours.now() > QUIET).then_some(())).await;
 
-    let (mark, before) = (neighbours.now(), memory(&gateway, "VmRSS:"));
+    let (mark, before) = (neighbours.now(), gateway.memory("VmRSS:"));
     let mut cases = corpus::all();
     if std::env::var_os("HOSTILE_ALL").is_none() {
         // `exact` has each of them; an ordinary run has not the time for all of them here.
@@ -98,7 +89,7 @@ async fn run() {
         let is = slot.outcome(case, must(case)).await;
         ended.push((case, is, began..neighbours.now()));
     }
-    let most = memory(&gateway, "VmHWM:");
+    let most = gateway.memory("VmHWM:");
     let end = neighbours.now();
     let traffic = neighbours.end().await;
     let rows: Vec<Row<'_>> = ended
