@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::{plugins, shell, test};
+use crate::{shell, test};
 
 #[derive(Subcommand)]
 pub(crate) enum What {
@@ -22,9 +22,7 @@ pub(crate) enum What {
 }
 
 pub(crate) fn run(root: &Path, what: What) -> Result<()> {
-    shell::install(&test::SERVERS)?;
-    plugins::build(root, &[])?;
-    shell::run(test::cargo(root).args(["build", "--workspace", "--release", "--bins", "--quiet"]))?;
+    test::prepare(root, &["--release", "--bins"])?;
     let programs = shell::target()?.join("release");
     match what {
         What::Swap { swaps, rehearse } => {

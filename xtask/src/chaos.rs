@@ -5,13 +5,10 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{plugins, shell, test};
+use crate::{shell, test};
 
 pub(crate) fn run(root: &Path, minutes: u64, seed: Option<u64>, scenarios: &[String]) -> Result<()> {
-    shell::install(&test::SERVERS)?;
-    plugins::build(root, &[])?;
-    // As the tests do, so that what they built is used.
-    shell::run(test::cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"]))?;
+    test::prepare(root, &test::AS_TESTS)?;
     let target = shell::target()?;
     let mut chaos = Command::new(target.join("debug").join("chaos"));
     chaos.arg(minutes.to_string()).arg(seed.map_or("-".to_owned(), |seed| seed.to_string()));

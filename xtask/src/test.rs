@@ -11,7 +11,7 @@ use crate::shell::{self, Package};
 use crate::{compose, laravel, plugins, tidy};
 
 /// What the integration tests start for real, and what shows them the system's calls and other times.
-pub(crate) const SERVERS: [Package; 7] = [
+const SERVERS: [Package; 7] = [
     Package { name: "mosquitto", provides: "/usr/sbin/mosquitto" },
     Package { name: "mosquitto-clients", provides: "/usr/bin/mosquitto_pub" },
     Package { name: "mariadb-server", provides: "/usr/sbin/mariadbd" },
@@ -47,6 +47,16 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     ensure!(counts.passed > 0, "no test ran");
     Ok(())
 }
+
+/// Servers, plugins and all programs, for the tasks that play with them; `build` says how cargo builds.
+pub(crate) fn prepare(root: &Path, build: &[&str]) -> Result<()> {
+    shell::install(&SERVERS)?;
+    plugins::build(root, &[])?;
+    shell::run(cargo(root).args(["build", "--workspace", "--quiet"]).args(build))
+}
+
+/// As the tests build, so that what they built is used.
+pub(crate) const AS_TESTS: [&str; 1] = ["--all-targets"];
 
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(shell::cargo());
