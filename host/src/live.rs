@@ -15,6 +15,7 @@ use sluicegate_core::settings::{Route, Settings, UtcOffset};
 use crate::sandbox::Generation;
 
 /// What a message is handled with.
+#[derive(Clone)]
 pub struct Live {
     /// Grows with each swap.
     pub number: u64,
@@ -197,19 +198,7 @@ impl Live {
     }
 
     fn with_canaries(&self, canaries: IndexMap<String, Canary>) -> Self {
-        Self {
-            number: self.number + 1,
-            settings: self.settings.clone(),
-            routes: self.routes.clone(),
-            names: self.names.clone(),
-            once: self.once.clone(),
-            dead_letters: self.dead_letters.clone(),
-            chains: self.chains.clone(),
-            validator: self.validator.clone(),
-            canaries,
-            queues: self.queues.clone(),
-            plugins: self.plugins.clone(),
-        }
+        Self { number: self.number + 1, canaries, ..self.clone() }
     }
 
     /// The handlers that the messages of a machine on a route go through: the same ones in this snapshot each time.

@@ -62,6 +62,17 @@ pub struct Change {
     pub write: Option<Write>,
 }
 
+/// What became of a call's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// They are made.
+    Done,
+    /// Something that the call was told is not so any more; nothing was changed.
+    Changed,
+    /// The plugin would have more keys than it may; nothing was changed.
+    Full,
+}
+
 /// What is to become of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {

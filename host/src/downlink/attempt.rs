@@ -1,6 +1,6 @@
 //! One command's way: validated in the sandbox, published, until it is known what became of it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use super::take::Taken;
 use super::work::Tools;
 use crate::live::Live;
 use crate::mqtt::publish::{Answer, Publish};
-use crate::recent::MAX_MESSAGES;
 use crate::sandbox::Pool;
 use crate::telemetry::clock;
 
@@ -33,13 +32,11 @@ pub(super) struct Bench {
     tools: Tools,
     /// Never borrowed across a wait.
     machines: RefCell<Machines>,
-    /// The second since the gateway started in which a command was seen last, and how many in it.
-    noted: Cell<(u64, usize)>,
 }
 
 impl Bench {
     pub(super) fn new(tools: Tools) -> Self {
-        Self { pool: Pool::new(), tools, machines: RefCell::new(Machines::new()), noted: Cell::default() }
+        Self { pool: Pool::new(), tools, machines: RefCell::new(Machines::new()) }
     }
 
     pub(super) fn machines(&self) -> RefMut<'_, Machines> {
@@ -142,7 +139,7 @@ impl Bench {
                     payload: command.payload(),
                     message_id: command.message_id.clone(),
                 };
-                self.note(&guest);
+                self.tools.recent.note_command(&guest, clock::uptime());
                 let mut backoff = Backoff::for_messages();
                 let mut attempt = 1;
                 loop {
@@ -219,17 +216,6 @@ impl Bench {
                 Answer::Busy(_) | Answer::Unknown => {}
             }
             let _ = self.unless_left(taken, sleep(backoff.next(clock::chance()).min(rest))).await;
-        }
-    }
-
-    /// Notes a command for builds to come. Of a rush only its beginning is: the rest costs no lock.
-    fn note(&self, command: &GuestCommand) {
-        let now = clock::uptime();
-        let (second, noted) = self.noted.get();
-        let noted = if second == now.as_secs() { noted + 1 } else { 1 };
-        self.noted.set((now.as_secs(), noted));
-        if noted <= MAX_MESSAGES {
-            self.tools.recent.note_command(command, now);
         }
     }
 

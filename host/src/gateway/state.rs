@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use sluicegate_core::state::Change;
+use sluicegate_core::state::{Change, Committed};
 
-use crate::redis::state::{self, States};
-use crate::sandbox::state::{Committed, Store};
+use crate::redis::state::States;
+use crate::sandbox::state::Store;
 
 pub(super) struct InRedis(pub States);
 
@@ -27,14 +27,6 @@ impl Store for InRedis {
         changes: &'a [Change],
         most: u64,
     ) -> BoxFuture<'a, Result<Committed, String>> {
-        async move {
-            match self.0.commit(plugin, changes, most).await {
-                Ok(state::Committed::Done) => Ok(Committed::Done),
-                Ok(state::Committed::Changed) => Ok(Committed::Changed),
-                Ok(state::Committed::Full) => Ok(Committed::Full),
-                Err(fault) => Err(fault.to_string()),
-            }
-        }
-        .boxed()
+        async move { self.0.commit(plugin, changes, most).await.map_err(|fault| fault.to_string()) }.boxed()
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::pending;
 use redis::{Cmd, RedisError, RedisResult, Value};
 use sluicegate_core::keys::{Keys, StateKeys};
-use sluicegate_core::state::{Change, Write};
+use sluicegate_core::state::{Change, Committed, Write};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -66,17 +66,6 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 return 1
 ";
-
-/// What became of a call's changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
-    /// They are made.
-    Done,
-    /// Something that the call was told is not so any more; nothing was changed.
-    Changed,
-    /// There would be more keys than there may be; nothing was changed.
-    Full,
-}
 
 /// The connection, as calls find it.
 #[derive(Clone)]

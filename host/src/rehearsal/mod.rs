@@ -4,10 +4,12 @@
 //! - [`shadow`]: both builds, one after another, on the same messages.
 //! - [`samples`]: both builds, on a sample of one of them.
 //! - [`report`]: what differed, for people and for scripts.
+//! - `text`: what a build made of a message, as lines for people.
 
 pub mod report;
 pub mod samples;
 pub mod shadow;
+mod text;
 
 pub use report::{Gathered, Report};
 pub use shadow::{inputs, rehearse};

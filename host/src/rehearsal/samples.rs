@@ -5,8 +5,9 @@ use std::time::Instant;
 use sluicegate_samples::{Answer, Input, Sample};
 
 use super::report::{Gathered, Side};
-use super::shadow::{line, publishes};
+use super::text;
 use crate::sandbox::{Generation, answer};
+use crate::uplink::chain::Reason;
 
 /// Gives a sample to two builds of one world.
 pub async fn sample(gathered: &mut Gathered, before: &Generation, now: &Generation, sample: &Sample) {
@@ -24,17 +25,13 @@ async fn made(build: &Generation, sample: &Sample) -> Side {
     let took = began.elapsed();
     let (failed, lines) = match answer {
         Ok(Answer::Outputs { jobs, publications }) => {
-            let jobs = jobs.iter().map(|job| line(&job.payload, job.idempotency_key.as_deref()));
-            let published = publications.iter().map(|one| publishes(&one.topic, &one.payload, one.retain));
-            let mut lines: Vec<String> = jobs.chain(published).collect();
-            if lines.is_empty() {
-                lines.push("dropped".to_owned());
-            }
-            (false, lines)
+            let jobs = jobs.iter().map(|job| text::job(&job.payload, job.idempotency_key.as_deref()));
+            let published = publications.iter().map(|one| text::publication(&one.topic, &one.payload, one.retain));
+            (false, text::or_dropped(jobs.chain(published)))
         }
-        Ok(Answer::Payload(payload)) => (false, vec![format!("payload {}", String::from_utf8_lossy(&payload))]),
-        Ok(Answer::Reject(reason)) => (true, vec![format!("failed: {reason}")]),
-        Ok(Answer::Retry(reason)) => (true, vec![format!("failed: {reason} (the plugin asked for another attempt)")]),
+        Ok(Answer::Payload(payload)) => (false, vec![text::payload(&payload)]),
+        Ok(Answer::Reject(reason)) => (true, vec![text::failed(&Reason::Rejected(reason))]),
+        Ok(Answer::Retry(reason)) => (true, vec![text::failed(&Reason::Retry(reason))]),
         Err(unanswered) => (true, vec![format!("failed: {unanswered}")]),
     };
     Side { failed, took, lines }

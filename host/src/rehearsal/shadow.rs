@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_core::message::{Failure, GuestCommand, Job, Message};
+use sluicegate_core::message::{GuestCommand, Job, Message};
 use sluicegate_core::settings::Rehearse;
 use sluicegate_core::tried::Tried;
 use tokio::time::timeout;
 
 use super::report::{Gathered, Report, Side};
+use super::text;
 use crate::live::{Live, swapped};
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
@@ -115,40 +116,19 @@ async fn run(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Made 
 
 async fn handled(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> (bool, Vec<String>) {
     match run(pool, chain, message).await {
-        Made::Outputs { jobs, publications } if jobs.is_empty() && publications.is_empty() => {
-            (false, vec!["dropped".to_owned()])
-        }
         Made::Outputs { jobs, publications } => {
-            let published = publications.iter().map(|(_, one)| publishes(&one.topic, &one.payload, one.retain));
-            let pushed = jobs.iter().map(|job| line(&job.payload, job.idempotency_key.as_deref()));
-            (false, published.chain(pushed).collect())
+            let published = publications.iter().map(|(_, one)| text::publication(&one.topic, &one.payload, one.retain));
+            let pushed = jobs.iter().map(|job| text::job(&job.payload, job.idempotency_key.as_deref()));
+            (false, text::or_dropped(published.chain(pushed)))
         }
-        Made::Failed(failed) => (true, vec![format!("failed: {}", failed.reason)]),
+        Made::Failed(failed) => (true, vec![text::failed(&failed.reason)]),
     }
 }
 
 async fn validated(pool: &Pool, validator: &Arc<Generation>, command: &GuestCommand) -> (bool, Vec<String>) {
     match pool.validate(validator, command).await {
-        Ok(Ok(payload)) => (false, vec![format!("payload {}", String::from_utf8_lossy(&payload))]),
-        Ok(Err(Failure::Reject(reason))) => (true, vec![format!("failed: {reason}")]),
-        Ok(Err(Failure::Retry(reason))) => {
-            (true, vec![format!("failed: {reason} (the plugin asked for another attempt)")])
-        }
-        Err(fault) => (true, vec![format!("failed: the plugin {fault}")]),
+        Ok(Ok(payload)) => (false, vec![text::payload(&payload)]),
+        Ok(Err(failure)) => (true, vec![text::failed(&failure.into())]),
+        Err(fault) => (true, vec![text::failed(&fault.into())]),
     }
-}
-
-/// A job, for people.
-pub(super) fn line(payload: &[u8], key: Option<&str>) -> String {
-    let payload = String::from_utf8_lossy(payload);
-    match key {
-        Some(key) => format!("job {payload} (once: {key})"),
-        None => format!("job {payload}"),
-    }
-}
-
-/// A publication, for people.
-pub(super) fn publishes(topic: &str, payload: &[u8], retain: bool) -> String {
-    let retained = if retain { ", retained" } else { "" };
-    format!("publishes on {}{retained}: {}", topic.escape_debug(), String::from_utf8_lossy(payload))
 }

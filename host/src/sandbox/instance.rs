@@ -21,9 +21,9 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBackt
 use super::bindings::handler::sluicegate::plugin::{host, types};
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings, one_line};
 use super::guest_log::GuestLog;
-use super::http::{self, Access, Http};
+use super::http::{self, Behind, Http};
 use super::limits::Allowance;
-use super::state::{self, Session};
+use super::state::{Access, Session};
 use super::wasi::{self, Wasi};
 use crate::telemetry::usage::Usage;
 
@@ -143,7 +143,7 @@ pub(super) struct Instance {
     store: Store<State>,
     bindings: Bindings,
     limits: Limits,
-    state: Option<Arc<state::Access>>,
+    state: Option<Arc<Access>>,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
     usage: Counted,
@@ -160,7 +160,7 @@ impl Instance {
     pub(super) async fn start(
         generation: &Generation,
         settings: Arc<IndexMap<String, String>>,
-        state: Option<Arc<state::Access>>,
+        state: Option<Arc<Access>>,
         place: OwnedSemaphorePermit,
         in_shadow: bool,
     ) -> Result<Self, Fault> {
@@ -194,9 +194,9 @@ impl Instance {
             wasi: None,
             session: None,
             http: Http::new(match &generation.http {
-                None => Access::None,
-                Some(_) if in_shadow => Access::Shadow,
-                Some(client) => Access::Servers(client.clone()),
+                None => Behind::None,
+                Some(_) if in_shadow => Behind::Shadow,
+                Some(client) => Behind::Servers(client.clone()),
             }),
         };
         let mut store = Store::new(generation.sandbox.engine(), state);

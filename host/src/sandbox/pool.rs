@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
+use sluicegate_core::state::Committed;
 use tokio::time::sleep;
 
 use super::generation::Generation;
 use super::instance::Instance;
-use super::state::{Committed, RUNS, Session};
+use super::state::{RUNS, Session};
 
 /// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
 /// one is only used at once where guests take longer than a tick.
@@ -90,34 +91,15 @@ impl Pool {
     ///
     /// # Cancel safety
     /// Dropped, the instance goes with the call; while `kept` is true, what it would write may be written.
-    pub async fn handle_if(
-        &self,
-        generation: &Arc<Generation>,
-        message: &Message,
-        kept: &Cell<bool>,
-        mut good: impl FnMut(&[Output]) -> bool,
-    ) -> Result<Result<Vec<Output>, Failure>, Fault> {
-        let mut runs = 0;
-        loop {
-            let again = runs > 0;
-            let mut session = None;
-            let called = self.call(generation, &mut session, async |one| one.handle(message, again).await).await;
-            let (answer, took) = called;
-            if self.counts() && !matches!(answer, Err(Fault::State(_))) {
-                generation.did(!matches!(answer, Ok(Ok(_))), took);
-            }
-            let counts = matches!(&answer, Ok(Ok(outputs)) if good(outputs));
-            let writes = |session: &Session| counts && self.counts() && session.writes();
-            let Some(session) = session.filter(writes) else { return answer };
-            let before = kept.replace(true);
-            let concluded = conclude(generation, session, &mut runs).await;
-            if !matches!(concluded, Ok(Concluded::Stands)) {
-                kept.set(before);
-            }
-            if concluded? == Concluded::Stands {
-                return answer;
-            }
-        }
+    pub fn handle_if<'a>(
+        &'a self,
+        generation: &'a Arc<Generation>,
+        message: &'a Message,
+        kept: &'a Cell<bool>,
+        mut good: impl FnMut(&[Output]) -> bool + 'a,
+    ) -> impl Future<Output = Result<Result<Vec<Output>, Failure>, Fault>> + 'a {
+        let good = move |outputs: &Vec<Output>| good(outputs);
+        self.run(generation, kept, good, async move |one, again| one.handle(message, again).await)
     }
 
     /// Hands a command to a validator.
@@ -132,19 +114,35 @@ impl Pool {
         generation: &Arc<Generation>,
         command: &GuestCommand,
     ) -> Result<Result<Bytes, Failure>, Fault> {
+        let kept = Cell::new(false);
+        self.run(generation, &kept, |_| true, async move |one, again| one.validate(command, again).await).await
+    }
+
+    /// Calls until what the call keeps is written, or is nothing; see [`Self::handle_if`].
+    async fn run<T>(
+        &self,
+        generation: &Arc<Generation>,
+        kept: &Cell<bool>,
+        mut good: impl FnMut(&T) -> bool,
+        work: impl AsyncFn(&mut Instance, bool) -> Result<Result<T, Failure>, Fault>,
+    ) -> Result<Result<T, Failure>, Fault> {
         let mut runs = 0;
         loop {
             let again = runs > 0;
             let mut session = None;
-            let called = self.call(generation, &mut session, async |one| one.validate(command, again).await).await;
-            let (answer, took) = called;
+            let (answer, took) = self.call(generation, &mut session, async |one| work(one, again).await).await;
             if self.counts() && !matches!(answer, Err(Fault::State(_))) {
                 generation.did(!matches!(answer, Ok(Ok(_))), took);
             }
-            let counts = matches!(answer, Ok(Ok(_)));
+            let counts = matches!(&answer, Ok(Ok(answer)) if good(answer));
             let writes = |session: &Session| counts && self.counts() && session.writes();
             let Some(session) = session.filter(writes) else { return answer };
-            if conclude(generation, session, &mut runs).await? == Concluded::Stands {
+            let before = kept.replace(true);
+            let concluded = conclude(generation, session, &mut runs).await;
+            if !matches!(concluded, Ok(Concluded::Stands)) {
+                kept.set(before);
+            }
+            if concluded? == Concluded::Stands {
                 return answer;
             }
         }

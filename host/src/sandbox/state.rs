@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicegate_core::settings::Limits;
-use sluicegate_core::state::{Call, Change, Limit};
+use sluicegate_core::state::{Call, Change, Committed, Limit};
 
 use super::bindings::handler::sluicegate::plugin::state::{Host, StateError};
 use super::instance::State;
@@ -28,17 +28,6 @@ use turns::{Turn, Turns};
 pub(super) const RUNS: u32 = 32;
 /// How long a plugin that has as many keys as it may have is taken to have them without asking.
 const FULL: Duration = Duration::from_secs(1);
-
-/// What became of a call's changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
-    /// They are made.
-    Done,
-    /// Something that the call was told is not so any more; nothing was changed.
-    Changed,
-    /// The plugin would have more keys than it may; nothing was changed.
-    Full,
-}
 
 /// Where plugins' state is kept. The gateway gives one that is in Redis.
 pub trait Store: Send + Sync {

@@ -146,7 +146,6 @@ impl Subject<'_> {
             return None;
         }
         let (by, publications): (Vec<_>, Vec<_>) = made.into_iter().unzip();
-        let topics: Vec<String> = publications.iter().map(|publication| publication.topic.clone()).collect();
         // Each waits for the broker's answer to the one before.
         let patience = PUBLISHING + ANSWER * u32::try_from(publications.len()).unwrap_or(u32::MAX);
         let refused = match timeout(patience, tools.publications.publish(publications)).await {
@@ -155,8 +154,8 @@ impl Subject<'_> {
         };
         let published = refused.as_ref().map_or(by.len(), |refused| refused.place);
         by.iter().take(published).for_each(|generation| generation.published("published"));
-        let Refused { place, reason } = refused?;
-        let (by, topic) = (by.get(place)?, topics.into_iter().nth(place)?);
+        let Refused { place, topic, reason } = refused?;
+        let by = by.get(place)?;
         by.published("refused");
         let reason = Reason::NotPublished { topic: topic.escape_debug().to_string(), reason };
         metrics::attempt_failed(&self.live.routes.get(self.route).route.name, reason.kind());

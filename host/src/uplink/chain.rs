@@ -85,6 +85,15 @@ pub enum Reason {
     },
 }
 
+impl From<Failure> for Reason {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reject(reason) => Self::Rejected(reason),
+            Failure::Retry(reason) => Self::Retry(reason),
+        }
+    }
+}
+
 impl Reason {
     /// One word, for metrics.
     #[must_use]
@@ -202,9 +211,8 @@ async fn handle(
     });
     let answer = match called.await {
         Ok(Ok(outputs)) => Ok(outputs),
-        Ok(Err(Failure::Reject(reason))) => Err(Reason::Rejected(reason)),
-        Ok(Err(Failure::Retry(reason))) => Err(Reason::Retry(reason)),
-        Err(fault) => Err(Reason::Fault(fault)),
+        Ok(Err(failure)) => Err(failure.into()),
+        Err(fault) => Err(fault.into()),
     };
     if pool.counts() {
         match &answer {

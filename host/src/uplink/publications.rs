@@ -33,6 +33,8 @@ struct Order {
 pub(super) struct Refused {
     /// Which; those before it are published.
     pub(super) place: usize,
+    /// Where to.
+    pub(super) topic: String,
     /// In the broker's words.
     pub(super) reason: String,
 }
@@ -112,12 +114,12 @@ async fn carry_out(publisher: &Publisher, Order { publications, mut told }: Orde
                 // A broker may close the connection on what it denies [MQTT-4.13.1-1], and commands go over it, too.
                 Answer::Unknown => {
                     let reason = "the connection broke each time that it was sent".to_owned();
-                    let _ = told.send(Err(Refused { place, reason }));
+                    let _ = told.send(Err(Refused { place, topic, reason }));
                     return;
                 }
                 Answer::Refused(reason) | Answer::Busy(reason) => {
                     // Whoever asked may have given up.
-                    let _ = told.send(Err(Refused { place, reason }));
+                    let _ = told.send(Err(Refused { place, topic, reason }));
                     return;
                 }
             }

@@ -90,7 +90,7 @@ fn server<'a>(grants: &'a [HttpGrant], uri: &Uri) -> Option<&'a HttpGrant> {
 }
 
 /// What is behind the imports.
-pub(super) enum Access {
+pub(super) enum Behind {
     /// They are not linked.
     None,
     /// Nothing: the build is only tried.
@@ -101,7 +101,7 @@ pub(super) enum Access {
 
 /// One instance's part.
 pub(super) struct Http {
-    access: Access,
+    behind: Behind,
     context: WasiHttpCtx,
     hooks: Hooks,
     /// Requests of this call.
@@ -111,15 +111,15 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(access: Access) -> Self {
+    pub(super) fn new(behind: Behind) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(MAX_FIELDS);
-        Self { access, context, hooks: Hooks, sent: 0, under_way: Vec::new() }
+        Self { behind, context, hooks: Hooks, sent: 0, under_way: Vec::new() }
     }
 
     /// Whether the imports are there.
     pub(super) fn is_linked(&self) -> bool {
-        !matches!(self.access, Access::None)
+        !matches!(self.behind, Behind::None)
     }
 
     /// A call is over: what it left under way ends.
@@ -133,9 +133,9 @@ impl Http {
         request: HostOutgoingRequest,
         options: RequestOptions,
     ) -> Result<HostFutureIncomingResponse, ErrorCode> {
-        let client = match &self.access {
-            Access::Servers(client) => client,
-            Access::None | Access::Shadow => {
+        let client = match &self.behind {
+            Behind::Servers(client) => client,
+            Behind::None | Behind::Shadow => {
                 return Err(internal("http is not there while a build is only tried (samples, rehearsal, a trial)"));
             }
         };

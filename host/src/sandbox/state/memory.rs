@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use sluicegate_core::state::{Change, Write};
+use sluicegate_core::state::{Change, Committed, Write};
 
-use super::{Committed, Store};
+use super::Store;
 
 /// All plugins' keys.
 #[derive(Default)]

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Output};
-use sluicegate_core::state::Change;
+use sluicegate_core::state::{Change, Committed};
 use sluicegate_guests::Guest;
 
 use super::*;
-use crate::sandbox::state::{Committed, Memory, Store};
+use crate::sandbox::state::{Memory, Store};
 use crate::sandbox::{Pool, rehearse};
 
 fn granted(store: impl Store + 'static, limits: Limits, guest: &Guest) -> Arc<Generation> {
