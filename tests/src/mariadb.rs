@@ -46,9 +46,10 @@ impl MariaDb {
         let folder = self.folder.path();
         let log = fs::File::create(folder.join("log")).expect("a log file");
         let option = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
+        fs::create_dir_all(folder.join("tmp")).expect("a folder");
         let child = Command::new("mariadbd")
             .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
-            .args([option("datadir", "data"), option("socket", "socket"), option("pid-file", "pid")])
+            .args([option("datadir", "data"), option("socket", "socket"), option("pid-file", "pid"), option("tmpdir", "tmp")])
             .args([option("init-file", "start.sql"), format!("--port={}", self.port)])
             .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-log-file-size=8M", "--max-connections=200"])
             .stdin(Stdio::null())
@@ -98,23 +99,26 @@ impl Drop for MariaDb {
 /// A folder as a new server has it. It takes seconds to make, so it is made once and copied: it lies beside the tests that cargo built.
 fn template() -> PathBuf {
     let this = std::env::current_exe().expect("this program's path");
-    let beside = this.parent().expect("a folder").to_owned();
+    let beside = this.parent().expect("a folder");
     let template = beside.join("mariadb-template");
+    // The tests of one program are threads of it, and another program may run beside it: the file is locked for both.
+    let lock = fs::File::create(beside.join("mariadb-template.lock")).expect("a file to lock");
+    lock.lock().expect("a lock");
     if !template.is_dir() {
-        let made = TempDir::new_in(&beside).expect("a folder");
-        let data = made.path().join("data");
-        make(&data);
-        // Another test may have been faster: its is as good.
-        let _ = fs::rename(&data, &template);
-        assert!(template.is_dir(), "the template is in its place");
+        let made = TempDir::new_in(beside).expect("a folder");
+        make(made.path());
+        fs::rename(made.path().join("data"), &template).expect("the template is put in its place");
     }
     template
 }
 
-fn make(data: &Path) {
+/// A server deletes at its start every `#sql…` in its folder for temporary tables, so none shares its own with another (`tmpdir`).
+fn make(folder: &Path) {
+    fs::create_dir(folder.join("tmp")).expect("a folder");
+    let option = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
     let made = Command::new("mariadb-install-db")
         .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"])
-        .args(["--innodb-log-file-size=8M", &format!("--datadir={}", data.display())])
+        .args(["--innodb-log-file-size=8M".to_owned(), option("datadir", "data"), option("tmpdir", "tmp")])
         .stdin(Stdio::null())
         .output()
         .unwrap_or_else(|error| {
