@@ -65,6 +65,7 @@ fn the_shipped_file_shows_the_tables_defaults() {
             "# [plugins.NAME.limits]" => "plugins.*.limits",
             _ if line.starts_with("# [plugins.NAME.grants]") => "plugins.*.grants",
             _ if line.starts_with("# Every route may also have") => "routes",
+            "# [access]" => "access",
             _ if line.starts_with('[') => match line.trim_end_matches(']').trim_start_matches('[') {
                 name if name.starts_with("plugins.") => "plugins.*",
                 name => table::KEYS.iter().find(|key| key.section == name).map_or("", |key| key.section),
