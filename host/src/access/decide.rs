@@ -19,9 +19,9 @@ use crate::redis::tokens::{Keep, Tokens};
 use crate::telemetry::{clock, metrics};
 
 /// For one answer, the body's way here included. EMQX waits for 3 s (`request_timeout` in config/emqx/http.hocon).
-const DECISION: Duration = Duration::from_secs(2);
-/// How long Redis may take of it.
-const REDIS: Duration = Duration::from_secs(1);
+const DECISION: Duration = Duration::from_millis(2_500);
+/// How long Redis may take of it, with all that asks at the same time: a thousand machines that come back at once are to get in.
+const REDIS: Duration = Duration::from_secs(2);
 /// The largest body: user name, password, client id and topic as long as anybody has them, several times over.
 const BODY: usize = 32 << 10;
 /// Lines in the log in a second.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use sluicegate_tests::gateway::root;
 use sluicegate_tests::{Broker, Cluster, Gateway, RedisServer, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 const SECRET: &str = "the-secret-of-the-endpoints";
@@ -42,8 +42,9 @@ fn address(gateway: &Gateway) -> String {
 fn body(endpoint: &str, known: &[(&str, &str)]) -> String {
     let file = std::fs::read_to_string(root().join("config/emqx/http.hocon")).expect("the shipped file");
     let block = file.split_once(&format!("/emqx/{endpoint}\"")).expect("the endpoint").1;
-    let lines = block.split_once("body {").expect("a body").1.lines().skip(1);
-    let fields = lines.map_while(|line| line.trim().split_once(" = "));
+    let lines = block.split_once("body {").expect("a body").1.lines().skip(1).map(str::trim);
+    let lines = lines.take_while(|line| *line != "}").filter(|line| !line.starts_with('#'));
+    let fields = lines.map(|line| line.split_once(" = ").expect("a field"));
     let fields = fields.map(|(name, template)| {
         let variable = template.strip_prefix("\"${").and_then(|rest| rest.strip_suffix("}\"")).expect("a variable");
         let value = known.iter().find(|(known, _)| *known == variable).map_or("", |(_, value)| value);
@@ -60,7 +61,11 @@ struct Emqx {
 
 impl Emqx {
     async fn connect(address: &str) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("it listens"), secret: SECRET }
+        // From another address: a thousand connections would take ports that the servers of other tests are about to listen on.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 2], 0).into()).expect("a port");
+        let stream = socket.connect(address.parse().expect("an address")).await.expect("it listens");
+        Self { stream, secret: SECRET }
     }
 
     /// The answer's body; the status is always 200, and it comes before EMQX gives up.

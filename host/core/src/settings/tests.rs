@@ -406,6 +406,23 @@ fn what_no_key_can_be_wrong_about_alone_is_refused() {
 }
 
 #[test]
+fn the_brokers_questions_need_a_secret_that_is_one() {
+    wrong(
+        "[access]\nlisten = \"127.0.0.1:9091\"\n",
+        &["s.toml:2:10: access.listen: needs `access.secret` beside it: whoever reaches it could try tokens"],
+    );
+    for secret in ["short", "with a space in it", "sécret-sécret-sécret"] {
+        wrong(
+            &format!("[access]\nlisten = \"127.0.0.1:9091\"\nsecret = \"{secret}\"\n"),
+            &["s.toml:3:10: access.secret: must be 16 or more visible ASCII characters without a space"],
+        );
+    }
+    let good = read_with(Some("[access]\nlisten = \"[::1]:0\"\nsecret = \"sixteen-letters!\"\n"), &[]).expect("good");
+    assert!(!format!("{:?} {:?}", good.settings, good.effective).contains("sixteen"));
+    assert_eq!(read_with(None, &[]).expect("good").settings.access.listen, None);
+}
+
+#[test]
 fn a_secret_from_a_file_is_never_shown() {
     let text = "[plugins.heartbeat]\npath = \"a\"\n[plugins.heartbeat.settings]\napi_key = \"key ${file:secret}\"\n\
                 [[routes]]\nname = \"r\"\ntopic = \"machine/{serial_no}/x\"\nhandlers = [\"heartbeat\"]\n";
