@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 use super::request::Asked;
 use super::rules::{Current, Rules};
-use crate::redis::tokens::{Keep, Tokens};
+use crate::redis::connect::RedisFault;
+use crate::redis::tokens::Tokens;
 use crate::telemetry::{clock, metrics};
 
 /// For one answer, the body's way here included. EMQX waits for 3 s (`request_timeout` in config/emqx/http.hocon).
@@ -143,7 +144,7 @@ impl Decider {
         }
         let given = TokenHash::of(password);
         // Of a machine that there is not, it is found out in the same way and in the same time.
-        let entry = self.find(rules, user, false).await.map_err(|()| Denied::Redis)?;
+        let entry = self.read(rules, user).await.map_err(|()| Denied::Redis)?;
         let stored = if let Entry::Token(hash) = &entry { Some(hash) } else { None };
         // The hash of no token at all is somebody's mistake.
         if given.is(stored) && !password.is_empty() {
@@ -161,18 +162,28 @@ impl Decider {
         if rules.policy.is_gateway(&asked.user) {
             return Ok(Allowed::Known);
         }
-        match self.find(rules, &asked.user, true).await {
+        match self.find(rules, &asked.user).await {
             Ok(Entry::Token(_)) => Ok(Allowed::Known),
             Ok(Entry::Revoked) => Err(Denied::Revoked),
             Err(()) => Ok(Allowed::Unasked),
         }
     }
 
-    async fn find(&self, rules: &Rules, user: &str, revoked: bool) -> Result<Entry, ()> {
-        let keep = Keep { most: rules.cache_entries, ttl: rules.cache_ttl, revoked };
-        match self.tokens.find(user, keep, REDIS).await {
+    /// What a machine has now.
+    async fn read(&self, rules: &Rules, user: &str) -> Result<Entry, ()> {
+        let read = self.tokens.read(user, rules.keep, REDIS).await;
+        Self::counted(read.map(|entry| (entry, false)))
+    }
+
+    /// What a machine has, as far as Redis told.
+    async fn find(&self, rules: &Rules, user: &str) -> Result<Entry, ()> {
+        Self::counted(self.tokens.find(user, rules.keep, REDIS).await)
+    }
+
+    fn counted(found: Result<(Entry, bool), RedisFault>) -> Result<Entry, ()> {
+        match found {
             Ok((entry, known)) => {
-                metrics::access_lookup(if known { "hit" } else { "miss" });
+                metrics::access_lookup(if known { "hit" } else { "read" });
                 Ok(entry)
             }
             Err(fault) => {

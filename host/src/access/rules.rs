@@ -1,12 +1,13 @@
 //! What the settings say of access.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sluicegate_core::access::Policy;
 use sluicegate_core::access::token::TokenHash;
 use sluicegate_core::settings::Settings;
+
+use crate::redis::tokens::Keep;
 
 /// It, swapped whole: a question is answered by the rules that it came under.
 pub type Current = Arc<ArcSwap<Rules>>;
@@ -16,8 +17,7 @@ pub struct Rules {
     pub(super) policy: Policy,
     /// None: nobody knows it.
     pub(super) secret: Option<TokenHash>,
-    pub(super) cache_entries: usize,
-    pub(super) cache_ttl: Duration,
+    pub(super) keep: Keep,
     pub(super) failures_per_minute: u32,
 }
 
@@ -29,8 +29,7 @@ impl Rules {
         Self {
             policy: Policy::new(settings),
             secret: access.secret.as_ref().map(|secret| TokenHash::of(&secret.0)),
-            cache_entries: access.cache_entries,
-            cache_ttl: access.cache_ttl,
+            keep: Keep { most: access.cache_entries, ttl: access.cache_ttl },
             failures_per_minute: access.failures_per_minute,
         }
     }

@@ -182,7 +182,7 @@ impl Connector {
     }
 
     /// One connection that is told of every change of a key that begins so, where the server does that: a cluster tells on the node of the
-    /// key alone, and the one in this process does not. It is told before any answer that knows of the change.
+    /// key alone, and the one in this process does not. It comes in the moment in which whoever changed the key is answered, in either order.
     pub(super) async fn connect_told(
         &self,
         prefix: &str,

@@ -30,8 +30,6 @@ pub struct Keep {
     pub most: usize,
     /// So long.
     pub ttl: Duration,
-    /// Those too that have no token. For names that anybody may make up it would be a way to fill it.
-    pub revoked: bool,
 }
 
 /// The connection, as it is found.
@@ -146,7 +144,19 @@ impl Keeper {
 }
 
 impl Tokens {
-    /// What a machine has, and whether that was known without asking.
+    /// What a machine has now, by Redis's own word: for a login. What is in memory may be older by the moment that Redis takes to tell of a
+    /// change, and whoever logs in then stays.
+    ///
+    /// # Errors
+    /// [`RedisFault`], also where there is no answer within this time.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn read(&self, serial_no: &str, keep: Keep, within: Duration) -> Result<Entry, RedisFault> {
+        self.within(within, self.ask(serial_no, keep, false)).await
+    }
+
+    /// What a machine has, and whether that was known without asking: for one that was let in.
     ///
     /// # Errors
     /// [`RedisFault`], also where there is no answer within this time.
@@ -160,14 +170,22 @@ impl Tokens {
         if let Some(entry) = self.0.known().get(serial_no, clock::uptime()) {
             return Ok((entry, true));
         }
-        if let Ok(found) = timeout(within, self.ask(serial_no, keep)).await {
-            return found.map(|entry| (entry, false));
-        }
-        self.0.trouble.notify_one();
-        Err(RedisFault::Unavailable("Redis does not answer in time".to_owned()))
+        Ok((self.within(within, self.ask(serial_no, keep, true)).await?, false))
     }
 
-    async fn ask(&self, serial_no: &str, keep: Keep) -> Result<Entry, RedisFault> {
+    async fn within(
+        &self,
+        within: Duration,
+        asked: impl Future<Output = Result<Entry, RedisFault>>,
+    ) -> Result<Entry, RedisFault> {
+        timeout(within, asked).await.unwrap_or_else(|_| {
+            self.0.trouble.notify_one();
+            Err(RedisFault::Unavailable("Redis does not answer in time".to_owned()))
+        })
+    }
+
+    /// `revoked`: one that has no token is kept, too. Of names that anybody may make up it would be a way to fill the memory.
+    async fn ask(&self, serial_no: &str, keep: Keep, revoked: bool) -> Result<Entry, RedisFault> {
         let mut wire = self.wire().await?;
         let key = format!("{}{serial_no}", self.0.prefix);
         let at = self.0.known().moment();
@@ -177,7 +195,7 @@ impl Tokens {
         hash.arg(&key).arg(FIELD);
         let answers = wire.each([string, hash].into_iter()).await.map_err(|error| RedisFault::answered(&key, &error));
         let entry = answers.and_then(|answers| entry(&key, answers)).inspect_err(|_| self.0.trouble.notify_one())?;
-        if keep.revoked || matches!(entry, Entry::Token(_)) {
+        if revoked || matches!(entry, Entry::Token(_)) {
             self.0.known().put(serial_no, entry, at, clock::uptime() + keep.ttl, keep.most);
         }
         Ok(entry)

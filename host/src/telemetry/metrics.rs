@@ -137,7 +137,7 @@ fn describe() {
     describe_counter!(ACCESS, "Answers to the broker's questions, by endpoint, result and reason.");
     describe_counter!(
         ACCESS_LOOKUPS,
-        "Tokens that were looked up for them: hit (in memory), miss (read from Redis), fault."
+        "Tokens that were looked up for them: hit (in memory), read (from Redis), fault."
     );
     describe_gauge!(QUEUE, "Entries of a list in Redis.");
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.

@@ -1,4 +1,4 @@
-//! Tokens that were read from Redis, kept while Redis tells of every change. What is kept is what Redis would say if it were asked.
+//! Tokens that were read from Redis, kept while Redis tells of every change. What is kept is what Redis told last.
 //!
 //! Invariant: what was read before a change was told is not kept after it.
 

@@ -556,7 +556,7 @@ pub const KEYS: &[Key] = &[
         "cache_entries",
         Integer(0, 1_000_000),
         Some("10000"),
-        "Tokens that are kept in memory while Redis tells of every change; 0: it is asked each time.",
+        "Machines whose tokens are kept in memory while Redis tells of every change, for what they do once they are in (a login is always read from Redis); 0: it is asked each time.",
     ),
     key("access", "cache_ttl", Duration(0, DAY), Some("5m"), "How long at the most."),
     key(
