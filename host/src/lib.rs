@@ -2,6 +2,7 @@
 //!
 //! The way of a message is told by the names of the modules; ARCHITECTURE.md is the map.
 
+pub mod access;
 pub mod admin;
 pub mod cli;
 pub mod dead_letters;

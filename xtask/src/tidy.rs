@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
@@ -27,10 +27,12 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("downlink", &["live", "mqtt", "recent", "redis", "sandbox", "telemetry", "thread"]),
     ("registry", &["sandbox", "telemetry", "watch"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
+    ("access", &["redis", "telemetry", "thread"]),
     ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
     (
         "gateway",
         &[
+            "access",
             "admin",
             "dead_letters",
             "downlink",

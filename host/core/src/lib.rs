@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O, reads a clock, draws randomness or knows a runtime; `now` and chance come in as
 //! arguments. So all of it can be tested with tables, properties and fuzzers.
 
+pub mod access;
 pub mod attempt;
 pub mod away;
 pub mod backoff;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::knobs::Knobs;
 use super::state::InRedis;
 use super::{Gateway, GatewayError};
+use crate::access;
 use crate::dead_letters::desk::Desk;
 use crate::dead_letters::replay;
 use crate::downlink::{lease, settle, take, work};
@@ -32,7 +33,7 @@ use crate::redis::lease::Leases;
 use crate::redis::letters::Letters;
 use crate::redis::pop::Popper;
 use crate::redis::push::Pusher;
-use crate::redis::state;
+use crate::redis::{state, tokens};
 use crate::sandbox::Pool;
 use crate::spool::{Depth, Spool, Waiting, Watch};
 use crate::telemetry::board::{Board, SpoolStatus};
@@ -46,8 +47,9 @@ use crate::uplink::room::Room;
 use crate::uplink::sink::Sink;
 
 /// What ends last, since others need it to come to their end.
-pub(super) const LAST: [&str; 5] =
-    ["the downlink connection", "the embedded servers", "the lease", "the monitor", STATE];
+pub(super) const LAST: [&str; 6] =
+    ["the downlink connection", "the embedded servers", "the lease", "the monitor", STATE, ACCESS];
+const ACCESS: &str = "the broker's questions";
 const STATE: &str = "the state of plugins";
 /// Threads that run guests. Messages are spread over them by serial number, so the number is no setting: two keep two
 /// cores busy, and more guests than cores only take turns.
@@ -117,6 +119,21 @@ impl Gateway {
         let last = self.last.clone();
         self.spawn(STATE, keeper.run(last));
         Ok(Arc::new(InRedis(states)))
+    }
+
+    /// What the broker asks of machines, where the settings say so: until the last, since what they publish meanwhile would be denied.
+    pub(super) fn start_access(
+        &mut self,
+        settings: &Settings,
+        embedded: Embedded,
+        rules: access::rules::Current,
+    ) -> Result<(), GatewayError> {
+        let Some(listen) = settings.access.listen else { return Ok(()) };
+        let Store { keys, connector, .. } = Store::new(settings, embedded)?;
+        let tokens = tokens::prepare(connector, keys.queue(&settings.access.keys), self.board.clone());
+        let thread = access::start(listen, rules, tokens, &self.board, self.last.clone())?;
+        self.spawn_fallible(ACCESS, thread.join());
+        Ok(())
     }
 
     /// The downlink connection, for commands and for what plugins publish.

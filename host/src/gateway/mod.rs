@@ -31,6 +31,8 @@ use tokio::task::{self, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessError;
+use crate::access::rules::Rules;
 use crate::admin::{self, AdminError};
 use crate::dead_letters::desk::Desk;
 use crate::live::{Current, Live};
@@ -64,6 +66,9 @@ pub enum GatewayError {
     /// The admin server.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The broker's questions.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -267,6 +272,9 @@ impl Gateway {
         let embedded = self.start_embedded(&settings).await?;
         let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
         let sandbox = sandbox.keeping_state_in(self.start_state(&settings, embedded)?);
+        let rules = Arc::new(ArcSwap::from_pointee(Rules::new(&settings)));
+        // Before plugins are loaded: machines may log in, and the broker keeps what they send.
+        self.start_access(&settings, embedded, rules.clone())?;
         // One place: the registry waits while a swap is made.
         let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
@@ -286,7 +294,7 @@ impl Gateway {
 
         let mut spool = Some(self.open_spool(&settings)?);
         let mut inbox = Inbox { builds, edits: proposals };
-        let mut force = Force::new(settings, in_force, desk, self.board.clone());
+        let mut force = Force::new(settings, in_force, desk, self.board.clone(), rules);
         let mut plugins = Plugins::default();
         let mut running: Option<Running> = None;
         loop {

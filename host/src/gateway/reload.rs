@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::knobs::Knobs;
 use super::{Gateway, Plugins, route_status};
+use crate::access::{self, rules::Rules};
 use crate::live::{Current, Live};
 use crate::mqtt::connect;
 use crate::mqtt::subscribe::Confirmed;
@@ -41,6 +42,8 @@ pub(super) struct Force {
     in_force: Arc<ArcSwap<InForce>>,
     status: SettingsStatus,
     board: Arc<Board>,
+    /// Who may log in and do what.
+    rules: access::rules::Current,
     plugins: Desk,
     pending: Option<Pending>,
     /// Of routes that leave: how many messages they had received, and since when.
@@ -102,12 +105,13 @@ impl Force {
         in_force: Arc<ArcSwap<InForce>>,
         plugins: Desk,
         board: Arc<Board>,
+        rules: access::rules::Current,
     ) -> Self {
         let InForce { number, since, file, .. } = InForce::clone(&in_force.load());
         let status = SettingsStatus { number, since, file, leaving: Vec::new(), refused: None };
         board.set_settings(status.clone());
         let (pending, quiet, look) = (None, HashMap::new(), Instant::now());
-        Self { settings, in_force, status, board, plugins, pending, quiet, look }
+        Self { settings, in_force, status, board, rules, plugins, pending, quiet, look }
     }
 
     /// # Cancel safety
@@ -184,10 +188,13 @@ impl Force {
             // Counted before anything can come for them.
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
             self.status.leaving = next.leaving();
+            // Before the broker asks whether the gateway may subscribe to what is new.
+            self.rules.store(Arc::new(Rules::new(&settings)));
             running.swap(next.clone());
             let knobs = &running.knobs;
             confirming = knobs.turn(&next).map(|number| (number, knobs.confirmed.subscribe()));
         } else {
+            self.rules.store(Arc::new(Rules::new(&settings)));
             self.board.set_routes(route_status(&settings), settings.plugins.keys().cloned());
         }
         let builds = ready.taken();

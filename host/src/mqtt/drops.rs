@@ -6,15 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{RetainForwardRule, SubscribeFilter, SubscribeReasonCode};
+use sluicegate_core::access::DROP_COUNTERS;
 
 use crate::telemetry::board::Board;
 
 /// The alarm.
 const DROPS: &str = "the broker drops messages";
-/// Where brokers count what they drop: mosquitto, and EMQX for each of its nodes (its `messages/dropped` counts those that nobody
-/// wanted, too).
-const COUNTERS: [&str; 2] =
-    ["$SYS/broker/publish/messages/dropped", "$SYS/brokers/+/metrics/delivery/dropped/queue_full"];
 
 /// What the counters said first, and last; one for each node.
 pub(super) struct Drops {
@@ -29,7 +26,7 @@ impl Drops {
 
     /// What is to be subscribed to. At QoS 0, so that it is never to be acknowledged.
     pub(super) fn filters() -> [SubscribeFilter; 2] {
-        COUNTERS.map(|path| SubscribeFilter {
+        DROP_COUNTERS.map(|path| SubscribeFilter {
             path: path.to_owned(),
             qos: QoS::AtMostOnce,
             nolocal: false,
@@ -41,7 +38,7 @@ impl Drops {
 
     /// Whether a publish is a count, and no machine's message.
     pub(super) fn is_count(topic: &[u8]) -> bool {
-        let [mosquitto, emqx] = COUNTERS;
+        let [mosquitto, emqx] = DROP_COUNTERS;
         let (before, after) = emqx.split_once('+').unwrap_or((emqx, ""));
         topic == mosquitto.as_bytes() || (topic.starts_with(before.as_bytes()) && topic.ends_with(after.as_bytes()))
     }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    RedisConnectionInfo, Value,
+};
 use sluicegate_core::backoff::Backoff;
 use sluicegate_core::settings::{Redis, RedisUrl};
 
@@ -178,11 +181,70 @@ impl Connector {
         }
     }
 
+    /// One connection that is told of every change of a key that begins so, where the server does that: a cluster tells on the node of the
+    /// key alone, and the one in this process does not. It comes in the moment in which whoever changed the key is answered, in either order.
+    pub(super) async fn connect_told(
+        &self,
+        prefix: &str,
+        told: impl Fn(Told) + Send + Sync + 'static,
+    ) -> Result<Option<Wire>, RedisFault> {
+        let Servers::One(client) = &self.servers else { return Ok(None) };
+        if !self.scripts {
+            return Ok(None);
+        }
+        let info = client.get_connection_info();
+        // Only by this protocol a server tells what nobody asked for.
+        let server = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.clone().set_redis_settings(server))?;
+        let heard = move |pushed: PushInfo| -> Result<(), ()> {
+            match pushed.kind {
+                PushKind::Invalidate => match pushed.data.as_slice() {
+                    [Value::Array(keys)] => keys.iter().for_each(|key| told(Told::of(key))),
+                    _ => told(Told::All),
+                },
+                PushKind::Disconnection => told(Told::Gone),
+                _ => {}
+            }
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_push_sender(heard);
+        let mut wire = Wire::Server(client.get_multiplexed_async_connection_with_config(&config).await?);
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);
+        match tracking.exec_async(&mut wire).await.map_err(|error| RedisFault::answered(prefix, &error)) {
+            Ok(()) => Ok(Some(wire)),
+            Err(fault @ RedisFault::Refused { .. }) if !fault.is_of_the_server() => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// One connection for blocking pops: the library's time-out would leave a pop alive in the server.
     pub(super) async fn connect_for_blocking(&self) -> Result<Wire, RedisFault> {
         match &self.servers {
             Servers::One(client) => connect(client, None).await,
             Servers::Cluster(nodes) => Ok(Wire::Cluster(nodes.connect(BLOCKING_TIMEOUT).await?)),
+        }
+    }
+}
+
+/// What a server tells of the keys that it was asked to tell of.
+pub(super) enum Told {
+    /// This one has another value, or is gone.
+    Changed(String),
+    /// All may have.
+    All,
+    /// The connection is lost: nothing more is told.
+    Gone,
+}
+
+impl Told {
+    fn of(key: &Value) -> Self {
+        match key {
+            Value::BulkString(key) => str::from_utf8(key).map_or(Self::All, |key| Self::Changed(key.to_owned())),
+            _ => Self::All,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`claim`]: a `message_id` is sent once.
 //! - [`letters`]: the dead letters, for whoever looks at them.
 //! - [`state`]: plugins' own keys.
+//! - [`tokens`]: machines' tokens, and the word of their changes.
 //! - [`lease`]: who may send the commands of a processing list.
 
 pub mod cap;
@@ -23,4 +24,5 @@ pub mod pop;
 pub mod push;
 mod script;
 pub mod state;
+pub mod tokens;
 mod wire;

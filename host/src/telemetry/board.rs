@@ -2,6 +2,7 @@
 
 mod builds;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
@@ -138,7 +139,17 @@ struct State {
     alarms: IndexMap<String, Alarm>,
     /// None: it is not open yet.
     spool: Option<SpoolStatus>,
+    access: Option<AccessStatus>,
     stopping: bool,
+}
+
+/// Where the broker asks who may log in and who may do what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccessStatus {
+    /// Where that is listened for.
+    pub listen: SocketAddr,
+    /// Whether Redis tells of every change of a token, so that tokens are kept in memory.
+    pub told_of_changes: bool,
 }
 
 /// What stands in the spool.
@@ -182,6 +193,7 @@ pub struct Status {
     spool: Option<SpoolStatus>,
     messages: Counts,
     alarms: IndexMap<String, Alarm>,
+    access: Option<AccessStatus>,
 }
 
 /// A plugin, and what is known of its builds.
@@ -230,6 +242,7 @@ impl Board {
             queues: IndexMap::new(),
             alarms: IndexMap::new(),
             spool: None,
+            access: None,
             stopping: false,
         };
         Self { instance: instance.to_owned(), started: now, tally, state: Mutex::new(state) }
@@ -417,6 +430,20 @@ impl Board {
         self.state().queues.insert(list.to_owned(), entries);
     }
 
+    /// The broker's questions are listened for.
+    pub fn set_access(&self, listen: SocketAddr) {
+        let mut state = self.state();
+        let told_of_changes = state.access.as_ref().is_some_and(|access| access.told_of_changes);
+        state.access = Some(AccessStatus { listen, told_of_changes });
+    }
+
+    /// Redis tells of every change of a token, or does not.
+    pub fn set_access_told(&self, told: bool) {
+        if let Some(access) = &mut self.state().access {
+            access.told_of_changes = told;
+        }
+    }
+
     /// The gateway is on its way out.
     pub fn stopping(&self) {
         self.state().stopping = true;
@@ -453,6 +480,7 @@ impl Board {
             spool: state.spool.clone(),
             messages: self.tally.total(),
             alarms: state.alarms.clone(),
+            access: state.access.clone(),
         }
     }
 }

@@ -50,6 +50,8 @@ const LAST_RELOAD_GOOD: &str = "sluicegate_plugin_last_reload_successful";
 const SETTINGS: &str = "sluicegate_settings_number";
 const SETTINGS_GOOD: &str = "sluicegate_settings_last_edit_applied";
 const CONNECTED: &str = "sluicegate_connection_up";
+const ACCESS: &str = "sluicegate_access_decisions_total";
+const ACCESS_LOOKUPS: &str = "sluicegate_access_token_lookups_total";
 const QUEUE: &str = "sluicegate_queue_length";
 
 /// What `/metrics` shows.
@@ -132,6 +134,11 @@ fn describe() {
     describe_gauge!(SETTINGS, "Number of the settings in force: 1 for those of the start.");
     describe_gauge!(SETTINGS_GOOD, "0 while the settings file is refused.");
     describe_gauge!(CONNECTED, "1 while the connection stands.");
+    describe_counter!(ACCESS, "Answers to the broker's questions, by endpoint, result and reason.");
+    describe_counter!(
+        ACCESS_LOOKUPS,
+        "Tokens that were looked up for them: hit (in memory), read (from Redis), fault."
+    );
     describe_gauge!(QUEUE, "Entries of a list in Redis.");
     // A counter that may never be needed is shown all the same: its absence would look like a fault of the scrape.
     counter!(UNROUTED).absolute(0);
@@ -294,4 +301,14 @@ fn connection_gauge(connection: &'static str) -> Gauge {
 /// How many entries a list has.
 pub fn queue_length(list: &str, entries: u64) {
     gauge!(QUEUE, "list" => list.to_owned()).set(entries as f64);
+}
+
+/// The broker was answered.
+pub fn access(endpoint: &'static str, result: &'static str, reason: &'static str) {
+    counter!(ACCESS, "endpoint" => endpoint, "result" => result, "reason" => reason).increment(1);
+}
+
+/// A token was looked up for that.
+pub fn access_lookup(result: &'static str) {
+    counter!(ACCESS_LOOKUPS, "result" => result).increment(1);
 }

@@ -12,6 +12,7 @@ mod dead_letters;
 mod delivery;
 mod diff;
 mod embedded;
+mod emqx;
 mod faults;
 mod handlers;
 mod http;

@@ -288,6 +288,14 @@ wait_for_subscriber = "30s"
 dedupe = "1h"
 [admin]
 listen = "127.0.0.1:9090"
+[access]
+listen = "127.0.0.1:9091"
+secret = "first-first-first"
+gateway_user = "gw"
+keys = "auth:"
+cache_entries = 10
+cache_ttl = "1m"
+failures_per_minute = 5
 "#;
 
     fn effective(text: &str) -> Vec<Effective> {
@@ -403,6 +411,13 @@ listen = "127.0.0.1:9090"
             ("commands.wait_for_subscriber", "wait_for_subscriber = \"31s\"", Applies::Live),
             ("commands.dedupe", "dedupe = \"2h\"", Applies::Live),
             ("admin.listen", "listen = \"127.0.0.1:9091\"", Applies::Restart),
+            ("access.listen", "listen = \"127.0.0.1:9092\"", Applies::Restart),
+            ("access.secret", "secret = \"second-second-second\"", Applies::Live),
+            ("access.gateway_user", "gateway_user = \"gw2\"", Applies::Live),
+            ("access.keys", "keys = \"auth2:\"", Applies::Restart),
+            ("access.cache_entries", "cache_entries = 11", Applies::Live),
+            ("access.cache_ttl", "cache_ttl = \"2m\"", Applies::Live),
+            ("access.failures_per_minute", "failures_per_minute = 6", Applies::Live),
         ];
         for key in table::KEYS {
             let path = match key.section {
@@ -485,9 +500,12 @@ listen = "127.0.0.1:9090"
                 .map(|change| format!("{} {:?}", change.key, change.what))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(told(&here), ["mqtt.password MayHaveChanged", "redis.url MayHaveChanged"]);
+        assert_eq!(
+            told(&here),
+            ["access.secret MayHaveChanged", "mqtt.password MayHaveChanged", "redis.url MayHaveChanged"]
+        );
         let moved = effective(&ALL.replace("@cache", "@other"));
-        assert_eq!(told(&moved), ["mqtt.password MayHaveChanged", "redis.url Changed"]);
+        assert_eq!(told(&moved), ["access.secret MayHaveChanged", "mqtt.password MayHaveChanged", "redis.url Changed"]);
         assert!(difference(&here, &here.clone()).is_empty());
         let changed = difference(&here, &effective(&ALL.replace("\"first\"", "\"second\"")));
         let shown = format!("{changed:?}");

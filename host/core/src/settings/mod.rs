@@ -28,8 +28,8 @@ pub use effective::{Effective, to_toml};
 pub use error::{Place, SettingsError, SettingsErrors};
 pub use resolve::Outside;
 pub use resolved::{
-    Admin, Canary, Commands, CompileLimits, Gateway, Grants, HttpLimits, Limits, Mqtt, MqttUrl, OnFailure, Plugin,
-    Priority, Probation, Queues, Redis, RedisUrl, Rehearse, Route, Secret, Settings, Spool, Tls, WhenBehind,
+    Access, Admin, Canary, Commands, CompileLimits, Gateway, Grants, HttpLimits, Limits, Mqtt, MqttUrl, OnFailure,
+    Plugin, Priority, Probation, Queues, Redis, RedisUrl, Rehearse, Route, Secret, Settings, Spool, Tls, WhenBehind,
 };
 pub use units::{ByteSize, UtcOffset, parse_duration, parse_offset, show_duration};
 pub use urls::redis as parse_redis_url;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Place, SettingsError};
 use super::interpolate::Sources;
-use super::resolved::{Admin, Commands, CompileLimits, Gateway, Queues, Settings, Spool};
+use super::resolved::{Access, Admin, Commands, CompileLimits, Gateway, Queues, Secret, Settings, Spool};
 use super::table::Type;
 use super::written::{Section, Written};
 use super::{BUILT_IN_NAME, Effective, units};
@@ -45,6 +45,9 @@ pub(super) struct Origin {
     place: Option<Place>,
     from: Vec<String>,
 }
+
+/// The shortest `access.secret`.
+const SECRET: usize = 16;
 
 /// The plugin that checks commands where no other is named.
 const STOCK_VALIDATOR: &str = "command-validation";
@@ -77,6 +80,7 @@ impl Resolver<'_> {
         }
         let commands = self.commands(section("commands"), &names);
         let admin = self.admin(section("admin"));
+        let access = self.access(section("access"));
         for name in plugins.keys() {
             let used = routes.iter().any(|route| route.handlers.contains(name))
                 || commands.as_ref().is_some_and(|commands| commands.validator.as_ref() == Some(name));
@@ -103,6 +107,7 @@ impl Resolver<'_> {
             routes,
             commands: commands?,
             admin: admin?,
+            access: access?,
         };
         if self.errors.is_empty() {
             for mistake in super::cross::check(&settings) {
@@ -256,5 +261,40 @@ impl Resolver<'_> {
         let found = self.find(entries, "admin", "listen", "admin")?;
         let listen = self.read(&found, Type::Address, |text| text.parse::<SocketAddr>().ok())?;
         Some(Admin { listen })
+    }
+
+    fn access(&mut self, entries: &Section) -> Option<Access> {
+        let listen = match self.find(entries, "access", "listen", "access") {
+            Some(found) => Some(self.read(&found, Type::Address, |text| text.parse::<SocketAddr>().ok())?),
+            None => None,
+        };
+        let secret = self.find(entries, "access", "secret", "access");
+        let secret = secret.and_then(|found| {
+            // It goes into a header, and whoever guesses it may try tokens.
+            let fits = |text: &str| text.len() >= SECRET && text.bytes().all(|byte| byte.is_ascii_graphic());
+            let secret = found.texts.into_iter().next().filter(|text| fits(text));
+            if secret.is_none() {
+                let message = format!("must be {SECRET} or more visible ASCII characters without a space");
+                self.wrong(None, &found.path, message);
+            }
+            secret.map(Secret)
+        });
+        if listen.is_some() && secret.is_none() && !self.errors.iter().any(|error| error.key == "access.secret") {
+            self.wrong(None, "access.listen", "needs `access.secret` beside it: whoever reaches it could try tokens");
+        }
+        let gateway_user = self.word(entries, "access", "gateway_user", "access", 64);
+        let keys = self.word(entries, "access", "keys", "access", 256);
+        let cache_entries = self.integer(entries, "access", "cache_entries", "access");
+        let cache_ttl = self.duration(entries, "access", "cache_ttl", "access");
+        let failures_per_minute = self.integer(entries, "access", "failures_per_minute", "access");
+        Some(Access {
+            listen,
+            secret,
+            gateway_user: gateway_user?,
+            keys: keys?,
+            cache_entries: usize::try_from(cache_entries?).ok()?,
+            cache_ttl: cache_ttl?,
+            failures_per_minute: u32::try_from(failures_per_minute?).ok()?,
+        })
     }
 }

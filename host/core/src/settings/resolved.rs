@@ -36,6 +36,8 @@ pub struct Settings {
     pub commands: Commands,
     /// `[admin]`
     pub admin: Admin,
+    /// `[access]`
+    pub access: Access,
 }
 
 /// `[gateway]`
@@ -452,4 +454,23 @@ pub struct Commands {
 pub struct Admin {
     /// Address and port; port 0 takes a free one.
     pub listen: std::net::SocketAddr,
+}
+
+/// `[access]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Address and port; port 0 takes a free one. None: nobody is answered.
+    pub listen: Option<std::net::SocketAddr>,
+    /// What the broker shows to be the broker.
+    pub secret: Option<Secret>,
+    /// The gateway's user name at the broker.
+    pub gateway_user: String,
+    /// What stands before a serial number, without the prefix.
+    pub keys: String,
+    /// Tokens in memory.
+    pub cache_entries: usize,
+    /// How long at the most.
+    pub cache_ttl: Duration,
+    /// Wrong tokens for a user name from one address.
+    pub failures_per_minute: u32,
 }

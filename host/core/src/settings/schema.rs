@@ -8,7 +8,7 @@ use super::table::{self, Applies, Key, Type};
 #[must_use]
 pub fn schema() -> String {
     let mut properties = Map::new();
-    for section in ["gateway", "mqtt", "redis", "queues", "spool", "trust", "commands", "admin"] {
+    for section in ["gateway", "mqtt", "redis", "queues", "spool", "trust", "commands", "admin", "access"] {
         properties.insert(section.to_owned(), object(section, &[], Map::new()));
     }
     let mut plugin = Map::new();

@@ -526,6 +526,46 @@ pub const KEYS: &[Key] = &[
         "A `message_id` that was sent within this time is not sent again; 0: it always is.",
     ),
     key("admin", "listen", Address, Some("127.0.0.1:9090"), "/healthz /readyz /metrics /api/status").restart(),
+    key(
+        "access",
+        "listen",
+        Address,
+        None,
+        "Where EMQX asks who may log in and who may do what (/emqx/authenticate, /emqx/authorize); unless set, nowhere. It speaks no TLS: a network that only EMQX is in.",
+    )
+    .restart(),
+    key(
+        "access",
+        "secret",
+        Text,
+        None,
+        "What EMQX sends as `authorization: Bearer SECRET`, 16 characters or more; best as `${file:PATH}`. Must be set where `listen` is.",
+    )
+    .secret(),
+    key("access", "gateway_user", Text, Some("sluicegate"), "The gateway's own user name at the broker; no machine may have it."),
+    key(
+        "access",
+        "keys",
+        Text,
+        Some("machine_auth:"),
+        "What stands before a serial number in Redis, behind `redis.key_prefix`; there is the SHA-256 of its token, as a string or as `password_hash` of a hash.",
+    )
+    .restart(),
+    key(
+        "access",
+        "cache_entries",
+        Integer(0, 1_000_000),
+        Some("10000"),
+        "Machines whose tokens are kept in memory while Redis tells of every change, for what they do once they are in (a login is always read from Redis); 0: it is asked each time.",
+    ),
+    key("access", "cache_ttl", Duration(0, DAY), Some("5m"), "How long at the most."),
+    key(
+        "access",
+        "failures_per_minute",
+        Integer(1, 10_000),
+        Some("10"),
+        "Wrong tokens for a user name from one address that are looked at; beyond it the answer is no, whatever the token.",
+    ),
 ];
 
 /// The key that a path such as `mqtt.url`, `plugins.acme.limits.memory` or `routes[2].topic` means; none where it is no key of the

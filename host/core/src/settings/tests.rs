@@ -65,6 +65,7 @@ fn the_shipped_file_shows_the_tables_defaults() {
             "# [plugins.NAME.limits]" => "plugins.*.limits",
             _ if line.starts_with("# [plugins.NAME.grants]") => "plugins.*.grants",
             _ if line.starts_with("# Every route may also have") => "routes",
+            "# [access]" => "access",
             _ if line.starts_with('[') => match line.trim_end_matches(']').trim_start_matches('[') {
                 name if name.starts_with("plugins.") => "plugins.*",
                 name => table::KEYS.iter().find(|key| key.section == name).map_or("", |key| key.section),
@@ -402,6 +403,23 @@ fn what_no_key_can_be_wrong_about_alone_is_refused() {
             "s.toml:2:9: routes[0].topic: takes topics of commands.topic (`machine/{target}/heartbeat`): commands would come back as jobs",
         ],
     );
+}
+
+#[test]
+fn the_brokers_questions_need_a_secret_that_is_one() {
+    wrong(
+        "[access]\nlisten = \"127.0.0.1:9091\"\n",
+        &["s.toml:2:10: access.listen: needs `access.secret` beside it: whoever reaches it could try tokens"],
+    );
+    for secret in ["short", "with a space in it", "sécret-sécret-sécret"] {
+        wrong(
+            &format!("[access]\nlisten = \"127.0.0.1:9091\"\nsecret = \"{secret}\"\n"),
+            &["s.toml:3:10: access.secret: must be 16 or more visible ASCII characters without a space"],
+        );
+    }
+    let good = read_with(Some("[access]\nlisten = \"[::1]:0\"\nsecret = \"sixteen-letters!\"\n"), &[]).expect("good");
+    assert!(!format!("{:?} {:?}", good.settings, good.effective).contains("sixteen"));
+    assert_eq!(read_with(None, &[]).expect("good").settings.access.listen, None);
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(super) struct Written {
 }
 
 /// The sections that are tables of keys.
-const SECTIONS: [&str; 8] = ["gateway", "mqtt", "redis", "queues", "spool", "trust", "commands", "admin"];
+const SECTIONS: [&str; 9] = ["gateway", "mqtt", "redis", "queues", "spool", "trust", "commands", "admin", "access"];
 
 type Table<'i> = DeTable<'i>;
 
