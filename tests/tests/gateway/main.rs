@@ -29,3 +29,4 @@ mod spool;
 mod state;
 mod status;
 mod sync;
+mod verify;
