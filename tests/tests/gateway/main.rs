@@ -8,6 +8,7 @@ mod cluster;
 mod command_line;
 mod commands;
 mod compiling;
+mod compose;
 mod dead_letters;
 mod delivery;
 mod diff;
