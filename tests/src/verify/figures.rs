@@ -63,9 +63,9 @@ impl Reading {
         self.queue == Some((0, 0))
     }
 
-    /// What changes while work is done.
-    pub(super) fn progress(&self) -> (Option<(u64, u64)>, Option<(u64, u64)>) {
-        (self.queue, self.rows)
+    /// Whether work was done since the reading before.
+    pub(super) fn has_moved(&self, before: &Self) -> bool {
+        (self.queue, self.rows) != (before.queue, before.rows)
     }
 
     /// As a line for people.

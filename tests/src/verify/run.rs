@@ -219,7 +219,7 @@ async fn stress(stage: &mut Stage, options: &Options, report: &mut Report) -> Re
             break found;
         }
         let reading = read(stage, &load).await;
-        if reading.progress() != last.progress() {
+        if reading.has_moved(&last) {
             changed = Instant::now();
         }
         last = reading;
