@@ -26,26 +26,32 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the root")
 }
 
-/// The binary that was built before the tests.
+/// The gateway that was built before the tests.
 ///
 /// # Panics
 /// Where it was not built.
 #[must_use]
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("SLUICEGATE_BIN") {
-        return path.into();
-    }
+    std::env::var_os("SLUICEGATE_BIN").map_or_else(|| program("sluicegate"), PathBuf::from)
+}
+
+/// A program that was built before the tests, by the same profile.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
     // target/PROFILE/deps/gateway-… where this is a test, target/PROFILE/… where it is a program.
     let this = std::env::current_exe().expect("this program's path");
     let folder = this.parent().expect("a folder");
     let folder = if folder.ends_with("deps") { folder.parent().expect("a folder") } else { folder };
-    let binary = folder.join("sluicegate");
+    let program = folder.join(name);
     assert!(
-        binary.is_file(),
-        "{} is missing; `cargo build -p sluicegate` builds it, `cargo xtask test` does all",
-        binary.display()
+        program.is_file(),
+        "{} is missing; `cargo build --workspace` builds it, `cargo xtask test` does all",
+        program.display()
     );
-    binary
+    program
 }
 
 /// A built plugin.

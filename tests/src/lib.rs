@@ -3,6 +3,7 @@
 //!
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
+pub mod backend;
 pub mod certificates;
 pub mod chaos;
 pub mod cluster;
@@ -14,9 +15,11 @@ pub mod mariadb;
 pub mod proxy;
 pub mod servers;
 pub mod swap;
+pub mod verify;
 pub mod web;
 mod wire;
 
+pub use backend::Backend;
 pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use gateway::Gateway;

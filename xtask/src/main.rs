@@ -10,6 +10,7 @@ mod run;
 mod shell;
 mod test;
 mod tidy;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ enum Task {
     },
     /// What means harm, each by itself and all in one gateway beside traffic that behaves; prints what must be and what is.
     Hostile,
+    /// The verification plan of a deployment, step by step, on real servers: connections, a heartbeat, a command, and many machines, of which
+    /// nothing may be lost.
+    Verify(verify::Arguments),
     /// Measures.
     Bench {
         #[command(subcommand)]
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Task::Check => test::check(&root),
         Task::Chaos { minutes, seed, scenarios } => chaos::run(&root, minutes, seed, &scenarios),
         Task::Bench { what } => bench::run(&root, what),
+        Task::Verify(arguments) => verify::run(&root, &arguments),
         Task::Hostile => hostile::run(&root),
         Task::Plugins { names } => plugins::build(&root, &names).map(|all| {
             for built in all {

@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod health;
 mod log;
 mod output;
 
@@ -53,6 +54,8 @@ enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Whether the process lives (`run` or `serve`, by its API).
+    Health,
     /// The database's tables.
     #[command(subcommand)]
     Database(DatabaseCommand),
@@ -175,6 +178,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
             Command::Listen => run(settings, &warnings, Which { listen: true, serve: false }).await,
             Command::Serve => run(settings, &warnings, Which { listen: false, serve: true }).await,
             Command::Check { connect } => ask::check(&settings, &warnings, *connect, output).await,
+            Command::Health => health::run(&settings, output).await,
             Command::Database(DatabaseCommand::Migrate) => ask::migrate(&settings, output).await,
             Command::Database(DatabaseCommand::Schema) => ask::schema(&settings, output),
             Command::Order(OrderCommand::Send { serial_no, command, payload, expires_in }) => {

@@ -71,3 +71,22 @@ async fn what_does_not_work_stands_in_the_status() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn health_says_whether_the_process_lives_whatever_is_away() {
+    let mut stage = Stage::sqlite().await;
+    stage.redis.kill();
+    let mut backend = stage.start("b1");
+    backend.ask("GET", "/healthz", None, "").await;
+    let settings = stage.path("b1.toml");
+    let health = || {
+        let program = env!("CARGO_BIN_EXE_sluicegate-backend");
+        std::process::Command::new(program).args(["health", "--config"]).arg(&settings).output().expect("it runs")
+    };
+    let good = health();
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    backend.kill();
+    let bad = health();
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(bad.status.code() == Some(4) && said.contains("/healthz: "), "{said}");
+}

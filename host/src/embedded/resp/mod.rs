@@ -1,9 +1,10 @@
-//! The embedded Redis-compatible server: RESP2, the commands that a gateway and a back end need to talk through lists, and
-//! those with which client libraries open a connection. Owns the listener and what all connections share.
+//! The embedded Redis-compatible server: RESP2, the commands that a gateway and a back end need to talk through lists, a
+//! part of Lua for their scripts, and the commands with which client libraries open a connection. Owns the listener and what all connections share.
 
 mod command;
 mod connection;
 mod frame;
+mod script;
 mod store;
 mod waiting;
 

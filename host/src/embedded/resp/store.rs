@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::waiting::Waiting;
 
@@ -49,6 +49,7 @@ pub(super) enum Value {
     Text(Bytes),
     List(List),
     Hash(Hash),
+    Set(Set),
 }
 
 impl Value {
@@ -58,6 +59,7 @@ impl Value {
             Self::Text(_) => "string",
             Self::List(_) => "list",
             Self::Hash(_) => "hash",
+            Self::Set(_) => "set",
         }
     }
 
@@ -66,6 +68,7 @@ impl Value {
             Self::Text(text) => text.len(),
             Self::List(list) => list.size,
             Self::Hash(hash) => hash.size,
+            Self::Set(set) => set.size,
         }
     }
 
@@ -74,6 +77,7 @@ impl Value {
             Self::Text(_) => false,
             Self::List(list) => list.items.is_empty(),
             Self::Hash(hash) => hash.fields.is_empty(),
+            Self::Set(set) => set.members.is_empty(),
         }
     }
 }
@@ -134,6 +138,14 @@ impl List {
         found.len()
     }
 
+    /// Puts an item in the place of another.
+    pub(super) fn replace(&mut self, place: usize, item: &[u8]) {
+        if let Some(old) = self.items.get_mut(place) {
+            self.size = self.size + item.len() - old.len();
+            *old = own(item);
+        }
+    }
+
     /// Keeps the items of a range; an empty one keeps none.
     pub(super) fn keep(&mut self, range: std::ops::Range<usize>) {
         self.items.truncate(range.end);
@@ -178,6 +190,38 @@ impl Hash {
             self.size -= field.len() + value.len() + 2 * ITEM_OVERHEAD;
         }
         removed.is_some()
+    }
+}
+
+/// A set that knows its size.
+#[derive(Debug, Default)]
+pub(super) struct Set {
+    members: IndexSet<Bytes>,
+    size: usize,
+}
+
+impl Set {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Bytes> {
+        self.members.iter()
+    }
+
+    /// Whether it is new.
+    pub(super) fn add(&mut self, member: &[u8]) -> bool {
+        let new = !self.members.contains(member);
+        if new {
+            self.size += member.len() + ITEM_OVERHEAD;
+            self.members.insert(own(member));
+        }
+        new
+    }
+
+    /// Whether it was there.
+    pub(super) fn take(&mut self, member: &[u8]) -> bool {
+        let was = self.members.swap_remove(member);
+        if was {
+            self.size -= member.len() + ITEM_OVERHEAD;
+        }
+        was
     }
 }
 
@@ -254,6 +298,14 @@ impl Store {
         }
     }
 
+    pub(super) fn members(&mut self, at: Place, key: &[u8]) -> Result<Option<&Set>, WrongType> {
+        match self.value(at, key) {
+            None => Ok(None),
+            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
     /// Replaces whatever the key holds.
     pub(super) fn set(&mut self, at: Place, key: &[u8], text: &[u8], expires: Option<Millis>) {
         self.remove(at, key);
@@ -290,6 +342,19 @@ impl Store {
             self.insert(at, key, Value::Hash(Hash::default()), None);
         }
         self.edit(at, key, |value| if let Value::Hash(hash) = value { Ok(edit(hash)) } else { Err(WrongType) })
+    }
+
+    /// Changes a set, which is made where there is none, and goes when it is empty.
+    pub(super) fn edit_set<R>(
+        &mut self,
+        at: Place,
+        key: &[u8],
+        edit: impl FnOnce(&mut Set) -> R,
+    ) -> Result<R, WrongType> {
+        if self.members(at, key)?.is_none() {
+            self.insert(at, key, Value::Set(Set::default()), None);
+        }
+        self.edit(at, key, |value| if let Value::Set(set) = value { Ok(edit(set)) } else { Err(WrongType) })
     }
 
     fn insert(&mut self, at: Place, key: &[u8], value: Value, expires: Option<Millis>) {

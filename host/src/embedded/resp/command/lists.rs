@@ -88,6 +88,17 @@ pub(super) fn lindex(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, 
     Ok(item.cloned().map_or(Reply::Null, Reply::Bulk))
 }
 
+pub(super) fn lset(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refused> {
+    let (at, key) = (call.at(), &arguments[0]);
+    let Some(length) = call.store.list(at, key)?.map(|list| list.items().len()) else {
+        return Err(Refused::error("no such key"));
+    };
+    let index = number(&arguments[1])?;
+    let place = range(index, index, length).next().ok_or_else(|| Refused::error("index out of range"))?;
+    call.store.edit_list(at, key, |list| list.replace(place, &arguments[2]))?;
+    Ok(Reply::OK)
+}
+
 pub(super) fn lrem(call: &mut Call<'_>, arguments: &[Bytes]) -> Result<Reply, Refused> {
     let count = number(&arguments[1])?;
     let (at, key) = (call.at(), &arguments[0]);

@@ -5,7 +5,9 @@ mod glob;
 mod hashes;
 mod keys;
 mod lists;
+mod scripts;
 mod server;
+mod sets;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -130,56 +132,75 @@ struct Command {
     name: &'static str,
     /// With the name; negative: at least so many.
     arity: i32,
-    /// Needs memory, so that it is refused where there is none.
-    grows: bool,
+    need: Need,
     run: Run,
 }
 
+/// What it takes to carry a command out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// It writes, and needs no memory for that.
+    Write,
+    /// It is refused where there is no memory.
+    Room,
+}
+
 const fn reads(name: &'static str, arity: i32, run: Run) -> Command {
-    Command { name, arity, grows: false, run }
+    Command { name, arity, need: Need::Nothing, run }
+}
+
+const fn writes(name: &'static str, arity: i32, run: Run) -> Command {
+    Command { name, arity, need: Need::Write, run }
 }
 
 const fn grows(name: &'static str, arity: i32, run: Run) -> Command {
-    Command { name, arity, grows: true, run }
+    Command { name, arity, need: Need::Room, run }
 }
 
 static COMMANDS: &[Command] = &[
     grows("lpush", -3, lists::lpush),
     grows("rpush", -3, lists::rpush),
-    reads("lpop", -2, lists::lpop),
-    reads("rpop", -2, lists::rpop),
+    writes("lpop", -2, lists::lpop),
+    writes("rpop", -2, lists::rpop),
     reads("llen", 2, lists::llen),
     reads("lrange", 4, lists::lrange),
     reads("lindex", 3, lists::lindex),
-    reads("lrem", 4, lists::lrem),
-    reads("ltrim", 4, lists::ltrim),
+    writes("lrem", 4, lists::lrem),
+    writes("ltrim", 4, lists::ltrim),
+    grows("lset", 4, lists::lset),
     grows("lmove", 5, lists::lmove),
     grows("blmove", 6, lists::blmove),
-    reads("blpop", -3, lists::blpop),
-    reads("brpop", -3, lists::brpop),
+    writes("blpop", -3, lists::blpop),
+    writes("brpop", -3, lists::brpop),
     grows("set", -3, strings::set),
     reads("get", 2, strings::get),
     grows("incr", 2, strings::incr),
-    reads("del", -2, keys::del),
-    reads("unlink", -2, keys::del),
+    writes("del", -2, keys::del),
+    writes("unlink", -2, keys::del),
     reads("exists", -2, keys::exists),
-    reads("expire", -3, keys::expire),
-    reads("pexpire", -3, keys::pexpire),
+    writes("expire", -3, keys::expire),
+    writes("pexpire", -3, keys::pexpire),
     reads("ttl", 2, keys::ttl),
     reads("pttl", 2, keys::pttl),
-    reads("persist", 2, keys::persist),
+    writes("persist", 2, keys::persist),
     reads("type", 2, keys::kind),
     reads("keys", 2, keys::keys),
     reads("scan", -2, keys::scan),
     reads("dbsize", 1, keys::dbsize),
-    reads("flushdb", -1, keys::flushdb),
-    reads("flushall", -1, keys::flushall),
+    writes("flushdb", -1, keys::flushdb),
+    writes("flushall", -1, keys::flushall),
     grows("hset", -4, hashes::hset),
     grows("hmset", -4, hashes::hmset),
     reads("hget", 3, hashes::hget),
     reads("hmget", -3, hashes::hmget),
     reads("hgetall", 2, hashes::hgetall),
-    reads("hdel", -3, hashes::hdel),
+    writes("hdel", -3, hashes::hdel),
+    grows("sadd", -3, sets::sadd),
+    writes("srem", -3, sets::srem),
+    reads("smembers", 2, sets::smembers),
+    reads("eval", -3, scripts::eval),
+    reads("evalsha", -3, scripts::evalsha),
     reads("ping", -1, server::ping),
     reads("echo", 2, server::echo),
     reads("auth", -2, server::auth),
@@ -209,15 +230,20 @@ fn lookup(name: &[u8]) -> Option<&'static Command> {
 }
 
 fn admit(store: &mut Store, at: Place, command: &[Bytes]) -> Result<&'static Command, Refused> {
+    let found = known(command)?;
+    if found.need == Need::Room && !store.has_room(at, &command[1..]) {
+        return Err(Refused(OUT_OF_MEMORY.into()));
+    }
+    Ok(found)
+}
+
+fn known(command: &[Bytes]) -> Result<&'static Command, Refused> {
     let (name, arguments) = command.split_first().ok_or_else(|| unknown(&Bytes::new(), &[]))?;
     let found = lookup(name).ok_or_else(|| unknown(name, arguments))?;
     let given = i32::try_from(command.len()).unwrap_or(i32::MAX);
     let fits = if found.arity < 0 { given >= -found.arity } else { given == found.arity };
     if !fits {
         return Err(Refused::arity(found.name));
-    }
-    if found.grows && !store.has_room(at, arguments) {
-        return Err(Refused(OUT_OF_MEMORY.into()));
     }
     Ok(found)
 }

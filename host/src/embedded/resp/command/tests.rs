@@ -192,6 +192,112 @@ fn a_hello_tells_what_libraries_look_for() {
     ]);
 }
 
+#[test]
+fn a_place_in_a_list_is_replaced_and_a_set_has_each_member_once() {
+    let mut bench = Bench::default();
+    bench.check(&[
+        ("LSET l 0 x", "-ERR no such key"),
+        ("RPUSH l a b", ":2"),
+        ("LSET l -1 longer", "+OK"),
+        ("LSET l 2 x", "-ERR index out of range"),
+        ("LRANGE l 0 -1", "*2 $1 a $6 longer"),
+        ("SADD s a b a", ":2"),
+        ("SADD s b", ":0"),
+        ("SMEMBERS s", "*2 $1 a $1 b"),
+        ("TYPE s", "+set"),
+        ("SADD l a", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("SREM s a b c", ":2"),
+        ("EXISTS s", ":0"),
+        ("DEL l", ":1"),
+    ]);
+    assert_eq!(bench.store.used(), 0);
+}
+
+impl Bench {
+    fn eval(&mut self, script: &str, keys: usize, rest: &[&str]) -> String {
+        let keys = keys.to_string();
+        let words = ["EVAL", script, &keys].into_iter().chain(rest.iter().copied());
+        match self.run(words.map(|word| Bytes::from(word.to_owned())).collect()) {
+            Effect::Reply(reply) => {
+                let mut output = BytesMut::new();
+                reply.encode(&mut output);
+                String::from_utf8_lossy(&output).replace("\r\n", " ").trim_end().to_owned()
+            }
+            other => panic!("{script}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_lease_goes_its_way() {
+    use sluicegate_core::lease::scripts::{RELEASE, RENEW, START, SUCCEED};
+    let mut bench = Bench::default();
+    let keys = ["lease", "starts", "all"];
+    let start = |bench: &mut Bench| bench.eval(START, 3, &[keys[0], keys[1], keys[2], "1000", "me"]);
+    let renew =
+        |bench: &mut Bench, number: &str| bench.eval(RENEW, 3, &[keys[0], keys[1], keys[2], number, "1000", "me"]);
+    assert_eq!(bench.ask("EVALSHA abc 0"), "-NOSCRIPT No matching script. Please use EVAL.");
+    assert_eq!(start(&mut bench), ":1");
+    bench.check(&[("SMEMBERS all", "*1 $2 me"), ("PTTL lease", ":1000")]);
+    bench.now = 900;
+    assert_eq!(renew(&mut bench, "1"), ":1");
+    bench.check(&[("PTTL lease", ":1000")]);
+    // It ran out, and is held again under another number.
+    bench.now = 2000;
+    assert_eq!(renew(&mut bench, "1"), ":-2");
+    // A newer process has it.
+    assert_eq!(start(&mut bench), ":3");
+    assert_eq!(renew(&mut bench, "2"), ":0");
+    assert_eq!(bench.eval(SUCCEED, 3, &[keys[0], keys[1], keys[2], "1000", "me"]), ":0");
+    assert_eq!(bench.eval(RELEASE, 1, &["lease", "2"]), ":1");
+    bench.check(&[("EXISTS lease", ":1")]);
+    assert_eq!(bench.eval(RELEASE, 1, &["lease", "3"]), ":1");
+    bench.check(&[("EXISTS lease", ":0")]);
+    assert_eq!(bench.eval(SUCCEED, 3, &[keys[0], keys[1], keys[2], "1000", "me"]), ":4");
+}
+
+#[test]
+fn what_a_script_may_not_do_is_said_and_what_it_did_stands() {
+    let mut bench = Bench::default();
+    let check =
+        |bench: &mut Bench, script: &str, expected: &str| assert_eq!(bench.eval(script, 0, &[]), expected, "{script}");
+    for (script, why) in [
+        ("return redis.call('BLPOP', 'k', '0')", "$-1"),
+        ("return redis.call('MULTI')", "-ERR This Redis command is not allowed from script"),
+        ("return redis.call('NONE')", "-ERR unknown command 'NONE', with args beginning with: "),
+        ("return redis.call('INCR', 'l')", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("return 1 .. 2", "-ERR the embedded Redis knows only a part of Lua; in this script, `..` is not known here"),
+        (
+            "x = 1",
+            "-ERR the embedded Redis knows only a part of Lua; in this script, `x` is no local; scripts have no globals",
+        ),
+        (
+            "while 1 do local x = 2 end",
+            "-ERR the embedded Redis knows only a part of Lua; in this script, it takes too many steps",
+        ),
+    ] {
+        bench.check(&[("RPUSH l a", ":1")]);
+        check(&mut bench, script, why.trim_end());
+        bench.check(&[("DEL l", ":1")]);
+    }
+    let deep = format!("return {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+    assert!(bench.eval(&deep, 0, &[]).ends_with("it is too deep"));
+    let many = format!("return {}1", "- ".repeat(10_000));
+    assert!(bench.eval(&many, 0, &[]).ends_with("it is too deep"));
+    // Blocks have names of their own, and loops end.
+    let script = "local x, = 1";
+    assert!(bench.eval(script, 0, &[]).starts_with("-ERR"));
+    let script =
+        "local x = 1 for i = 1, #ARGV do local x = tonumber(ARGV[i]) redis.call('RPUSH', 'l', x + x) end return x";
+    assert_eq!(bench.eval(script, 0, &["1", "2"]), ":1");
+    bench.check(&[("LRANGE l 0 -1", "*2 $1 2 $1 4")]);
+    assert_eq!(bench.eval("redis.call('DEL', 'l') return redis.call('INCR', KEYS[1]) - 3", 1, &["n"]), ":-2");
+    assert_eq!(
+        bench.eval("if redis.call('GET', 'n') == '1' and not_there then return 1 end", 0, &[]).split(' ').next(),
+        Some("-ERR")
+    );
+}
+
 fn word() -> impl Strategy<Value = Bytes> {
     let names: Vec<&'static str> = COMMANDS.iter().map(|command| command.name).collect();
     let likely = [
@@ -237,6 +343,16 @@ fn command() -> impl Strategy<Value = Vec<Bytes>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// No text is too odd for a script.
+    #[test]
+    fn any_script_is_survived(words in proptest::collection::vec(proptest::sample::select(vec![
+        "local", "if", "then", "end", "while", "do", "for", "return", "x", "=", "==", "~=", "1", "2", "'k'", "KEYS", "ARGV", "[", "]",
+        "(", ")", "#", "-", "+", "or", "and", "redis.call", "tonumber", ",", "nil", "'GET'", "'SET'", "true", ">",
+    ]), 0..40)) {
+        let mut bench = Bench::default();
+        bench.eval(&words.join(" "), 1, &["k", "v"]);
+    }
 
     /// Whatever is asked, nothing panics, and the memory is counted right: an empty server takes none.
     #[test]

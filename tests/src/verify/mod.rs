@@ -1,0 +1,19 @@
+//! `cargo xtask verify`: a deployment's plan of verification, on real servers, step by step.
+//!
+//! - `run`: the steps.
+//! - `report`: what was expected, what was seen, where to look.
+//! - `stage`: broker, Redis, database, gateway, back end.
+//! - `rows`: the database, as another program sees it.
+//! - `load`: machines that remember what was acknowledged to them.
+//! - `figures`: what is read each second.
+//! - `count`: what was acknowledged against what is there.
+//! - `chart`: the figures as a drawing.
+
+mod chart;
+mod count;
+mod figures;
+mod load;
+mod report;
+mod rows;
+pub mod run;
+mod stage;
