@@ -49,7 +49,12 @@ impl MariaDb {
         fs::create_dir_all(folder.join("tmp")).expect("a folder");
         let child = Command::new("mariadbd")
             .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
-            .args([option("datadir", "data"), option("socket", "socket"), option("pid-file", "pid"), option("tmpdir", "tmp")])
+            .args([
+                option("datadir", "data"),
+                option("socket", "socket"),
+                option("pid-file", "pid"),
+                option("tmpdir", "tmp"),
+            ])
             .args([option("init-file", "start.sql"), format!("--port={}", self.port)])
             .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-log-file-size=8M", "--max-connections=200"])
             .stdin(Stdio::null())

@@ -158,7 +158,7 @@ impl Connector {
         Ok(Self { servers, scripts: settings.url != RedisUrl::Embedded })
     }
 
-    /// Whether the server runs scripts. The one in this process does not: it has one user, so nothing there is to be one step.
+    /// Whether the gateway uses scripts there. On the one in this process it does not: it is its one writer there, so nothing is to be one step; and that server knows a part of Lua alone.
     #[must_use]
     pub fn has_scripts(&self) -> bool {
         self.scripts
