@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,10 +30,19 @@ impl Backend {
     /// Where there is no such program.
     #[must_use]
     pub fn start(folder: &Path, redis: u16, database: &str) -> Self {
+        Self::with(folder, redis, database, "")
+    }
+
+    /// The same, with more settings.
+    ///
+    /// # Panics
+    /// Where there is no such program.
+    #[must_use]
+    pub fn with(folder: &Path, redis: u16, database: &str, more: &str) -> Self {
         let api = free_port();
         let text = format!(
             "[redis]\nurl = \"redis://127.0.0.1:{redis}\"\n[database]\nurl = \"{database}\"\n\
-             [api]\nlisten = \"127.0.0.1:{api}\"\ntokens = [{{ name = \"tests\", sha256 = \"{TOKEN_SHA256}\" }}]\n"
+             [api]\nlisten = \"127.0.0.1:{api}\"\ntokens = [{{ name = \"tests\", sha256 = \"{TOKEN_SHA256}\" }}]\n{more}"
         );
         fs::write(folder.join("backend.toml"), text).expect("settings written");
         let mut backend = Self { child: None, folder: folder.to_owned(), api };
@@ -52,6 +62,22 @@ impl Backend {
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// What it has computed so far, of `/proc/PID/stat`.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let process = self.child.as_ref().expect("a running back end").id();
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
+        // After the name, which stands in parentheses: the 12th and 13th are the user's and the system's time, in hundredths of a second
+        // (`USER_HZ`; proc_pid_stat(5)).
+        let after = stat.rsplit_once(')').expect("a name").1;
+        let ticks: u64 =
+            after.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Its command line, with its settings.

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -376,6 +378,16 @@ impl Gateway {
     /// The generation of a plugin that is live.
     pub async fn generation(&self, name: &str) -> Option<u64> {
         self.plugin(name).await?["live"]["generation"].as_u64()
+    }
+
+    /// Since when a plugin's live build is live.
+    ///
+    /// # Panics
+    /// Where none is.
+    pub async fn live_since(&self, name: &str) -> SystemTime {
+        let plugin = self.plugin(name).await.expect("its status");
+        let since: Timestamp = plugin["live"]["since"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+        SystemTime::UNIX_EPOCH + Duration::try_from(since.duration_since(Timestamp::UNIX_EPOCH)).expect("after 1970")
     }
 
     /// Its status, asked for without a runtime.

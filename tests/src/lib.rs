@@ -4,6 +4,7 @@
 //! Everything is killed when it is dropped. A server that is not installed fails the test: nothing is skipped.
 
 pub mod backend;
+pub mod backlog;
 pub mod certificates;
 pub mod chaos;
 pub mod cluster;

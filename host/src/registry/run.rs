@@ -12,7 +12,7 @@ mod keep;
 mod order;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, absolute};
 use std::sync::Arc;
 
 use sluicegate_core::digest::Digest;
@@ -28,7 +28,7 @@ use super::{Place, Proposal, Rehearsal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 
 use canary::Canary;
 
@@ -407,9 +407,14 @@ impl Registry {
     }
 }
 
-/// Of each plugin its file, then the signature beside it.
-fn files<'a>(plugins: impl Iterator<Item = &'a Wanted>) -> Vec<PathBuf> {
-    plugins.flat_map(|wanted| [wanted.plugin.path.clone(), load::signature_path(&wanted.plugin.path)]).collect()
+/// Of each plugin its file, then the signature beside it. Where signatures count, one of the two may follow the other.
+fn files<'a>(plugins: impl Iterator<Item = &'a Wanted>) -> Vec<watch::Watched> {
+    let files = |wanted: &Wanted| {
+        let at_once = wanted.trust.as_ref().is_none_or(|trust| trust.keys.is_empty() && !trust.required);
+        let path = &wanted.plugin.path;
+        [path.clone(), load::signature_path(path)].map(|path| watch::Watched { path, at_once })
+    };
+    plugins.flat_map(files).collect()
 }
 
 fn show_path(board: &Board, wanted: &Wanted) {

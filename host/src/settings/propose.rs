@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::{Answer, Asked, By};
 use super::{DEFAULT_FILE, file, load, mistake};
-use crate::watch::Watch;
+use crate::watch::{Watch, Watched};
 
 /// What the file says.
 pub struct Proposal {
@@ -48,7 +48,7 @@ impl Proposer {
 
     async fn propose(&mut self) {
         let watched = self.file.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let mut watch = Watch::new(vec![watched]).await;
+        let mut watch = Watch::new(vec![Watched { path: watched, at_once: false }]).await;
         // What a shell puts into a pipe does not change.
         let changes = self.file.as_deref().is_none_or(|file| can_be_read_again(file).is_ok());
         // It may have changed since it was read for the start.

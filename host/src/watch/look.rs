@@ -28,11 +28,10 @@ const MAX_LINKS: usize = 40;
 
 /// Looks at all of them, off the threads that poll: a file may lie on a slow disk.
 #[expect(clippy::disallowed_methods, reason = "it is awaited here")]
-pub(super) async fn all(paths: &[PathBuf]) -> Vec<Sight> {
-    let gone = || paths.iter().map(|_| Sight { look: Look::Gone, target: None, folders: Vec::new() }).collect();
-    let owned = paths.to_vec();
-    let looks = tokio::task::spawn_blocking(move || owned.iter().map(|path| one(path)).collect()).await;
-    looks.unwrap_or_else(|_| gone())
+pub(super) async fn all(paths: Vec<PathBuf>) -> Vec<Sight> {
+    let gone = vec![Sight { look: Look::Gone, target: None, folders: Vec::new() }; paths.len()];
+    let looks = tokio::task::spawn_blocking(move || paths.iter().map(|path| one(path)).collect()).await;
+    looks.unwrap_or(gone)
 }
 
 pub(super) fn one(path: &Path) -> Sight {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
@@ -22,7 +22,7 @@ use look::{Look, Sight};
 
 /// Network file systems send no events.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Between two looks that must be alike: what is renamed or linked into its place is whole at once.
+/// Between two looks that must be alike.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long a file that somebody has open for writing may stay as it is before it is taken all the same.
 const WRITER_PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +30,15 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Events come in swarms; one look is enough for a swarm.
 const SWARM: Duration = Duration::from_millis(20);
+
+/// A file to look after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What is renamed into its place is whole at once, and nothing that belongs to it follows: it is worth reading in that moment.
+    pub at_once: bool,
+}
 
 /// Looks after files.
 pub struct Watch {
@@ -40,7 +49,7 @@ pub struct Watch {
 }
 
 struct File {
-    path: PathBuf,
+    watched: Watched,
     /// As it was when it was last read.
     seen: Look,
     unsettled: Option<Unsettled>,
@@ -54,13 +63,13 @@ struct Unsettled {
 
 impl Watch {
     /// Watches these files. What changes from now on is noticed.
-    pub async fn new(paths: Vec<PathBuf>) -> Self {
+    pub async fn new(files: Vec<Watched>) -> Self {
         let noticed = Arc::new(Noticed::default());
         let mut folders = Folders::new(noticed.clone());
-        let sights = look::all(&paths).await;
+        let sights = look::all(files.iter().map(|file| file.path.clone()).collect()).await;
         folders.follow(&sights);
-        let file = |(path, sight): (PathBuf, Sight)| File { path, seen: sight.look, unsettled: None };
-        let files = paths.into_iter().zip(sights).map(file).collect();
+        let file = |(watched, sight): (Watched, Sight)| File { watched, seen: sight.look, unsettled: None };
+        let files = files.into_iter().zip(sights).map(file).collect();
         let mut again = interval_at(Instant::now() + AGAIN, AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { files, noticed, folders, again }
@@ -91,14 +100,22 @@ impl Watch {
 
     /// Looks at every file, and says which of them changed and then stayed as they are.
     async fn look(&mut self) -> Vec<usize> {
-        let paths: Vec<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
-        let sights = look::all(&paths).await;
+        // Before the looks: what is renamed after them is for the next ones.
+        let renamed = self.noticed.take_renamed();
+        let sights = look::all(self.files.iter().map(|file| file.watched.path.clone()).collect()).await;
         self.folders.follow(&sights);
         let now = Instant::now();
         let mut settled = Vec::new();
         for (index, (file, sight)) in self.files.iter_mut().zip(sights).enumerate() {
-            let writing = sight.target.as_deref().is_some_and(|target| self.noticed.is_written(target));
-            if file.settles(sight.look, writing, now) {
+            let target = sight.target.as_deref();
+            let still = if target.is_some_and(|target| self.noticed.is_written(target)) {
+                WRITER_PATIENCE
+            } else if file.watched.at_once && target.is_some_and(|target| renamed.contains(target)) {
+                Duration::ZERO
+            } else {
+                QUIET
+            };
+            if file.settles(sight.look, still, now) {
                 settled.push(index);
             }
         }
@@ -107,19 +124,17 @@ impl Watch {
 }
 
 impl File {
-    fn settles(&mut self, look: Look, writing: bool, now: Instant) -> bool {
-        let Some(unsettled) = &mut self.unsettled else {
-            if look != self.seen {
-                self.unsettled = Some(Unsettled { look, since: now, began: now });
-            }
+    /// Whether it is another one than was read, and has stayed as it is for so long.
+    fn settles(&mut self, look: Look, still: Duration, now: Instant) -> bool {
+        if self.unsettled.is_none() && look == self.seen {
             return false;
-        };
+        }
+        let unsettled = self.unsettled.get_or_insert(Unsettled { look, since: now, began: now });
         if unsettled.look != look {
             unsettled.look = look;
             unsettled.since = now;
         }
-        let still = now - unsettled.since;
-        let settled = still >= if writing { WRITER_PATIENCE } else { QUIET };
+        let settled = now - unsettled.since >= still;
         if !settled && now - unsettled.began < PATIENCE {
             return false;
         }
@@ -137,14 +152,24 @@ struct Noticed {
     signal: Notify,
     /// Files that somebody writes to and has not closed yet. A slow copy that stalls looks finished; only this tells.
     writing: Mutex<HashSet<PathBuf>>,
+    /// Where files were renamed to.
+    renamed: Mutex<HashSet<PathBuf>>,
 }
 
 impl Noticed {
-    /// Files that are written at once in the watched folders, beyond which they are not told apart any more.
-    const MAX_WRITING: usize = 1_024;
+    /// Files that are written or renamed at once in the watched folders, beyond which they are not told apart any more.
+    const MOST: usize = 1_024;
 
     fn writing(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renamed(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_renamed(&self) -> HashSet<PathBuf> {
+        std::mem::take(&mut *self.renamed())
     }
 
     fn is_written(&self, path: &Path) -> bool {
@@ -171,6 +196,12 @@ impl Noticed {
                 let files: Vec<PathBuf> = event.paths.iter().filter(file).cloned().collect();
                 self.open(&files);
             }
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                self.close(&event.paths);
+                let mut renamed = self.renamed();
+                let room = Self::MOST.saturating_sub(renamed.len());
+                renamed.extend(event.paths.into_iter().take(room));
+            }
             EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => self.close(&event.paths),
             _ => {}
         }
@@ -180,7 +211,7 @@ impl Noticed {
     fn open(&self, paths: &[PathBuf]) {
         let mut writing = self.writing();
         for path in paths {
-            if writing.len() < Self::MAX_WRITING {
+            if writing.len() < Self::MOST {
                 writing.insert(path.clone());
             }
         }
@@ -197,4 +228,65 @@ impl Noticed {
 fn is_new_file(data: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     data.is_file() && data.nlink() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn watching(folder: &TempDir, at_once: bool) -> (PathBuf, Watch) {
+        let path = folder.path().canonicalize().expect("a folder").join("file");
+        fs::write(&path, "before").expect("written");
+        let mut watch = Watch::new(vec![Watched { path: path.clone(), at_once }]).await;
+        // What was noticed of its own beginning.
+        let _ = timeout(2 * QUIET, watch.changed()).await;
+        (path, watch)
+    }
+
+    fn rename_to(path: &Path) {
+        let beside = path.with_extension("new");
+        fs::write(&beside, "after").expect("written");
+        fs::rename(beside, path).expect("renamed");
+    }
+
+    #[tokio::test]
+    async fn what_is_renamed_into_its_place_is_whole_where_nothing_follows() {
+        let folder = TempDir::new().expect("a folder");
+        for at_once in [true, false] {
+            let (path, mut watch) = watching(&folder, at_once).await;
+            rename_to(&path);
+            let told = async {
+                while !watch.noticed.renamed().contains(&path) {
+                    watch.noticed.signal.notified().await;
+                }
+            };
+            timeout(AGAIN, told).await.expect("the system says so");
+            assert_eq!(watch.look().await, if at_once { vec![0] } else { Vec::new() });
+            if !at_once {
+                assert_eq!(timeout(AGAIN, watch.changed()).await.expect("told"), [0]);
+            }
+            assert!(watch.look().await.is_empty(), "told once");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_after_it_was_renamed_is_not_whole() {
+        let folder = TempDir::new().expect("a folder");
+        let (path, mut watch) = watching(&folder, true).await;
+        rename_to(&path);
+        let mut file = fs::OpenOptions::new().append(true).open(&path).expect("opened");
+        std::io::Write::write_all(&mut file, b" and").expect("written");
+        let written = async {
+            while !watch.noticed.is_written(&path) {
+                watch.noticed.signal.notified().await;
+            }
+        };
+        timeout(AGAIN, written).await.expect("the system says so");
+        assert!(watch.look().await.is_empty());
+        drop(file);
+        assert_eq!(timeout(AGAIN, watch.changed()).await.expect("told"), [0]);
+    }
 }

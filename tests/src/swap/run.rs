@@ -1,6 +1,6 @@
 //! Before, during and after the swaps, and the table of it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
@@ -12,8 +12,6 @@ use crate::{Broker, Gateway, RedisServer};
 
 /// One in so many builds is broken.
 const BROKEN: u32 = 4;
-/// From one swap to the next at the least.
-const PACE: Duration = Duration::from_millis(500);
 /// Before the swaps, and after them.
 const CALM: Duration = Duration::from_secs(15);
 /// After which a swap counts as failed.
@@ -38,17 +36,19 @@ pub struct Outcome {
 /// One swap that went live.
 #[derive(Debug)]
 struct Swap {
+    /// From the rename until the gateway says that it is live.
+    live: Duration,
     /// From the rename to the first job by it on the list.
     arrived: Duration,
     /// The gateway's resident memory then, in bytes.
     memory: u64,
 }
 
-/// Swaps so often under full load. Where it `rehearses`, each build is tried on the last real messages before.
+/// Swaps so often under full load, with `pace` from one to the next at the least. Where it `rehearses`, each build is tried on the last real messages before.
 ///
 /// # Panics
 /// Where broker, Redis or gateway fail, or a build does not do what it must.
-pub async fn run(swaps: u32, rehearses: bool) -> Outcome {
+pub async fn run(swaps: u32, pace: Duration, rehearses: bool) -> Outcome {
     let (broker, redis) = (Broker::in_memory().await, RedisServer::start().await);
     redis.command("CONFIG SET appendonly no").await;
     let rehearse = if rehearses { "" } else { "rehearse = { messages = 0 }\n" };
@@ -84,12 +84,13 @@ pub async fn run(swaps: u32, rehearses: bool) -> Outcome {
             refused += 1;
         } else {
             let component = builds::build(number);
-            let renamed = Instant::now();
+            let (renamed, at) = (Instant::now(), SystemTime::now());
             gateway.install("guest", &component);
             let first = within(PATIENCE, &format!("build {number} is live"), async || eye.first(number)).await;
-            done.push(Swap { arrived: first - renamed, memory: gateway.memory("VmRSS:") });
+            let live = gateway.live_since("guest").await.duration_since(at).unwrap_or_default();
+            done.push(Swap { live, arrived: first - renamed, memory: gateway.memory("VmRSS:") });
         }
-        tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
+        tokio::time::sleep(pace.saturating_sub(began.elapsed())).await;
     }
     let during = eye.stretch();
     tokio::time::sleep(CALM).await;
@@ -136,9 +137,12 @@ impl Outcome {
     /// Where nothing was swapped.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut arrived: Vec<Duration> = self.swaps.iter().map(|swap| swap.arrived).collect();
-        arrived.sort_unstable();
-        let share = |of: f64| arrived[((arrived.len() as f64 * of) as usize).min(arrived.len() - 1)].as_millis();
+        let times = |of: fn(&Swap) -> Duration| {
+            let mut times: Vec<Duration> = self.swaps.iter().map(of).collect();
+            times.sort_unstable();
+            let share = |of: f64| times[((times.len() as f64 * of) as usize).min(times.len() - 1)].as_millis();
+            format!("{} / {} ms", share(0.5), share(0.99))
+        };
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let memory: Vec<f64> = self.swaps.iter().map(|swap| mebibytes(swap.memory)).collect();
         let tenth = (memory.len() / 10).max(1);
@@ -158,7 +162,8 @@ impl Outcome {
         };
         let rest = [
             ("calls beyond one for each message and handler".to_owned(), self.again.to_string()),
-            ("rename to first job, median / p99".to_owned(), format!("{} / {} ms", share(0.5), share(0.99))),
+            ("rename to live, median / p99".to_owned(), times(|swap| swap.live)),
+            ("rename to its first job, median / p99".to_owned(), times(|swap| swap.arrived)),
             stretch("before", &self.before),
             stretch("during", &self.during),
             stretch("after", &self.after),

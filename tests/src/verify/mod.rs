@@ -14,6 +14,6 @@ mod count;
 mod figures;
 mod load;
 mod report;
-mod rows;
+pub(crate) mod rows;
 pub mod run;
 mod stage;

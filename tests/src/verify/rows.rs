@@ -13,24 +13,24 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A database.
 #[derive(Clone)]
-pub(super) enum Rows {
+pub(crate) enum Rows {
     Sqlite(SqlitePool),
     MySql(MySqlPool),
 }
 
 impl Rows {
-    pub(super) fn sqlite(file: &Path) -> Self {
+    pub(crate) fn sqlite(file: &Path) -> Self {
         let options = SqliteConnectOptions::new().filename(file).busy_timeout(LIMIT);
         Self::Sqlite(SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options))
     }
 
-    pub(super) fn mysql(url: &str) -> Result<Self, String> {
+    pub(crate) fn mysql(url: &str) -> Result<Self, String> {
         let options = MySqlConnectOptions::from_str(url).map_err(|error| error.to_string())?;
         Ok(Self::MySql(MySqlPoolOptions::new().max_connections(2).connect_lazy_with(options)))
     }
 
     /// What a query answers, whose columns are texts. It is made here, and holds nothing that came from elsewhere.
-    pub(super) async fn texts(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    pub(crate) async fn texts(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
         let text =
             |found: Result<Option<String>, sqlx::Error>| found.map(|text| text.unwrap_or_else(|| "null".to_owned()));
         let sql = AssertSqlSafe(sql.to_owned());
@@ -50,18 +50,18 @@ impl Rows {
     }
 
     /// The only value of the only row, where it is there.
-    pub(super) async fn text(&self, sql: &str) -> Result<Option<String>, String> {
+    pub(crate) async fn text(&self, sql: &str) -> Result<Option<String>, String> {
         Ok(self.texts(sql).await?.into_iter().flatten().next())
     }
 
     /// How many rows a table has.
-    pub(super) async fn count(&self, table: &str) -> Result<u64, String> {
+    pub(crate) async fn count(&self, table: &str) -> Result<u64, String> {
         let count = self.text(&format!("SELECT CAST(COUNT(*) AS CHAR) FROM {table}")).await?;
         count.and_then(|count| count.parse().ok()).ok_or_else(|| format!("{table} has no number of rows"))
     }
 
     /// Changes something.
-    pub(super) async fn execute(&self, sql: &str) -> Result<(), String> {
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), String> {
         let sql = AssertSqlSafe(sql.to_owned());
         let done = async {
             match self {

@@ -78,8 +78,5 @@ fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
     }
     // Where memory runs out for all, this process is the one to go. Not every system has it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    // Low, for the disk too: the kernel takes that from this number. Messages go before new builds; at 19 a build waits for a minute under full
-    // load, at 10 it has about a tenth of what a message's thread has.
-    process::nice(10)?;
     Ok(())
 }
