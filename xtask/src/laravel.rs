@@ -1,12 +1,12 @@
 //! The Laravel package: its style, and its tests with a real Laravel between the real servers and the gateway that was just built.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::shell::{self, Package};
+use crate::side_by_side::{self, Counts};
 
 /// Debian's Laravel and what it needs, beside the servers that all tests need. The metapackages have no file of their own but in dpkg's
 /// list.
@@ -20,27 +20,28 @@ pub(crate) const PACKAGES: [Package; 7] = [
     Package { name: "php-codesniffer", provides: "/usr/bin/phpcs" },
 ];
 
-/// Runs its tests; gives how many passed.
-pub(crate) fn test(root: &Path) -> Result<u64> {
+/// Runs its tests.
+pub(crate) fn test(root: &Path) -> (Counts, Result<()>) {
+    let mut counts = Counts::default();
+    let outcome = run(root, &mut counts);
+    (counts, outcome)
+}
+
+fn run(root: &Path, counts: &mut Counts) -> Result<()> {
     let package = root.join("integrations/laravel");
     // Only errors: where a line is best broken is nobody's fault.
     shell::run(Command::new("phpcs").current_dir(&package).args(["-q", "-n"]))?;
     let mut phpunit = Command::new("phpunit");
     phpunit.current_dir(&package).env("SLUICEGATE_BIN", shell::target()?.join("debug/sluicegate"));
-    let mut child = phpunit.stdout(Stdio::piped()).spawn().context("starting `phpunit`")?;
-    let output = child.stdout.take().context("`phpunit` has no output")?;
-    let mut passed = 0;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        passed = result(&line).unwrap_or(passed);
-        println!("{line}");
-    }
-    let status = child.wait()?;
+    let good = side_by_side::lines(phpunit, |line, _| {
+        counts.passed = result(line).unwrap_or(counts.passed);
+        false
+    })?;
     ensure!(
-        status.success() && passed > 0,
+        good && counts.passed > 0,
         "the Laravel package's tests failed; `phpunit --filter NAME` in integrations/laravel runs one alone"
     );
-    Ok(passed)
+    Ok(())
 }
 
 /// `OK (60 tests, 267 assertions)`

@@ -8,6 +8,7 @@ mod laravel;
 mod plugins;
 mod run;
 mod shell;
+mod side_by_side;
 mod test;
 mod tidy;
 mod verify;

@@ -1,14 +1,13 @@
 //! `cargo xtask test`: everything that CI runs; `cargo xtask check`: its quick part.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::shell::{self, Package};
-use crate::{compose, laravel, plugins, tidy};
+use crate::{compose, laravel, plugins, side_by_side, tidy};
 
 /// What the integration tests start for real, and what shows them the system's calls and other times.
 const SERVERS: [Package; 7] = [
@@ -38,12 +37,12 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     step("plugins", || plugins::build(root, &[]).map(drop))?;
     // Gateway and tests together: built one after the other, the libraries would be built twice, with other features.
     step("gateway and tests", || shell::run(cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"])))?;
-    let mut counts = Counts::default();
-    let tested = step("tests", || run_tests(root, &mut counts));
-    let laravel = step("Laravel package", || laravel::test(root).map(|passed| counts.passed += passed));
+    let began = Instant::now();
+    println!("== tests");
+    let (counts, tested) = side_by_side::run(root);
+    println!("== tests: over ({:.0?})", began.elapsed());
     println!("tests: {} passed, {} failed", counts.passed, counts.failed);
     tested?;
-    laravel?;
     ensure!(counts.passed > 0, "no test ran");
     Ok(())
 }
@@ -96,47 +95,8 @@ fn deny(root: &Path) -> Result<()> {
     shell::run(deny().args(["bans", "licenses", "sources"]))
 }
 
-#[derive(Default)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-}
-
-/// Runs all tests, shows what they print as it comes, and adds up what they say at their ends.
-fn run_tests(root: &Path, counts: &mut Counts) -> Result<()> {
-    let mut command = cargo(root);
-    command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        // Those with real servers wait for most of their time.
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        command.env("RUST_TEST_THREADS", (2 * cores).to_string());
-    }
-    let mut child = command.spawn().context("starting `cargo test`")?;
-    let output = child.stdout.take().context("`cargo test` has no output")?;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        if let Some((passed, failed)) = result(&line) {
-            counts.passed += passed;
-            counts.failed += failed;
-        }
-        println!("{line}");
-    }
-    let status = child.wait()?;
-    ensure!(status.success(), "`cargo test --workspace` failed; `cargo test -p PACKAGE NAME` runs one alone");
-    Ok(())
-}
-
-/// `test result: ok. 3 passed; 0 failed; …`
-fn result(line: &str) -> Option<(u64, u64)> {
-    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let mut numbers = rest.split("; ").filter_map(|part| part.split_once(' ')?.0.parse().ok());
-    Some((numbers.next()?, numbers.next()?))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     /// Another version has other lints, and what the image builds is what CI tested.
     #[test]
     fn the_image_and_the_workspace_have_one_toolchain() {
@@ -158,13 +118,5 @@ mod tests {
         for ban in root.lines().filter(|line| line.contains("path = ")) {
             assert!(host.contains(ban), "{ban}");
         }
-    }
-
-    #[test]
-    fn adds_up_what_cargo_says() {
-        let line =
-            "test result: FAILED. 17 passed; 2 failed; 0 ignored; 0 measured; 17 filtered out; finished in 0.26s";
-        assert_eq!(result(line), Some((17, 2)));
-        assert_eq!(result("test a ... ok"), None);
     }
 }

@@ -1,7 +1,6 @@
 //! The command line: arguments, exit codes, text.
 
 mod ask;
-mod bench;
 mod health;
 mod log;
 mod output;
@@ -73,8 +72,6 @@ enum Command {
         /// What the log calls it.
         name: String,
     },
-    /// Measures how many jobs a second go into the database of the settings, by batch size. It writes into it.
-    Bench(bench::Bench),
 }
 
 #[derive(Subcommand)]
@@ -197,7 +194,6 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
             Command::Auth(AuthCommand::Doctor { repair }) => ask::doctor(&settings, *repair, output).await,
             Command::Auth(AuthCommand::Convert) => ask::convert(&settings, output).await,
             Command::ApiToken { .. } => unreachable!("it was done before the settings were read"),
-            Command::Bench(bench) => bench::run(&settings, bench, output).await,
         }
     });
     // Whatever is still blocked is abandoned: the limit is over.

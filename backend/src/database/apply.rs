@@ -8,15 +8,12 @@ use jiff::Timestamp;
 use super::Database;
 use super::fault::Fault;
 use super::session::{Session, Statement};
-use super::statements::{Tongue, alerts, commands, machines, progress, sales};
+use super::statements::{MOST, Tongue, alerts, commands, machines, parts, progress, sales};
 use crate::domain::alert::{self, Alert, Decision, Key, Known};
 use crate::domain::job::Job;
 use crate::domain::lanes::Progress;
 use crate::domain::plan::{self, Plan, Rules, Sold, UnknownMachine};
 use crate::domain::stock::{self, Slot, Wanted};
-
-/// The most rows that one statement asks for or writes, where their number is not a batch's.
-const ROWS: usize = 500;
 
 /// Which listener commits, and how far it came with this.
 #[derive(Debug, Clone)]
@@ -150,11 +147,11 @@ impl Database {
 }
 
 impl Work<'_> {
-    async fn execute(&mut self, statement: Option<Statement>) -> Result<u64, Fault> {
-        match statement {
-            Some(statement) => self.session.execute(&statement).await,
-            None => Ok(0),
+    async fn execute(&mut self, statements: Vec<Statement>) -> Result<(), Fault> {
+        for statement in statements {
+            self.session.execute(&statement).await?;
         }
+        Ok(())
     }
 
     /// First of all: where another has taken over, nothing else is tried. False: the lane is as far already.
@@ -175,7 +172,7 @@ impl Work<'_> {
     async fn find(&mut self, serial_nos: &BTreeSet<&str>) -> Result<HashMap<String, i64>, Fault> {
         let mut found = HashMap::with_capacity(serial_nos.len());
         let all: Vec<&str> = serial_nos.iter().copied().filter(|serial_no| !serial_no.is_empty()).collect();
-        for part in all.chunks(ROWS) {
+        for part in all.chunks(MOST) {
             let statement = machines::find(self.database.tongue(), part.iter().copied());
             for row in self.session.rows(&statement).await? {
                 found.insert(row.must_text(1)?, row.must_int(0)?);
@@ -190,8 +187,10 @@ impl Work<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        let statement = machines::create(self.database.tongue(), new.iter().copied(), self.now);
-        self.session.execute(&statement).await?;
+        let all: Vec<&str> = new.iter().copied().collect();
+        for part in parts(&all) {
+            self.session.execute(&machines::create(self.database.tongue(), part.iter().copied(), self.now)).await?;
+        }
         known.extend(self.find(&new).await?);
         // A collation may take two serial numbers for one.
         match new.iter().find(|serial_no| !known.contains_key(**serial_no)) {
@@ -208,35 +207,26 @@ impl Work<'_> {
         sold: &[Sold],
         known: &HashMap<String, i64>,
     ) -> Result<(Vec<plan::Log>, Vec<Alert>), Fault> {
-        let (tongue, zone) = (self.database.tongue(), self.database.zone());
-        let all: Vec<&Sold> = sold.iter().collect();
-        let Some(statement) = sales::sales(tongue, zone, &all, known, self.now) else { return Ok(Default::default()) };
-        let new: Vec<Sold> = match self.session.execute(&statement).await {
-            Ok(_) => sold.to_vec(),
-            // The statement alone was undone: some are there already.
-            Err(Fault::Conflict(_)) => {
-                let mut there = HashSet::new();
-                if let Some(statement) = sales::known(tongue, sold, known) {
-                    for row in self.session.rows(&statement).await? {
-                        there.insert((row.must_int(0)?, row.must_text(1)?));
+        let tongue = self.database.tongue();
+        let mut new = Vec::with_capacity(sold.len());
+        for part in parts(sold) {
+            match self.insert(part, known).await {
+                Ok(()) => new.extend_from_slice(part),
+                // The statement alone was undone: some are there already.
+                Err(Fault::Conflict(_)) => {
+                    let others = self.not_there(part, known).await?;
+                    for part in parts(&others) {
+                        self.insert(part, known).await?;
                     }
+                    new.extend(others);
                 }
-                let is_there = |sold: &Sold| {
-                    known
-                        .get(&sold.serial_no)
-                        .is_some_and(|id| there.contains(&(*id, sold.sale.transaction_id.clone())))
-                };
-                let new: Vec<Sold> = sold.iter().filter(|sold| !is_there(sold)).cloned().collect();
-                let refs: Vec<&Sold> = new.iter().collect();
-                self.execute(sales::sales(tongue, zone, &refs, known, self.now)).await?;
-                new
+                Err(fault) => return Err(fault),
             }
-            Err(fault) => return Err(fault),
-        };
+        }
         let (places, wanted): (Vec<usize>, Vec<Wanted>) = plan::wanted(&new, known).into_iter().unzip();
         let slots: BTreeSet<Slot> = wanted.iter().map(|wanted| wanted.slot).collect();
         let mut held = BTreeMap::new();
-        if let Some(statement) = sales::stock(tongue, &slots) {
+        for statement in sales::stock(tongue, &slots) {
             for row in self.session.rows(&statement).await? {
                 held.insert((row.must_int(0)?, row.must_int(1)?), row.int(2)?.unwrap_or_default());
             }
@@ -244,6 +234,27 @@ impl Work<'_> {
         let taken = stock::take(&wanted, &held);
         self.execute(sales::take(tongue, &taken.slots, self.now)).await?;
         Ok(plan::discrepancies(&taken, &places, &new))
+    }
+
+    async fn insert(&mut self, sold: &[Sold], known: &HashMap<String, i64>) -> Result<(), Fault> {
+        match sales::sales(self.database.tongue(), self.database.zone(), sold, known, self.now) {
+            Some(statement) => self.session.execute(&statement).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Those that have no row yet.
+    async fn not_there(&mut self, sold: &[Sold], known: &HashMap<String, i64>) -> Result<Vec<Sold>, Fault> {
+        let mut there = HashSet::new();
+        for statement in sales::known(self.database.tongue(), sold, known) {
+            for row in self.session.rows(&statement).await? {
+                there.insert((row.must_int(0)?, row.must_text(1)?));
+            }
+        }
+        let is_there = |sold: &Sold| {
+            known.get(&sold.serial_no).is_some_and(|id| there.contains(&(*id, sold.sale.transaction_id.clone())))
+        };
+        Ok(sold.iter().filter(|sold| !is_there(sold)).cloned().collect())
     }
 
     async fn rows(&mut self, plan: &Plan, known: &HashMap<String, i64>) -> Result<(), Fault> {
@@ -262,7 +273,7 @@ impl Work<'_> {
         let tongue = self.database.tongue();
         let keys: Vec<&Key> = gathered.keys().collect();
         let mut known: HashMap<Key, Known> = HashMap::new();
-        for part in keys.chunks(ROWS / 4) {
+        for part in keys.chunks(MOST) {
             for row in self.session.rows(&alerts::find(tongue, part.iter().copied())).await? {
                 let (serial_no, kind, code) = (row.must_text(1)?, row.must_text(2)?, row.must_text(3)?);
                 let Some(kind) = part.iter().map(|key| key.kind).find(|known| *known == kind) else { continue };
@@ -283,7 +294,7 @@ impl Work<'_> {
             };
             self.session.execute(&statement).await?;
         }
-        for part in new.chunks(ROWS) {
+        for part in parts(&new) {
             self.session.execute(&alerts::raise(tongue, part, self.now)).await?;
         }
         Ok(())

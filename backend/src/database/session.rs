@@ -66,14 +66,10 @@ pub enum Row {
     Sqlite(SqliteRow),
 }
 
-/// The most values of a statement that the connection keeps prepared. Longer ones are as long as their batch: each would be another.
-const KEPT: usize = 16;
-
 /// The query with its values.
 macro_rules! query {
     ($database:ty, $statement:expr) => {{
-        let mut query = sqlx::query::<$database>(AssertSqlSafe($statement.sql.as_str()))
-            .persistent($statement.values.len() <= KEPT);
+        let mut query = sqlx::query::<$database>(AssertSqlSafe($statement.sql.as_str()));
         for value in &$statement.values {
             query = match value {
                 Value::Int(number) => query.bind(*number),

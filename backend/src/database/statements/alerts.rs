@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::machines::for_update;
-use super::{Text, Tongue, insert};
+use super::{Text, Tongue, insert, padded};
 use crate::database::session::Statement;
 use crate::domain::alert::{Alert, Key};
 use crate::domain::time::Zone;
@@ -15,7 +15,7 @@ pub const TOLD: &str = "told";
 /// No attempt was left.
 pub const FAILED: &str = "failed";
 
-/// The rows of alerts: id, serial number, kind, code, state, when it was raised.
+/// The rows of alerts, at most [`MOST`](super::MOST): id, serial number, kind, code, state, when it was raised.
 #[must_use]
 pub fn find<'k>(tongue: Tongue<'_>, keys: impl IntoIterator<Item = &'k Key>) -> Statement {
     let mut text = Text::of(
@@ -23,7 +23,7 @@ pub fn find<'k>(tongue: Tongue<'_>, keys: impl IntoIterator<Item = &'k Key>) -> 
         "SELECT {machine_alerts.id}, {machine_alerts.serial_no}, {machine_alerts.kind}, {machine_alerts.code}, \
          {machine_alerts.state}, CAST({machine_alerts.raised_at} AS CHAR) FROM {machine_alerts} WHERE ",
     );
-    for (number, key) in keys.into_iter().enumerate() {
+    for (number, key) in padded(keys).into_iter().enumerate() {
         text.raw(if number == 0 { "" } else { " OR " });
         text.push(
             tongue,
@@ -34,7 +34,7 @@ pub fn find<'k>(tongue: Tongue<'_>, keys: impl IntoIterator<Item = &'k Key>) -> 
     for_update(text, tongue)
 }
 
-/// Rows for alerts that are new, each with how often it came.
+/// Rows for alerts that are new, of a size that [`parts`](super::parts) gives, each with how often it came.
 #[must_use]
 pub fn raise(tongue: Tongue<'_>, alerts: &[(Alert, i64)], now: &str) -> Statement {
     let columns = [

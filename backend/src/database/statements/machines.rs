@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::{Dialect, Text, Tongue, insert, joined};
+use super::{Dialect, MOST, Text, Tongue, insert, joined, padded, parts};
 use crate::database::session::{Statement, Value};
 use crate::domain::plan::{Beat, Log};
 use crate::domain::time::Zone;
 
-/// The rows of machines: id, serial number.
+/// The rows of machines, at most [`MOST`](super::MOST): id, serial number.
 #[must_use]
 pub fn find<'s>(tongue: Tongue<'_>, serial_nos: impl IntoIterator<Item = &'s str>) -> Statement {
     let mut text =
         Text::of(tongue, "SELECT {machines.id}, {machines.serial_no} FROM {machines} WHERE {machines.serial_no} IN (");
-    text.list(serial_nos).raw(")");
+    text.list(padded(serial_nos)).raw(")");
     text.done()
 }
 
@@ -30,7 +30,7 @@ pub fn create<'s>(tongue: Tongue<'_>, serial_nos: impl IntoIterator<Item = &'s s
     statement
 }
 
-/// Heartbeats of many machines, in one statement; one that is older than what a row has changes nothing. `machines` are their rows.
+/// Heartbeats of many machines; one that is older than what a row has changes nothing. `machines` are their rows.
 #[must_use]
 pub fn beats(
     tongue: Tongue<'_>,
@@ -38,11 +38,11 @@ pub fn beats(
     beats: &BTreeMap<String, Beat>,
     machines: &HashMap<String, i64>,
     now: &str,
-) -> Option<Statement> {
-    let rows = rows_of(zone, beats, machines);
-    if rows.is_empty() {
-        return None;
-    }
+) -> Vec<Statement> {
+    rows_of(zone, beats, machines).chunks(MOST).map(|rows| beat(tongue, padded(rows.iter().cloned()), now)).collect()
+}
+
+fn beat(tongue: Tongue<'_>, rows: Vec<Vec<Value>>, now: &str) -> Statement {
     let casts = ["SIGNED", "DATETIME(3)", "DECIMAL(30,10)", "SIGNED"];
     // SQLite names no table on the left of an assignment.
     let table = tongue.names.fill("{machines}.");
@@ -73,7 +73,7 @@ pub fn beats(
         joined(&mut text, tongue.dialect, &casts, rows);
         text.push(tongue, &format!(") AS h WHERE {{machines}}.{{machines.id}} = h.a AND {newer}"));
     }
-    Some(text.done())
+    text.done()
 }
 
 /// Machine, time, temperature, page: in the order of the machines' rows, so that two batches never wait for each other's.
@@ -86,7 +86,7 @@ fn rows_of(zone: Zone, beats: &BTreeMap<String, Beat>, machines: &HashMap<String
     rows.into_iter().map(row).collect()
 }
 
-/// Rows of logs, in one statement.
+/// Rows of logs.
 #[must_use]
 pub fn logs(
     tongue: Tongue<'_>,
@@ -94,7 +94,7 @@ pub fn logs(
     logs: &[Log],
     machines: &HashMap<String, i64>,
     now: &str,
-) -> Option<Statement> {
+) -> Vec<Statement> {
     let rows: Vec<Vec<Value>> = logs
         .iter()
         .filter_map(|log| {
@@ -113,7 +113,7 @@ pub fn logs(
         .collect();
     let columns =
         ["machine_id", "level", "code", "message", "slot_no", "payload", "logged_at", "created_at", "updated_at"];
-    (!rows.is_empty()).then(|| insert(tongue, "machine_logs", &columns, rows))
+    parts(&rows).map(|rows| insert(tongue, "machine_logs", &columns, rows.to_vec())).collect()
 }
 
 /// Machines whose last heartbeat is older than a moment, and that nobody was told of: id, serial number, the heartbeat's time.
@@ -153,7 +153,7 @@ pub(super) fn for_update(mut text: Text, tongue: Tongue<'_>) -> Statement {
 pub fn mark(tongue: Tongue<'_>, ids: &[i64], at: Option<&str>) -> Statement {
     let mut text = Text::of(tongue, "UPDATE {machines} SET {machines.offline_at} = ");
     text.raw("?").bind(at).push(tongue, " WHERE {machines.id} IN (");
-    text.list(ids.iter().copied()).raw(")");
+    text.list(padded(ids.iter().copied())).raw(")");
     text.done()
 }
 

@@ -28,6 +28,30 @@ pub struct Tongue<'a> {
     pub dialect: Dialect,
 }
 
+/// The most rows of one statement.
+pub const MOST: usize = 256;
+
+/// Rows in parts of 256, 128, … 1, the larger ones first: a statement for rows of any number would be another one for each number, and none would be
+/// found prepared.
+pub fn parts<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut left = rows;
+    std::iter::from_fn(move || {
+        let size = MOST.min(1 << left.len().checked_ilog2()?);
+        let (part, rest) = left.split_at(size);
+        left = rest;
+        Some(part)
+    })
+}
+
+/// As many rows as the next larger statement has, the last one again and again: for statements to which a row that comes twice is as if it came once.
+fn padded<T: Clone>(rows: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut rows: Vec<T> = rows.into_iter().collect();
+    if let Some(last) = rows.last().cloned() {
+        rows.resize(rows.len().next_power_of_two(), last);
+    }
+    rows
+}
+
 /// A statement that grows.
 #[derive(Default)]
 struct Text {
@@ -140,6 +164,19 @@ mod tests {
         let statement = insert(tongue, "machine_logs", &["code", "slot_no", "message"], [row(), row()]);
         assert_eq!(statement.sql, "INSERT INTO `machine_logs` (`code`, `message`) VALUES (?, ?), (?, ?)");
         assert_eq!(statement.values.len(), 4);
+    }
+
+    #[test]
+    fn rows_of_any_number_are_statements_of_few_sizes() {
+        for count in [0, 1, 2, 3, 255, 256, 257, 1_000] {
+            let rows: Vec<usize> = (0..count).collect();
+            let parts: Vec<&[usize]> = parts(&rows).collect();
+            assert_eq!(parts.concat(), rows);
+            assert!(parts.iter().all(|part| part.len().is_power_of_two() && part.len() <= MOST), "{count}");
+        }
+        assert_eq!(padded([1, 2, 3]), [1, 2, 3, 3]);
+        assert_eq!(padded([1, 2]), [1, 2]);
+        assert!(padded(Vec::<u8>::new()).is_empty());
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::machines::for_update;
-use super::{Dialect, Text, Tongue, insert, joined};
+use super::{Dialect, MOST, Text, Tongue, insert, joined, padded};
 use crate::database::session::{Statement, Value};
 use crate::domain::plan::Sold;
 use crate::domain::stock::Slot;
 use crate::domain::time::Zone;
 
-/// Rows of transactions, in one statement. Where one of them is there already it fails as a whole.
+/// Rows of transactions, in one statement, so of a size that [`parts`](super::parts) gives. Where one of them is there already it fails as a whole.
 #[must_use]
 pub fn sales(
     tongue: Tongue<'_>,
     zone: Zone,
-    sales: &[&Sold],
+    sales: &[Sold],
     machines: &HashMap<String, i64>,
     now: &str,
 ) -> Option<Statement> {
@@ -57,68 +57,45 @@ pub fn sales(
 
 /// Which of them are there already: machine, transaction.
 #[must_use]
-pub fn known(tongue: Tongue<'_>, sales: &[Sold], machines: &HashMap<String, i64>) -> Option<Statement> {
-    let mut wanted: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
-    for sold in sales {
-        if let Some(machine) = machines.get(&sold.serial_no) {
-            wanted.entry(*machine).or_default().insert(&sold.sale.transaction_id);
-        }
-    }
-    let mut text =
-        Text::of(tongue, "SELECT {transactions.machine_id}, {transactions.transaction_id} FROM {transactions} WHERE ");
-    let any = !wanted.is_empty();
-    // Machine by machine: MariaDB reads a list of pairs row by row.
-    for (number, (machine, ids)) in wanted.into_iter().enumerate() {
-        text.raw(if number == 0 { "" } else { " OR " });
-        text.push(tongue, "({transactions.machine_id} = ? AND {transactions.transaction_id} IN (").bind(machine);
-        text.list(ids).raw("))");
-    }
-    any.then(|| text.done())
+pub fn known(tongue: Tongue<'_>, sales: &[Sold], machines: &HashMap<String, i64>) -> Vec<Statement> {
+    let wanted: Vec<[Value; 2]> = sales
+        .iter()
+        .filter_map(|sold| Some([(*machines.get(&sold.serial_no)?).into(), sold.sale.transaction_id.as_str().into()]))
+        .collect();
+    let select = "SELECT {transactions.machine_id}, {transactions.transaction_id} FROM {transactions}";
+    let pair = "({transactions.machine_id} = ? AND {transactions.transaction_id} = ?)";
+    wanted.chunks(MOST).map(|wanted| of_pairs(tongue, select, pair, wanted).done()).collect()
 }
 
 /// What slots hold: machine, slot, stock. The rows are this transaction's until it ends.
 #[must_use]
-pub fn stock(tongue: Tongue<'_>, slots: &BTreeSet<Slot>) -> Option<Statement> {
-    let mut wanted: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-    for (machine, slot) in slots {
-        wanted.entry(*machine).or_default().push(*slot);
-    }
-    let mut text = Text::of(
-        tongue,
-        "SELECT {machine_slots.machine_id}, {machine_slots.slot_no}, {machine_slots.stock} FROM {machine_slots} WHERE ",
-    );
-    let any = !wanted.is_empty();
-    for (number, (machine, slots)) in wanted.into_iter().enumerate() {
-        text.raw(if number == 0 { "" } else { " OR " });
-        text.push(tongue, "({machine_slots.machine_id} = ? AND {machine_slots.slot_no} IN (").bind(machine);
-        text.list(slots).raw("))");
-    }
-    any.then(|| for_update(text, tongue))
+pub fn stock(tongue: Tongue<'_>, slots: &BTreeSet<Slot>) -> Vec<Statement> {
+    let wanted: Vec<[Value; 2]> = slots.iter().map(|(machine, slot)| [(*machine).into(), (*slot).into()]).collect();
+    let select =
+        "SELECT {machine_slots.machine_id}, {machine_slots.slot_no}, {machine_slots.stock} FROM {machine_slots}";
+    let pair = "({machine_slots.machine_id} = ? AND {machine_slots.slot_no} = ?)";
+    wanted.chunks(MOST).map(|wanted| for_update(of_pairs(tongue, select, pair, wanted), tongue)).collect()
 }
 
-/// Slots that hold so many, where a machine does not have them.
-#[must_use]
-pub fn fill(tongue: Tongue<'_>, slots: impl IntoIterator<Item = Slot>, stock: i64, now: &str) -> Statement {
-    let rows = slots
-        .into_iter()
-        .map(|(machine, slot)| vec![machine.into(), slot.into(), stock.into(), now.into(), now.into()]);
-    let columns = ["machine_id", "slot_no", "stock", "created_at", "updated_at"];
-    let mut statement = insert(tongue, "machine_slots", &columns, rows);
-    statement.sql.push_str(&match tongue.dialect {
-        Dialect::MySql => tongue.names.fill(" ON DUPLICATE KEY UPDATE {machine_slots.stock} = {machine_slots.stock}"),
-        Dialect::Sqlite => " ON CONFLICT DO NOTHING".to_owned(),
-    });
-    statement
+/// Of rows that are named by two columns. Pair by pair: a list of pairs is read row by row in MariaDB, by no index.
+fn of_pairs(tongue: Tongue<'_>, select: &str, pair: &str, wanted: &[[Value; 2]]) -> Text {
+    let mut text = Text::of(tongue, select);
+    for (number, [first, second]) in padded(wanted.iter().cloned()).into_iter().enumerate() {
+        text.raw(if number == 0 { " WHERE " } else { " OR " }).push(tongue, pair).bind(first).bind(second);
+    }
+    text
 }
 
-/// Takes from slots, in one statement.
+/// Takes from slots.
 #[must_use]
-pub fn take(tongue: Tongue<'_>, taken: &BTreeMap<Slot, i64>, now: &str) -> Option<Statement> {
-    if taken.is_empty() {
-        return None;
-    }
+pub fn take(tongue: Tongue<'_>, taken: &BTreeMap<Slot, i64>, now: &str) -> Vec<Statement> {
     let rows: Vec<Vec<Value>> =
         taken.iter().map(|((machine, slot), part)| vec![(*machine).into(), (*slot).into(), (*part).into()]).collect();
+    // Each row is changed once, whatever comes twice in what it is joined with.
+    rows.chunks(MOST).map(|rows| take_part(tongue, padded(rows.iter().cloned()), now)).collect()
+}
+
+fn take_part(tongue: Tongue<'_>, rows: Vec<Vec<Value>>, now: &str) -> Statement {
     let casts = ["SIGNED", "SIGNED", "SIGNED"];
     let on = "{machine_slots}.{machine_slots.machine_id} = h.a AND {machine_slots}.{machine_slots.slot_no} = h.b";
     let touched = |text: &mut Text| {
@@ -142,5 +119,5 @@ pub fn take(tongue: Tongue<'_>, taken: &BTreeMap<Slot, i64>, now: &str) -> Optio
         joined(&mut text, tongue.dialect, &casts, rows);
         text.push(tongue, &format!(") AS h WHERE {on}"));
     }
-    Some(text.done())
+    text.done()
 }
