@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redis::{FromRedisValue, RedisResult};
@@ -13,14 +14,23 @@ use tokio::net::TcpStream;
 use crate::eventually;
 use crate::gateway::root;
 
-/// A port that was free a moment ago.
+/// Where ports are looked for: below those that the system gives to outgoing connections, which come and go.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that is free, and that nobody else of this process is given; another process begins elsewhere.
 ///
 /// # Panics
 /// Where the system has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let many = u32::from(PORTS.end - PORTS.start);
+    let start = std::process::id().wrapping_mul(7_919);
+    let mut ports = (0..many).map(|_| {
+        let place = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % many;
+        PORTS.start + u16::try_from(place).expect("within the range")
+    });
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn spawn(program: &str, package: &str, arguments: &[&str], log: &Path) -> Child {

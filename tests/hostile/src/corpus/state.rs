@@ -105,9 +105,9 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "state-set-flood",
-            "sets 6,000 bytes without end",
+            "sets 1,000 bytes without end",
             too_often(),
-            &format!("(loop $again {} (br $again))", set(66_010, 1, 6_000, None)),
+            &format!("(loop $again {} (br $again))", set(66_010, 1, 1_000, None)),
         ),
         case(
             "state-get-flood",
