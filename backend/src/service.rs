@@ -16,11 +16,13 @@ use crate::database::fault::Fault;
 use crate::domain::job::Source;
 use crate::listener::{self, Parts};
 use crate::machines::Machines;
+use crate::metrics::Exporter;
 use crate::redis::auth::Auth;
 use crate::redis::connect::{Connector, RedisFault};
+use crate::redis::lengths::Lengths;
 use crate::redis::lists::ListKeys;
 use crate::settings::Settings;
-use crate::{alerts, api};
+use crate::{alerts, api, watch};
 
 /// Which parts run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,20 @@ impl Clients {
         Machines::new(self.database.clone(), self.auth(settings))
     }
 
+    /// What is watched in Redis.
+    #[must_use]
+    pub fn lengths(&self, settings: &Settings, which: Which) -> Lengths {
+        let queues = &settings.queues;
+        let mut lists = vec![&*queues.incoming, &*queues.outgoing, &*queues.dead_letters];
+        lists.extend(queues.command_results.as_deref());
+        let mut taken = Vec::new();
+        if which.listen {
+            taken.push(&*queues.incoming);
+            taken.extend(queues.command_results.as_deref());
+        }
+        Lengths::new(self.redis.clone(), &self.prefix, &lists, &taken, &settings.listener.instance)
+    }
+
     /// A listener on one of the lists.
     #[must_use]
     pub fn parts(&self, settings: &Settings, board: &Arc<Board>, list: &str, source: Source) -> Parts {
@@ -110,6 +126,7 @@ impl Clients {
             database: self.database.clone(),
             board: board.clone(),
             instance: settings.listener.instance.clone(),
+            list: list.to_owned(),
             keys: ListKeys::new(self.key(list)),
             source,
             rules: settings.listener.rules.clone(),
@@ -122,11 +139,16 @@ impl Clients {
     }
 }
 
-/// Runs until `stop`, then ends in order.
+/// Runs until `stop`, then ends in order. `exporter` is what `/metrics` shows; none: whoever embeds this program has a recorder of its own.
 ///
 /// # Errors
 /// [`ServiceError`].
-pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> Result<(), ServiceError> {
+pub async fn run(
+    settings: Settings,
+    which: Which,
+    exporter: Option<Exporter>,
+    stop: CancellationToken,
+) -> Result<(), ServiceError> {
     let clients = Clients::new(&settings)?;
     let board = Arc::new(Board::default());
     let commander = clients.commander(&settings);
@@ -145,9 +167,12 @@ pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> R
             board: board.clone(),
             commander: commander.clone(),
             machines: clients.machines(&settings),
+            exporter: exporter.clone(),
             tokens: settings.api.tokens.clone().into(),
         };
         tasks.spawn(api::run(listener, desk, stop.clone()));
+        let lengths = clients.lengths(&settings, which);
+        tasks.spawn(watch::run(lengths, clients.database.clone(), board.clone(), exporter, stop.clone()));
     }
     let work = working(clients, settings.clone(), which, board, commander, stop.clone());
     tasks.spawn(work);
@@ -185,6 +210,7 @@ async fn working(
         () = stop.cancelled() => return,
         () = prepare(&database, settings.database.migrate, &board) => {}
     }
+    board.prepared();
     let mut tasks = JoinSet::new();
     tasks.spawn(commands::run(commander, board.clone(), stop.clone()));
     if which.listen {

@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod dead_letters;
 mod health;
 mod log;
 mod output;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Exporter;
 use crate::service::{self, ServiceError, Which};
 use crate::settings::{self, Resolved, Settings};
 use output::{Code, Failure, Output};
@@ -62,6 +64,9 @@ enum Command {
     /// Commands to machines.
     #[command(subcommand, name = "command")]
     Order(OrderCommand),
+    /// Jobs that no attempt could process.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Machines' tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -185,6 +190,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
                 ask::send(&settings, serial_no, command, payload, expires_in.as_deref(), output).await
             }
             Command::Order(OrderCommand::Show { message_id }) => ask::show(&settings, message_id, output).await,
+            Command::DeadLetters(command) => dead_letters::run(&settings, command, output).await,
             Command::Token(TokenCommand::Issue { serial_no }) => {
                 ask::token(&settings, ask::Change::Issue, serial_no, output).await
             }
@@ -210,8 +216,14 @@ async fn run(settings: Settings, warnings: &[String], which: Which) -> Result<Co
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let exporter = if which.serve {
+        let installed = Exporter::install();
+        Some(installed.map_err(|error| Failure::new(Code::Wrong, format!("no metrics: {error}"), ""))?)
+    } else {
+        None
+    };
     let stop = CancellationToken::new();
-    let service = service::run(settings, which, stop.clone());
+    let service = service::run(settings, which, exporter, stop.clone());
     let signals = async {
         match signalled().await {
             Ok(name) => tracing::info!(signal = name, "it ends in order"),

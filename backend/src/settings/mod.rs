@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluicegate_core::settings::interpolate::Sources;
-use sluicegate_core::settings::{RedisUrl, Secret};
+use sluicegate_core::settings::{RedisUrl, Secret, Tls};
 
 use crate::domain::job::Types;
 use crate::domain::names::Names;
@@ -72,6 +72,8 @@ pub struct Listener {
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
+    /// Files for `rediss://`.
+    pub tls: Tls,
     /// What stands before every key.
     pub key_prefix: String,
 }
@@ -321,6 +323,7 @@ mod tests {
         refused("[listener]\ninstance = \"a b\"", "listener.instance");
         refused("[redis]\nurl = \"redis://:hunter2@h:x\"", "redis.url");
         refused("[redis]\nurl = \"embedded\"", "redis.url");
+        refused("[redis]\nclient_key_file = \"k\"", "redis.client_key_file: needs `redis.client_cert_file` beside it");
         refused("[redis]\nkey_prefix = \"{x}\"", "redis.key_prefix");
         refused("[database]\nurl = \"postgres://u:hunter2@h/d\"", "database.url");
         refused("[database]\nurl = \"mysql://u:${SECRET}@h\"", "database.url: names no database");
@@ -337,5 +340,7 @@ mod tests {
     fn who_is_reached_by_others_is_told_so() {
         let warnings = read_with("[api]\nlisten = \"0.0.0.0:9091\"").expect("good").warnings;
         assert!(warnings.iter().any(|warning| warning.contains("api.listen")), "{warnings:?}");
+        let warnings = read_with("[redis]\nca_file = \"ca.pem\"").expect("good").warnings;
+        assert!(warnings.iter().any(|warning| warning.contains("redis.ca_file: has no effect")), "{warnings:?}");
     }
 }

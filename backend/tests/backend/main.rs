@@ -5,6 +5,9 @@ mod api;
 mod commands;
 mod delivery;
 mod faults;
+mod letters;
+mod metrics;
+mod redis;
 mod stage;
 mod tokens;
 

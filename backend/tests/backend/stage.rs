@@ -79,6 +79,8 @@ impl Stage {
         for (name, keys) in sections {
             // What a test says of a section stands beside what leads to the servers.
             let own = format!("[{name}]\n");
+            // Its own address wins.
+            let keys = if more.contains(&format!("{own}url = ")) { String::new() } else { keys };
             let head = format!("[{name}]\n{keys}\n");
             if more.contains(&own) {
                 more = more.replacen(&own, &head, 1);
