@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
+
 use crate::metrics;
 
 /// One of the two servers.
@@ -25,6 +27,18 @@ pub struct Board {
     redis: AtomicBool,
     database: AtomicBool,
     troubles: Mutex<BTreeMap<&'static str, String>>,
+    refused: Mutex<Option<RefusedEdit>>,
+}
+
+/// An edit of the settings that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RefusedEdit {
+    /// When it was looked at last.
+    pub at: Timestamp,
+    /// Each reason, in one sentence.
+    pub reasons: Vec<String>,
+    /// What needs a restart.
+    pub restart: Vec<String>,
 }
 
 /// What the board says.
@@ -43,6 +57,17 @@ impl Board {
     pub fn done(&self, committed: usize, dead: usize) {
         self.committed.fetch_add(committed as u64, Ordering::Relaxed);
         self.dead.fetch_add(dead as u64, Ordering::Relaxed);
+    }
+
+    /// The settings file holds an edit that is refused, or none any more.
+    pub fn refused(&self, edit: Option<RefusedEdit>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = edit;
+    }
+
+    /// The edit that is refused.
+    #[must_use]
+    pub fn refused_edit(&self) -> Option<RefusedEdit> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Something does not work, or works again. True: that is news.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,9 @@ use crate::redis::auth::Auth;
 use crate::redis::connect::{Connector, RedisFault};
 use crate::redis::lengths::Lengths;
 use crate::redis::lists::ListKeys;
+use crate::reload::{self, Watched};
 use crate::settings::Settings;
-use crate::{alerts, api, watch};
+use crate::{alerts, api, watch as looking};
 
 /// Which parts run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +142,7 @@ impl Clients {
 }
 
 /// Runs until `stop`, then ends in order. `exporter` is what `/metrics` shows; none: whoever embeds this program has a recorder of its own.
+/// `watched` is where edits of the settings come from; none: they stay.
 ///
 /// # Errors
 /// [`ServiceError`].
@@ -147,6 +150,7 @@ pub async fn run(
     settings: Settings,
     which: Which,
     exporter: Option<Exporter>,
+    watched: Option<Watched>,
     stop: CancellationToken,
 ) -> Result<(), ServiceError> {
     let clients = Clients::new(&settings)?;
@@ -172,10 +176,13 @@ pub async fn run(
         };
         tasks.spawn(api::run(listener, desk, stop.clone()));
         let lengths = clients.lengths(&settings, which);
-        tasks.spawn(watch::run(lengths, clients.database.clone(), board.clone(), exporter, stop.clone()));
+        tasks.spawn(looking::run(lengths, clients.database.clone(), board.clone(), exporter, stop.clone()));
     }
-    let work = working(clients, settings.clone(), which, board, commander, stop.clone());
-    tasks.spawn(work);
+    let (edited, live) = watch::channel(settings.clone());
+    if let Some(watched) = watched {
+        tasks.spawn(reload::run(watched, board.clone(), edited, stop.clone()));
+    }
+    tasks.spawn(working(clients, live, which, board, commander, stop.clone()));
     let timeout = settings.listener.shutdown_timeout;
     let late = async {
         stop.cancelled().await;
@@ -199,40 +206,71 @@ pub async fn run(
 /// What needs the database: it is awaited first.
 async fn working(
     clients: Clients,
-    settings: Settings,
+    live: watch::Receiver<Settings>,
     which: Which,
     board: Arc<Board>,
     commander: Commander,
     stop: CancellationToken,
 ) {
     let database = clients.database.clone();
+    let migrate = live.borrow().database.migrate;
     tokio::select! {
         () = stop.cancelled() => return,
-        () = prepare(&database, settings.database.migrate, &board) => {}
+        () = prepare(&database, migrate, &board) => {}
     }
     board.prepared();
     let mut tasks = JoinSet::new();
     tasks.spawn(commands::run(commander, board.clone(), stop.clone()));
     if which.listen {
-        let jobs = Source::Jobs(settings.types.clone());
-        let parts = clients.parts(&settings, &board, &settings.queues.incoming, jobs.clone());
-        tracing::info!(
-            instance = parts.instance,
-            list = parts.keys.list,
-            batch = parts.batch,
-            workers = parts.lanes,
-            "the listener takes jobs"
-        );
-        let waiting = Waiting { redis: clients.redis.clone(), keys: parts.keys.clone(), source: jobs };
-        tasks.spawn(offline::run(database.clone(), board.clone(), waiting, settings.alerts.clone(), stop.clone()));
-        tasks.spawn(alerts::run(database.clone(), board.clone(), settings.alerts.clone(), stop.clone()));
-        tasks.spawn(listener::run::run(parts, stop.clone()));
-        if let Some(list) = &settings.queues.command_results {
-            let mut parts = clients.parts(&settings, &board, list, Source::Results);
-            parts.lanes = 1;
-            tasks.spawn(listener::run::run(parts, stop.clone()));
-        }
+        tasks.spawn(listening(clients, live, board, stop.clone()));
     }
+    awaited(tasks).await;
+    database.close().await;
+}
+
+/// Jobs, results and alerts by the settings in force. After an edit they end in order, with what is under way committed and what is not begun
+/// back in the list, and begin anew by what it says.
+async fn listening(clients: Clients, mut live: watch::Receiver<Settings>, board: Arc<Board>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let settings = live.borrow_and_update().clone();
+        let until = stop.child_token();
+        let working = awaited(begin(&clients, &settings, &board, &until));
+        let edited = async {
+            tokio::select! {
+                () = until.cancelled() => {}
+                Ok(()) = live.changed() => {}
+            }
+            until.cancel();
+        };
+        tokio::join!(working, edited);
+    }
+}
+
+fn begin(clients: &Clients, settings: &Settings, board: &Arc<Board>, stop: &CancellationToken) -> JoinSet<()> {
+    let (mut tasks, database) = (JoinSet::new(), &clients.database);
+    let jobs = Source::Jobs(settings.types.clone());
+    let parts = clients.parts(settings, board, &settings.queues.incoming, jobs.clone());
+    tracing::info!(
+        instance = parts.instance,
+        list = parts.keys.list,
+        batch = parts.batch,
+        workers = parts.lanes,
+        "the listener takes jobs"
+    );
+    let waiting = Waiting { redis: clients.redis.clone(), keys: parts.keys.clone(), source: jobs };
+    tasks.spawn(offline::run(database.clone(), board.clone(), waiting, settings.alerts.clone(), stop.clone()));
+    tasks.spawn(alerts::run(database.clone(), board.clone(), settings.alerts.clone(), stop.clone()));
+    tasks.spawn(listener::run::run(parts, stop.clone()));
+    if let Some(list) = &settings.queues.command_results {
+        let mut parts = clients.parts(settings, board, list, Source::Results);
+        parts.lanes = 1;
+        tasks.spawn(listener::run::run(parts, stop.clone()));
+    }
+    tasks
+}
+
+/// Waits until all have ended; a panic of one is this one's.
+async fn awaited(mut tasks: JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && let Ok(panic) = error.try_into_panic()
@@ -240,7 +278,6 @@ async fn working(
             std::panic::resume_unwind(panic);
         }
     }
-    database.close().await;
 }
 
 /// Makes the tables and looks at them, however long the database is away.

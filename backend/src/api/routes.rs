@@ -142,6 +142,7 @@ async fn status(State(desk): State<Desk>) -> Json<Value> {
         "committed": said.committed,
         "dead": said.dead,
         "troubles": said.troubles,
+        "refused_settings": desk.board.refused_edit(),
     }))
 }
 

@@ -1,8 +1,10 @@
-//! The settings: one TOML file, read once at the start. Every key has a default, so that no file is needed at all.
+//! The settings: one TOML file. Every key has a default, so that no file is needed at all.
 //!
 //! - [`written`]: the file's shape.
+//! - [`difference`]: what a change of the file needs.
 //! - `resolve`: `${…}`, defaults, bounds, what does not go together.
 
+pub mod difference;
 mod resolve;
 pub mod written;
 
@@ -28,7 +30,7 @@ const MAX_FILE: u64 = 1 << 20;
 const DEFAULT_FILE: &str = "sluicegate-backend.toml";
 
 /// All of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// How jobs are taken.
     pub listener: Listener,
@@ -51,7 +53,7 @@ pub struct Settings {
 }
 
 /// `[listener]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Who this back end is, among several; the same after a restart.
     pub instance: String,
@@ -68,7 +70,7 @@ pub struct Listener {
 }
 
 /// `[redis]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
@@ -79,7 +81,7 @@ pub struct Redis {
 }
 
 /// `[queues]`; names without the prefix.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Queues {
     /// Jobs from the gateway.
     pub incoming: String,
@@ -94,7 +96,7 @@ pub struct Queues {
 }
 
 /// `[database]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     /// Where it is.
     pub url: DatabaseUrl,
@@ -111,7 +113,7 @@ pub struct Database {
 }
 
 /// Which database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum DatabaseUrl {
     /// A file.
     Sqlite(PathBuf),
@@ -120,14 +122,14 @@ pub enum DatabaseUrl {
 }
 
 /// `[commands]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Commands {
     /// Until when a command may be sent, where its sender does not say.
     pub expiry: Duration,
 }
 
 /// `[alerts]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Alerts {
     /// Where they are sent; none: to the log alone.
     pub webhook: Option<Webhook>,
@@ -142,7 +144,7 @@ pub struct Alerts {
 }
 
 /// Where alerts are sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Webhook {
     /// `http://` or `https://`.
     pub url: String,
@@ -153,7 +155,7 @@ pub struct Webhook {
 }
 
 /// `[api]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Api {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -162,7 +164,7 @@ pub struct Api {
 }
 
 /// Who may ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiToken {
     /// What the log calls it.
     pub name: String,
@@ -171,7 +173,7 @@ pub struct ApiToken {
 }
 
 /// `[machines]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Machines {
     /// How Redis holds a machine's token.
     pub auth_format: AuthFormat,

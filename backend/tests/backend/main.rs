@@ -8,6 +8,7 @@ mod faults;
 mod letters;
 mod metrics;
 mod redis;
+mod reload;
 mod stage;
 mod tokens;
 

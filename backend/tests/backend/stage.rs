@@ -247,6 +247,11 @@ impl Backend {
         self.signal("CONT");
     }
 
+    /// Has it read its settings again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
     /// Ends it as a person would, and waits for it.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
