@@ -4,6 +4,7 @@ namespace Sluicegate\Laravel\Tests;
 
 use Illuminate\Contracts\Events\Dispatcher as Events;
 use Illuminate\Support\Facades\DB;
+use RuntimeException;
 use Sluicegate\Laravel\Events\MachineErrorReported;
 use Sluicegate\Laravel\Events\StockDiscrepancyFound;
 use Sluicegate\Laravel\Jobs\MachineJob;
@@ -64,6 +65,23 @@ final class BatchTest extends TestCase
         // Again: nobody is told twice.
         $this->together([$error, $sale('1')]);
         self::assertCount(2, $told);
+    }
+
+    public function testAListenerOfTheApplicationsThatFailsKeepsNoOtherFromBeingTold(): void
+    {
+        $told = [];
+        $this->app->make(Events::class)->listen(MachineErrorReported::class, function ($event) use (&$told): void {
+            $told[] = $event->code;
+            if ($event->code === 'E1') {
+                throw new RuntimeException('the pager is away');
+            }
+        });
+        self::assertSame([], $this->together([
+            self::entry('error', 'M-1', '{"error_code":"E1"}'),
+            self::entry('error', 'M-1', '{"error_code":"E2"}'),
+        ]));
+        self::assertSame(['E1', 'E2'], $told);
+        self::assertStringContainsString('the pager is away', $this->log());
     }
 
     public function testWhatCanNeverBeDoneIsNamedAndTheOthersAreDone(): void

@@ -4,7 +4,9 @@ namespace Sluicegate\Laravel\Support;
 
 use Carbon\CarbonInterface;
 use Closure;
+use Illuminate\Container\Container;
 use Illuminate\Contracts\Config\Repository as Config;
+use Illuminate\Contracts\Debug\ExceptionHandler;
 use Illuminate\Database\Connection;
 use Illuminate\Database\DatabaseManager;
 use Illuminate\Database\Query\Builder;
@@ -115,7 +117,7 @@ class Tables
                 $tell();
             } catch (Throwable $failure) {
                 // It is committed: a listener of the application's that fails keeps no other from being told.
-                report($failure);
+                Container::getInstance()->make(ExceptionHandler::class)->report($failure);
             }
         }
 
