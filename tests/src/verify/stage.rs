@@ -8,7 +8,8 @@ use crate::gateway::{Gateway, component, plugins, route};
 use crate::{Backend, Broker, MariaDb, RedisServer};
 
 /// What the gateway does beyond the built-in settings: commands' results and acknowledgements reach the back end.
-fn settings() -> String {
+#[must_use]
+pub fn settings() -> String {
     let routes: String = ["heartbeat", "error", "transaction"].map(|name| route(name, "")).concat();
     let names = ["heartbeat", "error", "transaction", "command-validation", "command-ack"];
     format!(
