@@ -1,15 +1,44 @@
 //! What is so at the moment, for whoever asks: what was done, and what does not work.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::metrics;
+
+/// One of the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// Where jobs come from.
+    Redis,
+    /// Where they go.
+    Database,
+}
 
 /// Counters and troubles. The lock is held for a look only.
 #[derive(Debug, Default)]
 pub struct Board {
     committed: AtomicU64,
     dead: AtomicU64,
+    /// The tables are as this program wants them.
+    prepared: AtomicBool,
+    redis: AtomicBool,
+    database: AtomicBool,
     troubles: Mutex<BTreeMap<&'static str, String>>,
+    refused: Mutex<Option<RefusedEdit>>,
+}
+
+/// An edit of the settings that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RefusedEdit {
+    /// When it was looked at last.
+    pub at: Timestamp,
+    /// Each reason, in one sentence.
+    pub reasons: Vec<String>,
+    /// What needs a restart.
+    pub restart: Vec<String>,
 }
 
 /// What the board says.
@@ -30,13 +59,65 @@ impl Board {
         self.dead.fetch_add(dead as u64, Ordering::Relaxed);
     }
 
+    /// The settings file holds an edit that is refused, or none any more.
+    pub fn refused(&self, edit: Option<RefusedEdit>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = edit;
+    }
+
+    /// The edit that is refused.
+    #[must_use]
+    pub fn refused_edit(&self) -> Option<RefusedEdit> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Something does not work, or works again. True: that is news.
     pub fn trouble(&self, part: &'static str, why: Option<&str>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        match why {
+        let news = match why {
             Some(why) => troubles.insert(part, why.to_owned()).is_none(),
             None => troubles.remove(part).is_some(),
+        };
+        metrics::troubles(troubles.len());
+        news
+    }
+
+    /// Whether a server answered when it was asked last.
+    pub fn reached(&self, server: Server, up: bool) {
+        let (state, name) = match server {
+            Server::Redis => (&self.redis, "redis"),
+            Server::Database => (&self.database, "database"),
+        };
+        state.store(up, Ordering::Relaxed);
+        metrics::connected(name, up);
+    }
+
+    /// The tables are as this program wants them.
+    pub fn prepared(&self) {
+        self.prepared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Why this process does not do all of its work; empty: it does. Without the servers' words: everybody may ask.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for (good, reason) in [
+            (&self.redis, "Redis does not answer, or was not asked yet"),
+            (&self.database, "the database does not answer, or was not asked yet"),
+            (&self.prepared, "the tables are not looked at yet"),
+        ] {
+            if !good.load(Ordering::Relaxed) {
+                reasons.push(reason.to_owned());
+            }
         }
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.extend(troubles.keys().map(|part| format!("{part} does not work; /api/status says why")));
+        reasons
     }
 
     /// All of it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,11 +17,14 @@ use crate::database::fault::Fault;
 use crate::domain::job::Source;
 use crate::listener::{self, Parts};
 use crate::machines::Machines;
+use crate::metrics::Exporter;
 use crate::redis::auth::Auth;
 use crate::redis::connect::{Connector, RedisFault};
+use crate::redis::lengths::Lengths;
 use crate::redis::lists::ListKeys;
+use crate::reload::{self, Watched};
 use crate::settings::Settings;
-use crate::{alerts, api};
+use crate::{alerts, api, watch as looking};
 
 /// Which parts run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +106,20 @@ impl Clients {
         Machines::new(self.database.clone(), self.auth(settings))
     }
 
+    /// What is watched in Redis.
+    #[must_use]
+    pub fn lengths(&self, settings: &Settings, which: Which) -> Lengths {
+        let queues = &settings.queues;
+        let mut lists = vec![&*queues.incoming, &*queues.outgoing, &*queues.dead_letters];
+        lists.extend(queues.command_results.as_deref());
+        let mut taken = Vec::new();
+        if which.listen {
+            taken.push(&*queues.incoming);
+            taken.extend(queues.command_results.as_deref());
+        }
+        Lengths::new(self.redis.clone(), &self.prefix, &lists, &taken, &settings.listener.instance)
+    }
+
     /// A listener on one of the lists.
     #[must_use]
     pub fn parts(&self, settings: &Settings, board: &Arc<Board>, list: &str, source: Source) -> Parts {
@@ -110,6 +128,7 @@ impl Clients {
             database: self.database.clone(),
             board: board.clone(),
             instance: settings.listener.instance.clone(),
+            list: list.to_owned(),
             keys: ListKeys::new(self.key(list)),
             source,
             rules: settings.listener.rules.clone(),
@@ -122,11 +141,18 @@ impl Clients {
     }
 }
 
-/// Runs until `stop`, then ends in order.
+/// Runs until `stop`, then ends in order. `exporter` is what `/metrics` shows; none: whoever embeds this program has a recorder of its own.
+/// `watched` is where edits of the settings come from; none: they stay.
 ///
 /// # Errors
 /// [`ServiceError`].
-pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> Result<(), ServiceError> {
+pub async fn run(
+    settings: Settings,
+    which: Which,
+    exporter: Option<Exporter>,
+    watched: Option<Watched>,
+    stop: CancellationToken,
+) -> Result<(), ServiceError> {
     let clients = Clients::new(&settings)?;
     let board = Arc::new(Board::default());
     let commander = clients.commander(&settings);
@@ -145,12 +171,18 @@ pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> R
             board: board.clone(),
             commander: commander.clone(),
             machines: clients.machines(&settings),
+            exporter: exporter.clone(),
             tokens: settings.api.tokens.clone().into(),
         };
         tasks.spawn(api::run(listener, desk, stop.clone()));
+        let lengths = clients.lengths(&settings, which);
+        tasks.spawn(looking::run(lengths, clients.database.clone(), board.clone(), exporter, stop.clone()));
     }
-    let work = working(clients, settings.clone(), which, board, commander, stop.clone());
-    tasks.spawn(work);
+    let (edited, live) = watch::channel(settings.clone());
+    if let Some(watched) = watched {
+        tasks.spawn(reload::run(watched, board.clone(), edited, stop.clone()));
+    }
+    tasks.spawn(working(clients, live, which, board, commander, stop.clone()));
     let timeout = settings.listener.shutdown_timeout;
     let late = async {
         stop.cancelled().await;
@@ -174,39 +206,71 @@ pub async fn run(settings: Settings, which: Which, stop: CancellationToken) -> R
 /// What needs the database: it is awaited first.
 async fn working(
     clients: Clients,
-    settings: Settings,
+    live: watch::Receiver<Settings>,
     which: Which,
     board: Arc<Board>,
     commander: Commander,
     stop: CancellationToken,
 ) {
     let database = clients.database.clone();
+    let migrate = live.borrow().database.migrate;
     tokio::select! {
         () = stop.cancelled() => return,
-        () = prepare(&database, settings.database.migrate, &board) => {}
+        () = prepare(&database, migrate, &board) => {}
     }
+    board.prepared();
     let mut tasks = JoinSet::new();
     tasks.spawn(commands::run(commander, board.clone(), stop.clone()));
     if which.listen {
-        let jobs = Source::Jobs(settings.types.clone());
-        let parts = clients.parts(&settings, &board, &settings.queues.incoming, jobs.clone());
-        tracing::info!(
-            instance = parts.instance,
-            list = parts.keys.list,
-            batch = parts.batch,
-            workers = parts.lanes,
-            "the listener takes jobs"
-        );
-        let waiting = Waiting { redis: clients.redis.clone(), keys: parts.keys.clone(), source: jobs };
-        tasks.spawn(offline::run(database.clone(), board.clone(), waiting, settings.alerts.clone(), stop.clone()));
-        tasks.spawn(alerts::run(database.clone(), board.clone(), settings.alerts.clone(), stop.clone()));
-        tasks.spawn(listener::run::run(parts, stop.clone()));
-        if let Some(list) = &settings.queues.command_results {
-            let mut parts = clients.parts(&settings, &board, list, Source::Results);
-            parts.lanes = 1;
-            tasks.spawn(listener::run::run(parts, stop.clone()));
-        }
+        tasks.spawn(listening(clients, live, board, stop.clone()));
     }
+    awaited(tasks).await;
+    database.close().await;
+}
+
+/// Jobs, results and alerts by the settings in force. After an edit they end in order, with what is under way committed and what is not begun
+/// back in the list, and begin anew by what it says.
+async fn listening(clients: Clients, mut live: watch::Receiver<Settings>, board: Arc<Board>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let settings = live.borrow_and_update().clone();
+        let until = stop.child_token();
+        let working = awaited(begin(&clients, &settings, &board, &until));
+        let edited = async {
+            tokio::select! {
+                () = until.cancelled() => {}
+                Ok(()) = live.changed() => {}
+            }
+            until.cancel();
+        };
+        tokio::join!(working, edited);
+    }
+}
+
+fn begin(clients: &Clients, settings: &Settings, board: &Arc<Board>, stop: &CancellationToken) -> JoinSet<()> {
+    let (mut tasks, database) = (JoinSet::new(), &clients.database);
+    let jobs = Source::Jobs(settings.types.clone());
+    let parts = clients.parts(settings, board, &settings.queues.incoming, jobs.clone());
+    tracing::info!(
+        instance = parts.instance,
+        list = parts.keys.list,
+        batch = parts.batch,
+        workers = parts.lanes,
+        "the listener takes jobs"
+    );
+    let waiting = Waiting { redis: clients.redis.clone(), keys: parts.keys.clone(), source: jobs };
+    tasks.spawn(offline::run(database.clone(), board.clone(), waiting, settings.alerts.clone(), stop.clone()));
+    tasks.spawn(alerts::run(database.clone(), board.clone(), settings.alerts.clone(), stop.clone()));
+    tasks.spawn(listener::run::run(parts, stop.clone()));
+    if let Some(list) = &settings.queues.command_results {
+        let mut parts = clients.parts(settings, board, list, Source::Results);
+        parts.lanes = 1;
+        tasks.spawn(listener::run::run(parts, stop.clone()));
+    }
+    tasks
+}
+
+/// Waits until all have ended; a panic of one is this one's.
+async fn awaited(mut tasks: JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && let Ok(panic) = error.try_into_panic()
@@ -214,7 +278,6 @@ async fn working(
             std::panic::resume_unwind(panic);
         }
     }
-    database.close().await;
 }
 
 /// Makes the tables and looks at them, however long the database is away.

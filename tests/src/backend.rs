@@ -13,7 +13,7 @@ use crate::gateway::program;
 use crate::servers::{end, free_port};
 
 /// The token of the API, and its hash.
-const TOKEN: &str = "0123456789abcdef";
+pub const TOKEN: &str = "0123456789abcdef";
 const TOKEN_SHA256: &str = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
 
 /// A running `sluicegate-backend run`.
@@ -57,6 +57,12 @@ impl Backend {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.folder.join("backend.log")
+    }
+
+    /// Where its API listens.
+    #[must_use]
+    pub fn api(&self) -> String {
+        format!("127.0.0.1:{}", self.api)
     }
 
     /// Whether it has ended by itself.

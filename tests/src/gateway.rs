@@ -74,6 +74,20 @@ pub fn another_build(name: &str, mark: u8) -> Vec<u8> {
     bytes
 }
 
+/// Settings of built-in plugins, where [`Gateway::with`] puts their files.
+#[must_use]
+pub fn plugins(names: &[&str]) -> String {
+    names.iter().map(|name| format!("[plugins.{name}]\npath = \"plugins/{name}.wasm\"\n")).collect()
+}
+
+/// A built-in route, with the plugin of its name; `more` is what it has beside.
+#[must_use]
+pub fn route(name: &str, more: &str) -> String {
+    format!(
+        "[[routes]]\nname = \"{name}\"\ntopic = \"machine/{{serial_no}}/{name}\"\nhandlers = [\"{name}\"]\n{more}\n"
+    )
+}
+
 /// A running gateway.
 pub struct Gateway {
     folder: TempDir,

@@ -45,7 +45,7 @@ impl MariaDb {
     pub async fn restart(&mut self) {
         let folder = self.folder.path();
         let log = fs::File::create(folder.join("log")).expect("a log file");
-        let option = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
+        let option = |name: &str, file: &str| option(folder, name, file);
         fs::create_dir_all(folder.join("tmp")).expect("a folder");
         let child = Command::new("mariadbd")
             .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
@@ -101,6 +101,11 @@ impl Drop for MariaDb {
     }
 }
 
+/// An option whose value is a file or folder of the server's own.
+fn option(folder: &Path, name: &str, file: &str) -> String {
+    format!("--{name}={}", folder.join(file).display())
+}
+
 /// A folder as a new server has it. It takes seconds to make, so it is made once and copied: it lies beside the tests that cargo built.
 fn template() -> PathBuf {
     let this = std::env::current_exe().expect("this program's path");
@@ -120,7 +125,7 @@ fn template() -> PathBuf {
 /// A server deletes at its start every `#sql…` in its folder for temporary tables, so none shares its own with another (`tmpdir`).
 fn make(folder: &Path) {
     fs::create_dir(folder.join("tmp")).expect("a folder");
-    let option = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
+    let option = |name: &str, file: &str| option(folder, name, file);
     let made = Command::new("mariadb-install-db")
         .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"])
         .args(["--innodb-log-file-size=8M".to_owned(), option("datadir", "data"), option("tmpdir", "tmp")])

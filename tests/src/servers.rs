@@ -11,6 +11,7 @@ use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::certificates::certificates;
 use crate::eventually;
 use crate::gateway::root;
 
@@ -211,6 +212,8 @@ pub struct RedisServer {
     pub port: u16,
     /// Where it listens for other nodes, where it is one of a cluster.
     bus: Option<u16>,
+    /// Where it speaks TLS, where it does, and whether it wants a certificate there.
+    tls: Option<(u16, bool)>,
     child: Option<Child>,
 }
 
@@ -229,9 +232,32 @@ impl RedisServer {
     }
 
     async fn start_with(bus: Option<u16>) -> Self {
-        let mut server = Self { folder: TempDir::new().expect("a folder"), port: free_port(), bus, child: None };
+        let folder = TempDir::new().expect("a folder");
+        let mut server = Self { folder, port: free_port(), bus, tls: None, child: None };
         server.restart().await;
         server
+    }
+
+    /// Starts one that speaks TLS on a port beside, with certificates of its own (`ca.pem` and the like, [`Self::path`]).
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_with_tls(wants_a_certificate: bool) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        certificates(folder.path());
+        let tls = Some((free_port(), wants_a_certificate));
+        let mut server = Self { folder, port: free_port(), bus: None, tls, child: None };
+        server.restart().await;
+        server
+    }
+
+    /// Where it speaks TLS.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls.expect("a server that speaks TLS").0
     }
 
     pub(crate) fn bus(&self) -> u16 {
@@ -265,6 +291,14 @@ impl RedisServer {
             let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
             arguments.extend(cluster);
         }
+        let (tls_port, wants) = self
+            .tls
+            .map_or((String::new(), "no"), |(port, wants)| (port.to_string(), if wants { "yes" } else { "no" }));
+        let files = ["ca.pem", "server.pem", "server.key"].map(|name| format!("{folder}/{name}"));
+        if self.tls.is_some() {
+            arguments.extend(["--tls-port", &tls_port, "--tls-auth-clients", wants, "--tls-ca-cert-file", &files[0]]);
+            arguments.extend(["--tls-cert-file", &files[1], "--tls-key-file", &files[2]]);
+        }
         self.child = Some(spawn("redis-server", "redis-server", &arguments, &self.folder.path().join("log")));
         listening(self.port, "redis-server listens").await;
     }
@@ -286,6 +320,7 @@ impl RedisServer {
             folder: std::mem::replace(&mut self.folder, TempDir::new().expect("a folder")),
             port: free_port(),
             bus: None,
+            tls: None,
             child: None,
         };
         rest.restart().await;

@@ -32,12 +32,27 @@ pub(crate) struct Wire {
 impl Wire {
     /// Connects with a session that the broker keeps.
     pub(crate) async fn connect(port: u16, client: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        Self::begin(TcpStream::connect(("127.0.0.1", port)).await?, client, 0, None).await
+    }
+
+    /// Connects as a machine, whose user name is its client id, with its token or none; nothing is kept of the session.
+    pub(crate) async fn login(address: &str, machine: &str, token: Option<&str>) -> io::Result<Self> {
+        Self::begin(TcpStream::connect(address).await?, machine, 0x02, token).await
+    }
+
+    async fn begin(stream: TcpStream, client: &str, mut flags: u8, token: Option<&str>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut wire = Self { stream, unread: Vec::new(), unsent: Vec::new() };
-        // Protocol level 4, no flags (no clean session), no keep-alive [MQTT 3.1.1, 3.1].
-        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0];
+        if token.is_some() {
+            flags |= 0xc0;
+        }
+        // Protocol level 4, flags (clean session, user name and password), no keep-alive [MQTT 3.1.1, 3.1].
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0];
         put_text(&mut body, client);
+        if let Some(token) = token {
+            put_text(&mut body, client);
+            put_text(&mut body, token);
+        }
         wire.send(0x10, &body).await?;
         match wire.next().await? {
             Packet::Connected => Ok(wire),

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Patience};
-use crate::clock;
 use crate::database::Database;
 use crate::database::fault::Fault;
 use crate::database::statements::alerts;
 use crate::domain::alert::retry_after;
 use crate::settings;
+use crate::{clock, metrics};
 use webhook::Webhook;
 
 /// How often rows that are due are looked for.
@@ -65,9 +65,13 @@ async fn round(database: &Database, settings: &settings::Alerts, webhook: Option
     for (due, told) in due.iter().zip(told) {
         let now = clock::now();
         let (state, next) = match told {
-            Ok(()) => (alerts::TOLD, None),
+            Ok(()) => {
+                metrics::alert("told");
+                (alerts::TOLD, None)
+            }
             Err(reason) if due.attempts >= settings.attempts => {
                 tracing::error!(alert = due.id, attempts = due.attempts, reason, "an alert is given up");
+                metrics::alert("given-up");
                 (alerts::FAILED, None)
             }
             Err(reason) => {
@@ -77,6 +81,7 @@ async fn round(database: &Database, settings: &settings::Alerts, webhook: Option
                     reason,
                     "the webhook did not take an alert; trying again"
                 );
+                metrics::alert("retried");
                 (alerts::PENDING, now.checked_add(retry_after(due.attempts)).ok())
             }
         };

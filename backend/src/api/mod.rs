@@ -1,4 +1,4 @@
-//! The HTTP server: commands given and looked up, tokens issued, rotated, revoked.
+//! The HTTP server: commands given and looked up, tokens issued, rotated, revoked; how this program is.
 //!
 //! - `auth`: who may ask.
 //! - `routes`: what is answered.
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::Board;
 use crate::commands::Commander;
 use crate::machines::Machines;
+use crate::metrics::Exporter;
 use crate::settings::ApiToken;
 
 /// What the answers are made from.
@@ -25,6 +26,8 @@ pub struct Desk {
     pub commander: Commander,
     /// Tokens.
     pub machines: Machines,
+    /// What `/metrics` shows; none: whoever embeds this program shows them, or nobody.
+    pub exporter: Option<Exporter>,
     /// Who may ask.
     pub tokens: Arc<[ApiToken]>,
 }

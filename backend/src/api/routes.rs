@@ -43,7 +43,12 @@ fn route<H: Handler<T, Desk>, T: 'static>(method: &'static str, path: &'static s
 
 /// What everybody may ask.
 fn open() -> Vec<Route> {
-    vec![route("get", "/healthz", health), route("get", "/api/openapi.json", openapi)]
+    vec![
+        route("get", "/healthz", health),
+        route("get", "/readyz", ready),
+        route("get", "/metrics", metrics),
+        route("get", "/api/openapi.json", openapi),
+    ]
 }
 
 /// What needs a token.
@@ -110,6 +115,22 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
+async fn ready(State(desk): State<Desk>) -> Response {
+    let reasons = desk.board.not_ready();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
+    match &desk.exporter {
+        Some(exporter) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            Ok((kind, exporter.render()).into_response())
+        }
+        None => Err(refused(StatusCode::NOT_FOUND, "this process shows its metrics elsewhere")),
+    }
+}
+
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
@@ -121,6 +142,7 @@ async fn status(State(desk): State<Desk>) -> Json<Value> {
         "committed": said.committed,
         "dead": said.dead,
         "troubles": said.troubles,
+        "refused_settings": desk.board.refused_edit(),
     }))
 }
 

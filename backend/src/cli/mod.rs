@@ -1,16 +1,21 @@
 //! The command line: arguments, exit codes, text.
 
 mod ask;
+mod dead_letters;
 mod health;
 mod log;
 mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Exporter;
+use crate::reload::Watched;
 use crate::service::{self, ServiceError, Which};
 use crate::settings::{self, Resolved, Settings};
 use output::{Code, Failure, Output};
@@ -61,6 +66,9 @@ enum Command {
     /// Commands to machines.
     #[command(subcommand, name = "command")]
     Order(OrderCommand),
+    /// Jobs that no attempt could process.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Machines' tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -171,9 +179,9 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         .map_err(|error| Failure::new(Code::Wrong, format!("the system gives no threads: {error}"), ""))?;
     let done = runtime.block_on(async {
         match &arguments.command {
-            Command::Run => run(settings, &warnings, Which { listen: true, serve: true }).await,
-            Command::Listen => run(settings, &warnings, Which { listen: true, serve: false }).await,
-            Command::Serve => run(settings, &warnings, Which { listen: false, serve: true }).await,
+            Command::Run => run(arguments, settings, &warnings, Which { listen: true, serve: true }).await,
+            Command::Listen => run(arguments, settings, &warnings, Which { listen: true, serve: false }).await,
+            Command::Serve => run(arguments, settings, &warnings, Which { listen: false, serve: true }).await,
             Command::Check { connect } => ask::check(&settings, &warnings, *connect, output).await,
             Command::Health => health::run(&settings, output).await,
             Command::Database(DatabaseCommand::Migrate) => ask::migrate(&settings, output).await,
@@ -182,6 +190,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
                 ask::send(&settings, serial_no, command, payload, expires_in.as_deref(), output).await
             }
             Command::Order(OrderCommand::Show { message_id }) => ask::show(&settings, message_id, output).await,
+            Command::DeadLetters(command) => dead_letters::run(&settings, command, output).await,
             Command::Token(TokenCommand::Issue { serial_no }) => {
                 ask::token(&settings, ask::Change::Issue, serial_no, output).await
             }
@@ -201,15 +210,23 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
     done
 }
 
-async fn run(settings: Settings, warnings: &[String], which: Which) -> Result<Code, Failure> {
+async fn run(arguments: &Arguments, settings: Settings, warnings: &[String], which: Which) -> Result<Code, Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "sluicegate-backend starts");
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let exporter = if which.serve {
+        let installed = Exporter::install();
+        Some(installed.map_err(|error| Failure::new(Code::Wrong, format!("no metrics: {error}"), ""))?)
+    } else {
+        None
+    };
     let stop = CancellationToken::new();
-    let service = service::run(settings, which, stop.clone());
+    let asked = Arc::new(Notify::new());
+    let watched = Watched { file: arguments.config.clone(), asked: asked.clone() };
+    let service = service::run(settings, which, exporter, Some(watched), stop.clone());
     let signals = async {
-        match signalled().await {
+        match signalled(&asked).await {
             Ok(name) => tracing::info!(signal = name, "it ends in order"),
             Err(error) => tracing::error!(%error, "no signals can be heard"),
         }
@@ -228,11 +245,16 @@ async fn run(settings: Settings, warnings: &[String], which: Which) -> Result<Co
     }
 }
 
-async fn signalled() -> std::io::Result<&'static str> {
+/// Waits for a signal to end; at SIGHUP the settings are read anew.
+async fn signalled(asked: &Notify) -> std::io::Result<&'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM"),
+            _ = interrupt.recv() => return Ok("SIGINT"),
+            _ = hangup.recv() => asked.notify_one(),
+        }
+    }
 }

@@ -163,6 +163,20 @@ impl Source {
         }
     }
 
+    /// What metrics call the type of an entry; `work` is none where it cannot be read. These are this program's words: a machine's are endless.
+    #[must_use]
+    pub fn label(&self, work: Option<&Work>) -> &'static str {
+        match (self, work) {
+            (_, None) => "unreadable",
+            (Self::Results, Some(_)) => "command_result",
+            (Self::Jobs(_), Some(Work::Heartbeat(_))) => "heartbeat",
+            (Self::Jobs(_), Some(Work::Error(_))) => "error",
+            (Self::Jobs(_), Some(Work::Sale(_))) => "transaction",
+            (Self::Jobs(_), Some(Work::Command(_) | Work::Nothing)) => "command_ack",
+            (Self::Jobs(_), Some(Work::Unknown { .. })) => "unknown",
+        }
+    }
+
     /// Whose an entry is, as far as it can be read; else empty. It says which lane the entry takes, so it must not change.
     #[must_use]
     pub fn machine(&self, raw: &[u8]) -> String {

@@ -11,6 +11,7 @@
 //! - [`alert`]: what people are told of, and when again.
 //! - [`command`]: a command's states.
 //! - [`lanes`]: which jobs go together, and which of them are committed already.
+//! - [`letter`]: a dead letter, and which of them are meant.
 //! - [`names`]: tables and columns, as this database has them.
 //! - [`time`]: times as a database column holds them.
 
@@ -20,6 +21,7 @@ pub mod decimal;
 pub mod id;
 pub mod job;
 pub mod lanes;
+pub mod letter;
 pub mod names;
 pub mod plan;
 pub mod stock;

@@ -29,7 +29,7 @@ pub enum UnknownMachine {
 }
 
 /// How jobs are taken.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Types that nobody knows.
     pub unknown_types: UnknownType,

@@ -1,20 +1,21 @@
 //! Commits the jobs of one lane, in their order: all in one transaction where that goes well. What the database refuses is found by halving,
 //! tried a few times by itself, and set aside as a dead letter with the reason; the others go on.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
 
 use super::Parts;
 use crate::board::Patience;
-use crate::clock;
 use crate::database::apply::{Applying, Mark, apply};
 use crate::database::fault::Fault;
 use crate::domain::job::Job;
 use crate::domain::lanes::Progress;
+use crate::domain::letter::Letter;
 use crate::redis::push::Pusher;
+use crate::{clock, metrics};
 
 /// How often a part that met a row which was not there a moment before is tried anew, before it counts as refused.
 const CONFLICTS: u32 = 3;
@@ -148,26 +149,37 @@ impl Part<'_> {
             let machine = self.parts.source.machine(&self.entries[*place].raw);
             tracing::warn!(machine, attempts, reason = why, "a job is a dead letter");
         }
-        self.parts.board.done(range.len() - dead.len(), dead.len());
+        self.count(range, &dead.iter().map(|(place, ..)| *place).collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// What a transaction came to, by the jobs' types.
+    fn count(&self, range: Range<usize>, dead: &[usize]) {
+        self.parts.board.done(range.len() - dead.len(), dead.len());
+        let mut kinds: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        for place in range {
+            let kind = self.parts.source.label(self.entries[place].job.as_ref().ok().map(|job| &job.work));
+            let (done, died) = kinds.entry(kind).or_default();
+            *(if dead.contains(&place) { died } else { done }) += 1;
+        }
+        for (kind, (done, died)) in kinds {
+            metrics::done(kind, done);
+            metrics::dead(kind, died);
+        }
     }
 
     /// A dead letter: the job as it came, and why.
     fn letter(&self, place: usize, why: &str, attempts: u32) -> String {
-        let (payload, base64) = sluicegate_core::dead_letter::text_or_base64(&self.entries[place].raw);
-        let reason = &why[..why.floor_char_boundary(MAX_REASON)];
-        let mut letter = json!({
-            "reason": reason,
-            "attempts": attempts,
-            "list": self.parts.keys.list,
-            "instance": self.parts.instance,
-            "dead_at": clock::now().to_string(),
-        });
-        match (payload, base64) {
-            (Some(text), _) => letter["job"] = text.into(),
-            (None, Some(base64)) => letter["job_base64"] = base64.into(),
-            (None, None) => {}
+        let (job, job_base64) = sluicegate_core::dead_letter::text_or_base64(&self.entries[place].raw);
+        Letter {
+            job: job.map(Into::into),
+            job_base64: job_base64.map(Into::into),
+            reason: why[..why.floor_char_boundary(MAX_REASON)].into(),
+            attempts,
+            list: self.parts.keys.list.as_str().into(),
+            instance: self.parts.instance.as_str().into(),
+            dead_at: clock::now().to_string().into(),
         }
-        letter.to_string()
+        .to_json()
     }
 }

@@ -33,7 +33,9 @@ pub struct Parts {
     pub board: Arc<Board>,
     /// Who this is, among several.
     pub instance: String,
-    /// The list.
+    /// The list, as the settings call it.
+    pub list: String,
+    /// Its keys.
     pub keys: ListKeys,
     /// What its entries are.
     pub source: Source,

@@ -1,5 +1,6 @@
 //! Batch after batch: divided among the lanes, committed, taken off the processing list.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::board::Patience;
 use crate::domain::lanes;
 use crate::redis::lists::Keeper;
 use crate::redis::push::Pusher;
+use crate::{clock, metrics};
 
 /// Batches between taking and committing: one waits while one is under way, so that neither waits for the other.
 const AHEAD: usize = 1;
@@ -136,7 +138,7 @@ async fn batch_of(
     keeper: &mut Keeper,
     letters: &mut [Pusher],
 ) -> Option<Ended> {
-    let number = *settled + 1;
+    let (number, began) = (*settled + 1, clock::uptime());
     let divided = divide(parts, epoch, number, batch);
     let committing = join_all(divided.iter().zip(letters).map(|(part, letters)| part.commit(letters)));
     let committed = tokio::select! {
@@ -164,6 +166,7 @@ async fn batch_of(
         }
     }
     patience.good();
+    metrics::batch(&parts.list, batch.len(), clock::uptime().saturating_sub(began));
     *settled = number;
     None
 }
@@ -172,8 +175,10 @@ fn divide<'p>(parts: &'p Parts, epoch: i64, batch: u64, entries: &[Bytes]) -> Ve
     let size = u32::try_from(entries.len()).unwrap_or(u32::MAX);
     let mut divided: Vec<Part<'p>> =
         (0..parts.lanes).map(|lane| Part { parts, epoch, batch, size, lane, entries: Vec::new() }).collect();
+    let mut kinds: BTreeMap<&'static str, u64> = BTreeMap::new();
     for raw in entries {
         let job = parts.source.read(raw).map_err(|error| error.to_string());
+        *kinds.entry(parts.source.label(job.as_ref().ok().map(|job| &job.work))).or_default() += 1;
         // As it will be looked at after a crash: by what the entry says, whether or not it is a job.
         let lane = match &job {
             Ok(job) => lanes::of(&job.serial_no, parts.lanes),
@@ -181,5 +186,6 @@ fn divide<'p>(parts: &'p Parts, epoch: i64, batch: u64, entries: &[Bytes]) -> Ve
         };
         divided[lane as usize].entries.push(Entry { raw: raw.clone(), job });
     }
+    kinds.into_iter().for_each(|(kind, jobs)| metrics::taken(kind, jobs));
     divided
 }

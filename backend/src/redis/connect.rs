@@ -1,11 +1,17 @@
 //! How a connection to Redis is made, and what an error means.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
-use sluicegate_core::settings::RedisUrl;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
+    TlsCertificates,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sluicegate_core::settings::{RedisUrl, Tls};
 
 use crate::settings::Redis;
 
@@ -20,6 +26,16 @@ pub enum RedisFault {
     /// The settings make no connection.
     #[error("cannot make a Redis client: {0}; check redis.url")]
     Client(String),
+    /// A certificate or key file.
+    #[error("cannot read {path} (redis.{key}): {why}")]
+    TlsFile {
+        /// The key of the settings.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// No answer or no connection: what was asked may have been done.
     #[error("{_0}{hint}", hint = hint(_0))]
     Unavailable(String),
@@ -59,6 +75,12 @@ fn hint(answer: &str) -> &'static str {
         ("READONLY", "; it is a replica: point redis.url to the master"),
         ("MISCONF", "; it cannot save to its disk: see its log"),
         ("NOAUTH", "; it wants a password: set it in redis.url"),
+        ("WRONGPASS", "; user or password in redis.url is not what it knows"),
+        ("AuthenticationFailed", "; user or password in redis.url is not what it knows"),
+        ("BadSignature", "; redis.ca_file must hold the certificate that signed its own"),
+        ("UnknownIssuer", "; redis.ca_file must hold the certificate that signed its own"),
+        ("NotValidForName", "; its certificate is for another name than that in redis.url"),
+        ("CertificateRequired", "; it wants a certificate: set redis.client_cert_file and redis.client_key_file"),
         ("NOPERM", "; its user may not do that: see its ACL"),
         ("WRONGTYPE", "; the key has another type: rename or delete it"),
         ("MOVED", "; it is a node of a cluster, which this program does not speak to"),
@@ -96,7 +118,12 @@ impl Connector {
         let info = address.into_connection_info().map_err(wrong)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = info.set_redis_settings(server).set_tcp_settings(tcp);
-        Ok(Self(Arc::new(Client::open(info).map_err(wrong)?)))
+        let certificates = if *tls { certificates(&settings.tls)? } else { None };
+        let client = match certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates),
+            None => Client::open(info),
+        };
+        Ok(Self(Arc::new(client.map_err(wrong)?)))
     }
 
     /// One connection, whose commands time out.
@@ -118,4 +145,37 @@ impl Connector {
             _ => RedisFault::Unavailable(error.to_string()),
         })
     }
+}
+
+/// What the files of the settings hold; none: the system's certificates are trusted, and this program shows none.
+fn certificates(tls: &Tls) -> Result<Option<TlsCertificates>, RedisFault> {
+    let read = |key, path: &Path| {
+        std::fs::read(path).map_err(|error| RedisFault::TlsFile {
+            key,
+            path: path.display().to_string(),
+            why: error.to_string(),
+        })
+    };
+    let client_tls = match (&tls.client_cert_file, &tls.client_key_file) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig {
+            client_cert: read("client_cert_file", cert)?,
+            client_key: read("client_key_file", key)?,
+        }),
+        _ => None,
+    };
+    let root_cert = tls.ca_file.as_deref().map(|path| read("ca_file", path)).transpose()?;
+    if let Some(pem) = &root_cert {
+        holds_certificates(pem).map_err(|why| RedisFault::Client(format!("redis.ca_file: {why}")))?;
+    }
+    Ok((client_tls.is_some() || root_cert.is_some()).then_some(TlsCertificates { client_tls, root_cert }))
+}
+
+/// The library takes a file without any for one that trusts nobody, and each connection would fail without a reason.
+fn holds_certificates(pem: &[u8]) -> Result<(), String> {
+    let mut found = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        certificate.map_err(|error| error.to_string())?;
+        found += 1;
+    }
+    if found == 0 { Err("it holds no certificate in PEM".to_owned()) } else { Ok(()) }
 }

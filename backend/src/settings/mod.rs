@@ -1,8 +1,10 @@
-//! The settings: one TOML file, read once at the start. Every key has a default, so that no file is needed at all.
+//! The settings: one TOML file. Every key has a default, so that no file is needed at all.
 //!
 //! - [`written`]: the file's shape.
+//! - [`difference`]: what a change of the file needs.
 //! - `resolve`: `${…}`, defaults, bounds, what does not go together.
 
+pub mod difference;
 mod resolve;
 pub mod written;
 
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluicegate_core::settings::interpolate::Sources;
-use sluicegate_core::settings::{RedisUrl, Secret};
+use sluicegate_core::settings::{RedisUrl, Secret, Tls};
 
 use crate::domain::job::Types;
 use crate::domain::names::Names;
@@ -28,7 +30,7 @@ const MAX_FILE: u64 = 1 << 20;
 const DEFAULT_FILE: &str = "sluicegate-backend.toml";
 
 /// All of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// How jobs are taken.
     pub listener: Listener,
@@ -51,7 +53,7 @@ pub struct Settings {
 }
 
 /// `[listener]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Who this back end is, among several; the same after a restart.
     pub instance: String,
@@ -68,16 +70,18 @@ pub struct Listener {
 }
 
 /// `[redis]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
+    /// Files for `rediss://`.
+    pub tls: Tls,
     /// What stands before every key.
     pub key_prefix: String,
 }
 
 /// `[queues]`; names without the prefix.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Queues {
     /// Jobs from the gateway.
     pub incoming: String,
@@ -92,7 +96,7 @@ pub struct Queues {
 }
 
 /// `[database]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     /// Where it is.
     pub url: DatabaseUrl,
@@ -109,7 +113,7 @@ pub struct Database {
 }
 
 /// Which database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum DatabaseUrl {
     /// A file.
     Sqlite(PathBuf),
@@ -118,14 +122,14 @@ pub enum DatabaseUrl {
 }
 
 /// `[commands]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Commands {
     /// Until when a command may be sent, where its sender does not say.
     pub expiry: Duration,
 }
 
 /// `[alerts]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Alerts {
     /// Where they are sent; none: to the log alone.
     pub webhook: Option<Webhook>,
@@ -140,7 +144,7 @@ pub struct Alerts {
 }
 
 /// Where alerts are sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Webhook {
     /// `http://` or `https://`.
     pub url: String,
@@ -151,7 +155,7 @@ pub struct Webhook {
 }
 
 /// `[api]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Api {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -160,7 +164,7 @@ pub struct Api {
 }
 
 /// Who may ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiToken {
     /// What the log calls it.
     pub name: String,
@@ -169,7 +173,7 @@ pub struct ApiToken {
 }
 
 /// `[machines]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Machines {
     /// How Redis holds a machine's token.
     pub auth_format: AuthFormat,
@@ -321,6 +325,7 @@ mod tests {
         refused("[listener]\ninstance = \"a b\"", "listener.instance");
         refused("[redis]\nurl = \"redis://:hunter2@h:x\"", "redis.url");
         refused("[redis]\nurl = \"embedded\"", "redis.url");
+        refused("[redis]\nclient_key_file = \"k\"", "redis.client_key_file: needs `redis.client_cert_file` beside it");
         refused("[redis]\nkey_prefix = \"{x}\"", "redis.key_prefix");
         refused("[database]\nurl = \"postgres://u:hunter2@h/d\"", "database.url");
         refused("[database]\nurl = \"mysql://u:${SECRET}@h\"", "database.url: names no database");
@@ -337,5 +342,7 @@ mod tests {
     fn who_is_reached_by_others_is_told_so() {
         let warnings = read_with("[api]\nlisten = \"0.0.0.0:9091\"").expect("good").warnings;
         assert!(warnings.iter().any(|warning| warning.contains("api.listen")), "{warnings:?}");
+        let warnings = read_with("[redis]\nca_file = \"ca.pem\"").expect("good").warnings;
+        assert!(warnings.iter().any(|warning| warning.contains("redis.ca_file: has no effect")), "{warnings:?}");
     }
 }

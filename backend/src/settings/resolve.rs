@@ -7,7 +7,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sluicegate_core::settings::interpolate::{Sources, interpolate};
-use sluicegate_core::settings::{RedisUrl, Secret, parse_duration, parse_offset, parse_redis_url, show_duration};
+use sluicegate_core::settings::{RedisUrl, Secret, Tls, parse_duration, parse_offset, parse_redis_url, show_duration};
 use sqlx::mysql::MySqlConnectOptions;
 
 use super::{
@@ -190,6 +190,28 @@ impl Resolver<'_> {
     fn redis(&mut self, written: written::Redis) -> Option<Redis> {
         let before = self.wrong.len();
         let url = self.text("redis.url", written.url, REDIS);
+        let mut file = |key, written| self.some_text(key, written).map(|path| self.base.join(path));
+        let tls = Tls {
+            ca_file: file("redis.ca_file", written.ca_file),
+            client_cert_file: file("redis.client_cert_file", written.client_cert_file),
+            client_key_file: file("redis.client_key_file", written.client_key_file),
+        };
+        for (key, file, other, beside) in [
+            ("redis.client_cert_file", &tls.client_cert_file, "redis.client_key_file", &tls.client_key_file),
+            ("redis.client_key_file", &tls.client_key_file, "redis.client_cert_file", &tls.client_cert_file),
+        ] {
+            if file.is_some() && beside.is_none() {
+                self.say(key, format!("needs `{other}` beside it"));
+            }
+        }
+        if !url.starts_with("rediss:") {
+            let files = [("redis.ca_file", &tls.ca_file), ("redis.client_cert_file", &tls.client_cert_file)];
+            for (key, _) in files.iter().filter(|(_, file)| file.is_some()) {
+                self.warnings.push(format!(
+                    "{key}: has no effect: redis.url is not `rediss://…`, so everything goes unencrypted, a password too"
+                ));
+            }
+        }
         let key_prefix = self.text("redis.key_prefix", written.key_prefix, "");
         if key_prefix.contains(['{', '}']) {
             self.say("redis.key_prefix", "must hold no braces: they are what a Redis cluster places keys by");
@@ -205,7 +227,7 @@ impl Resolver<'_> {
                 self.say("redis.url", "`embedded` is in the gateway's process; write its address here");
                 None
             }
-            Ok(url) => Some(Redis { url, key_prefix }),
+            Ok(url) => Some(Redis { url, tls, key_prefix }),
             Err(reason) => {
                 self.say("redis.url", reason);
                 None

@@ -38,6 +38,9 @@ pub struct Listener {
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     pub url: Option<String>,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
     pub key_prefix: Option<String>,
 }
 

@@ -5,6 +5,10 @@ mod api;
 mod commands;
 mod delivery;
 mod faults;
+mod letters;
+mod metrics;
+mod redis;
+mod reload;
 mod stage;
 mod tokens;
 

@@ -79,6 +79,8 @@ impl Stage {
         for (name, keys) in sections {
             // What a test says of a section stands beside what leads to the servers.
             let own = format!("[{name}]\n");
+            // Its own address wins.
+            let keys = if more.contains(&format!("{own}url = ")) { String::new() } else { keys };
             let head = format!("[{name}]\n{keys}\n");
             if more.contains(&own) {
                 more = more.replacen(&own, &head, 1);
@@ -243,6 +245,11 @@ impl Backend {
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// Has it read its settings again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
     }
 
     /// Ends it as a person would, and waits for it.

@@ -33,6 +33,7 @@ pub mod route;
 pub mod settings;
 pub mod spooled;
 pub mod state;
+pub mod text;
 pub mod ticket;
 pub mod topic;
 pub mod tried;

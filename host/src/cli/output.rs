@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::{self, ExitCode};
 
 use serde_json::{Value, json};
+pub(super) use sluicegate_core::text::terminal;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,19 +136,4 @@ impl Output {
         }
         failure.code
     }
-}
-
-/// Strangers' words, fit for a terminal: quotes stay, what could move its cursor or forge a line does not.
-pub(super) fn terminal(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-        {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{
+    ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
+};
 
 /// How long the connection to one node may take: a node that hangs holds up what is for the others no longer than this.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Nodes {
     /// That of `redis.url`, with what all of them want: user, password, TLS.
     first: ConnectionInfo,
+    /// Whom to trust, and what to show, where that is not the system's.
+    certificates: Option<TlsCertificates>,
     /// Those of `redis.cluster_nodes`.
     named: Vec<(String, u16)>,
     /// Where all were when last seen: the first may be the one that is away. The lock is held for a look only.
@@ -25,13 +29,18 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    pub(super) fn new(first: ConnectionInfo, named: &[(String, u16)]) -> Self {
-        Self { first, named: named.to_vec(), seen: Mutex::default() }
+    pub(super) fn new(first: ConnectionInfo, certificates: Option<TlsCertificates>, named: &[(String, u16)]) -> Self {
+        Self { first, certificates, named: named.to_vec(), seen: Mutex::default() }
     }
 
     /// Connects to all that are there; one must be. `response` is how long an answer may take.
     pub(super) async fn connect(&self, response: Duration) -> RedisResult<ClusterConnection> {
-        let client = ClusterClientBuilder::new(self.all())
+        let builder = ClusterClientBuilder::new(self.all());
+        let builder = match &self.certificates {
+            Some(certificates) => builder.certs(certificates.clone()),
+            None => builder,
+        };
+        let client = builder
             .tcp_settings(self.first.tcp_settings().clone())
             .connection_timeout(NODE_TIMEOUT)
             .response_timeout(response)

@@ -47,12 +47,12 @@ return [
 
     'listener' => [
         'instance' => env('MQTT_LISTENER_INSTANCE'),
-        // Jobs that are taken at once.
+        // Jobs that are taken at once, and done in one database transaction; 1: each in its own.
         'batch' => 100,
         // Seconds that one look at an empty list may wait in Redis.
         'block' => 2,
         // Seconds after which others take over from a process that does not renew its lease: longer than the longest
-        // job.
+        // job or batch.
         'lease' => 30,
         // Attempts of a job that fails by itself; a database that is away is no attempt.
         'attempts' => 3,

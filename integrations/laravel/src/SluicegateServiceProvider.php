@@ -7,6 +7,7 @@ use Illuminate\Support\ServiceProvider;
 use Sluicegate\Laravel\Commands\MqttCommandService;
 use Sluicegate\Laravel\Console\ListenCommand;
 use Sluicegate\Laravel\Console\SyncTokensCommand;
+use Sluicegate\Laravel\Listener\Batch;
 use Sluicegate\Laravel\Listener\Listener;
 use Sluicegate\Laravel\Redis\Connections;
 use Sluicegate\Laravel\Redis\Keys;
@@ -32,7 +33,7 @@ class SluicegateServiceProvider extends ServiceProvider
             $this->app->singleton($service);
             $this->app->when($service)->needs('$settings')->give($settings);
         }
-        $this->app->when(Listener::class)->needs('$settings')->give($settings);
+        $this->app->when([Listener::class, Batch::class])->needs('$settings')->give($settings);
     }
 
     public function boot(): void

@@ -14,7 +14,7 @@ final class ListenerTest extends TestCase
     public function testKill9UnderLoadLosesNothingAndDoublesNothing(): void
     {
         $machines = 5;
-        $each = 300;
+        $each = 1500;
         foreach (range(1, $machines) as $machine) {
             $id = DB::table('machines')->insertGetId(['serial_no' => "M-{$machine}"]);
             DB::table('machine_slots')->insert(['machine_id' => $id, 'slot_no' => 1, 'stock' => 100000]);
@@ -29,7 +29,7 @@ final class ListenerTest extends TestCase
             $victim = $this->listen(['--instance=victim']);
             // It is at work: then it dies, at any point of it.
             $before = DB::table('transactions')->count();
-            if ($before >= $all - 50) {
+            if ($before >= $all - 500) {
                 break;
             }
             Wait::until('something is done', fn () => DB::table('transactions')->count() > $before + 20);
@@ -48,6 +48,48 @@ final class ListenerTest extends TestCase
         self::assertSame(array_fill(0, $machines, 100000 - $each), DB::table('machine_slots')->pluck('stock')->all());
         self::assertSame(0, $this->redis->lLen('mqtt_job_dead_letters'));
         self::assertTrue($steady->runs());
+    }
+
+    public function testABatchIsOneTransactionAndItsHeartbeatsAreOneStatement(): void
+    {
+        $machine = DB::table('machines')->insertGetId(['serial_no' => 'M-1']);
+        DB::table('machine_slots')->insert(['machine_id' => $machine, 'slot_no' => 1, 'stock' => 50]);
+        $entries = [];
+        foreach (range(1, 80) as $i) {
+            $entries[] = self::entry('heartbeat', 'M-' . $i % 8, "{\"current_page\":{$i}}");
+            if ($i % 4 === 0) {
+                $entries[] = self::entry('transaction', 'M-1', "{\"transaction_id\":\"T{$i}\",\"slot_no\":1,\"amount\":1}");
+            }
+        }
+        $this->redis->rPush(self::LIST, ...$entries);
+        $before = $this->counted();
+        $this->listen(['--instance=one', '--stop-when-empty'])->ended();
+        $after = $this->counted();
+        self::assertSame(20, DB::table('transactions')->count());
+        self::assertSame(30, DB::table('machine_slots')->value('stock'));
+        self::assertSame(range(73, 80), DB::table('machines')->orderBy('current_page')->pluck('current_page')->all());
+        self::assertSame([], $this->redis->keys('*:processing:*'));
+        self::assertLessThanOrEqual(4, $after['Com_commit'] - $before['Com_commit'], 'one transaction, and what comes at a start');
+        // One of each sale's slot, and one of all heartbeats.
+        self::assertSame(20 + 1, $after['Com_update'] - $before['Com_update']);
+    }
+
+    public function testOneThatTheDatabaseRefusesIsFoundInItsBatchAndTheOthersStayInOrder(): void
+    {
+        $ids = [];
+        foreach (range(1, 70) as $i) {
+            $amount = $i === 23 || $i === 61 ? '1e20' : '1';
+            $this->redis->rPush(self::LIST, self::entry('transaction', 'M-1', "{\"transaction_id\":\"T{$i}\",\"slot_no\":1,\"amount\":{$amount}}"));
+            $ids[$i] = "T{$i}";
+        }
+        $this->redis->rPush(self::LIST, 'not JSON');
+        unset($ids[23], $ids[61]);
+        $this->listen(['--instance=one', '--stop-when-empty'])->ended();
+        self::assertSame(array_values($ids), DB::table('transactions')->orderBy('id')->pluck('transaction_id')->all());
+        self::assertSame(68, DB::table('machine_logs')->where('code', 'slot-unknown')->count());
+        $letters = array_map(fn ($letter) => json_decode($letter, true), $this->redis->lRange('mqtt_job_dead_letters', 0, -1));
+        self::assertSame([3, 3, 1], array_column($letters, 'attempts'));
+        self::assertSame([], $this->redis->keys('*:processing:*'));
     }
 
     public function testARestartGoesOnWithWhatStoodUnderWay(): void
@@ -231,6 +273,12 @@ final class ListenerTest extends TestCase
         $this->artisan('up');
         Wait::until('it goes on', fn () => DB::table('machines')->exists());
         self::assertTrue($listener->runs());
+    }
+
+    /** @return array<string, int> what the database counts of all connections */
+    private function counted(): array
+    {
+        return array_map('intval', array_column(DB::select("SHOW GLOBAL STATUS LIKE 'Com\\_%'"), 'Value', 'Variable_name'));
     }
 
     /** For how many seconds the connection stands on which mqtt:listen waits. */

@@ -8,12 +8,16 @@
 //! - `figures`: what is read each second.
 //! - `count`: what was acknowledged against what is there.
 //! - `chart`: the figures as a drawing.
+//! - [`deployed`]: the same on a deployment that runs already.
 
 mod chart;
 mod count;
+pub mod deployed;
 mod figures;
 mod load;
 mod report;
 pub(crate) mod rows;
 pub mod run;
 mod stage;
+
+pub use stage::settings as gateway_settings;

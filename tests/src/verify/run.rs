@@ -18,7 +18,7 @@ use crate::wire::{Packet, Wire};
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a single message may take through everything.
-const SINGLE: Duration = Duration::from_secs(20);
+pub(super) const SINGLE: Duration = Duration::from_secs(20);
 /// From one reading to the next.
 const SECOND: Duration = Duration::from_secs(1);
 /// The machine of the single steps.
@@ -61,7 +61,7 @@ pub async fn run(options: &Options) -> Result<bool, String> {
 }
 
 /// Until something is there, or it took too long.
-async fn until<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+pub(super) async fn until<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await {

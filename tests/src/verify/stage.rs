@@ -4,43 +4,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::rows::Rows;
-use crate::gateway::{Gateway, component};
+use crate::gateway::{Gateway, component, plugins, route};
 use crate::{Backend, Broker, MariaDb, RedisServer};
 
 /// What the gateway does beyond the built-in settings: commands' results and acknowledgements reach the back end.
-const SETTINGS: &str = r#"
-[queues]
+#[must_use]
+pub fn settings() -> String {
+    let routes: String = ["heartbeat", "error", "transaction"].map(|name| route(name, "")).concat();
+    let names = ["heartbeat", "error", "transaction", "command-validation", "command-ack"];
+    format!(
+        r#"[queues]
 command_results = "mqtt_command_results"
 [commands]
 validator = "command-validation"
-[plugins.heartbeat]
-path = "plugins/heartbeat.wasm"
-[plugins.error]
-path = "plugins/error.wasm"
-[plugins.transaction]
-path = "plugins/transaction.wasm"
-[plugins.command-validation]
-path = "plugins/command-validation.wasm"
-[plugins.command-ack]
-path = "plugins/command-ack.wasm"
-[[routes]]
-name = "heartbeat"
-topic = "machine/{serial_no}/heartbeat"
-handlers = ["heartbeat"]
-[[routes]]
-name = "error"
-topic = "machine/{serial_no}/error"
-handlers = ["error"]
-[[routes]]
-name = "transaction"
-topic = "machine/{serial_no}/transaction"
-handlers = ["transaction"]
-[[routes]]
+{}{routes}[[routes]]
 name = "command-ack"
 type = "command_ack"
-topic = "machine/{serial_no}/command/ack"
+topic = "machine/{{serial_no}}/command/ack"
 handlers = ["command-ack"]
-"#;
+"#,
+        plugins(&names)
+    )
+}
 
 /// All of it, and the folder of what they write.
 pub(super) struct Stage {
@@ -78,7 +63,7 @@ impl Stage {
             None => ("sqlite:backend.db".to_owned(), Rows::sqlite(&file)),
         };
         let backend = Backend::start(folder, redis.port, &url);
-        let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, SETTINGS))
+        let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &settings()))
             .keeping_logs(folder.to_owned(), "gateway");
         gateway.install("command-ack", &component("command-ack"));
         gateway.run().await;

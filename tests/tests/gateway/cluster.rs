@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use sluicegate_tests::gateway::{plugins, route};
 use sluicegate_tests::{Broker, Cluster, Gateway, Machine, RedisServer, eventually};
 
 const JOBS: &str = "laravel_database_mqtt_incoming_jobs";
@@ -11,40 +12,22 @@ const DEAD: &str = "laravel_database_mqtt_dead_letters";
 const COMMANDS: &str = "laravel_database_mqtt_outgoing_commands";
 const RESULTS: &str = "laravel_database_command_results";
 
-/// The built-in routes, but the errors have a list of their own.
-const ROUTES: &str = r#"
-[queues]
-dead_letters_max = 3
-command_results = "command_results"
-[plugins.heartbeat]
-path = "plugins/heartbeat.wasm"
-[plugins.error]
-path = "plugins/error.wasm"
-[plugins.transaction]
-path = "plugins/transaction.wasm"
-[plugins.command-validation]
-path = "plugins/command-validation.wasm"
-[plugins.command-validation.settings]
-commands = "reboot"
-[[routes]]
-name = "heartbeat"
-topic = "machine/{serial_no}/heartbeat"
-handlers = ["heartbeat"]
-[[routes]]
-name = "error"
-topic = "machine/{serial_no}/error"
-handlers = ["error"]
-queue = "errors"
-[[routes]]
-name = "transaction"
-topic = "machine/{serial_no}/transaction"
-handlers = ["transaction"]
-dedupe = "1d"
-"#;
+/// The built-in plugins and routes, with two lists of jobs and one of results.
+fn routes() -> String {
+    let names = ["heartbeat", "error", "transaction", "command-validation"];
+    format!(
+        "[queues]\ndead_letters_max = 3\ncommand_results = \"command_results\"\n{}\
+         [plugins.command-validation.settings]\ncommands = \"reboot\"\n{}{}{}",
+        plugins(&names),
+        route("heartbeat", ""),
+        route("error", "queue = \"errors\""),
+        route("transaction", "dedupe = \"1d\"")
+    )
+}
 
 fn settings(broker: &Broker, redis: &RedisServer, more: &str) -> String {
     let keys = format!("cluster = true\nkey_prefix = \"laravel_database_\"\n{more}\n[admin]");
-    Gateway::settings(broker.port, redis.port, ROUTES).replace("[admin]", &keys)
+    Gateway::settings(broker.port, redis.port, &routes()).replace("[admin]", &keys)
 }
 
 /// `redis.url` is this node's.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use sluicegate_tests::gateway::root;
+use sluicegate_tests::servers::free_port;
 use sluicegate_tests::{Broker, Cluster, Gateway, RedisServer, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -73,7 +74,7 @@ impl Emqx {
         let (secret, length) = (self.secret, body.len());
         let head = format!(
             "POST {path} HTTP/1.1\r\nauthorization: Bearer {secret}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
-             host: gateway:9091\r\n\r\n"
+             host: gateway:9092\r\n\r\n"
         );
         self.send(&[head.as_bytes(), body].concat()).await
     }
@@ -495,4 +496,29 @@ async fn it_listens_only_where_the_settings_say_so() {
     assert_eq!(gateway.get("/api/status").await.expect("a status")["access"], json!(null));
     // Nor does the admin server answer.
     assert!(gateway.post("/emqx/authenticate", "{}").await.starts_with("HTTP/1.0 404"));
+}
+
+#[tokio::test]
+async fn tokens_may_stand_in_the_embedded_redis() {
+    let (broker, cache) = (Broker::in_memory().await, free_port());
+    let access = format!("[access]\nlisten = \"127.0.0.1:0\"\nsecret = \"{SECRET}\"\n");
+    let settings = Gateway::settings(broker.port, 1, &access).replace("redis://127.0.0.1:1", "embedded");
+    let mut gateway = Gateway::with(&settings).env("SLUICEGATE_EMBEDDED_REDIS_LISTEN", &format!("127.0.0.1:{cache}"));
+    gateway.run().await;
+    let client = redis::Client::open(format!("redis://127.0.0.1:{cache}")).expect("a client");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut tokens = redis::pipe();
+    tokens.cmd("SET").arg("machine_auth:M-1").arg(FIRST.1);
+    tokens.cmd("HSET").arg("machine_auth:M-2").arg("password_hash").arg(SECOND.1);
+    tokens.exec_async(&mut connection).await.expect("written");
+    let mut emqx = Emqx::connect(&address(&gateway)).await;
+    assert!(emqx.login("M-1", FIRST.0).await && emqx.login("M-2", SECOND.0).await);
+    assert!(!emqx.login("M-1", SECOND.0).await && !emqx.login("M-3", FIRST.0).await);
+    assert!(emqx.may("M-1", "publish", "machine/M-1/heartbeat").await);
+    assert!(!emqx.may("M-1", "publish", "machine/M-2/heartbeat").await);
+    // It tells nobody of changes, so nothing is kept in memory: who is revoked is denied at once.
+    redis::cmd("DEL").arg("machine_auth:M-1").exec_async(&mut connection).await.expect("gone");
+    assert!(!emqx.login("M-1", FIRST.0).await);
+    assert!(!emqx.may("M-1", "publish", "machine/M-1/heartbeat").await);
+    assert_eq!(gateway.get("/api/status").await.expect("a status")["access"]["told_of_changes"], false);
 }

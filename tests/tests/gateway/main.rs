@@ -25,6 +25,7 @@ mod plugins_page;
 mod plugins_trust;
 mod probation;
 mod publications;
+mod redis_access;
 mod reload;
 mod retries;
 mod spool;

@@ -6,6 +6,7 @@ use rumqttc::PublishOptions;
 use rumqttc::mqttbytes::QoS;
 use serde_json::Value;
 use sluicegate_tests::eventually::within;
+use sluicegate_tests::gateway::{plugins, route};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 const JOBS: &str = "mqtt_incoming_jobs";
@@ -97,22 +98,8 @@ async fn what_comes_while_the_spool_is_drained_goes_behind_it() {
 #[tokio::test]
 async fn a_list_that_redis_refuses_waits_and_the_others_go_on_once() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let routes = r#"
-[plugins.heartbeat]
-path = "plugins/heartbeat.wasm"
-[plugins.error]
-path = "plugins/error.wasm"
-[[routes]]
-name = "heartbeat"
-topic = "machine/{serial_no}/heartbeat"
-handlers = ["heartbeat"]
-[[routes]]
-name = "error"
-topic = "machine/{serial_no}/error"
-handlers = ["error"]
-queue = "errors"
-"#;
-    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, routes));
+    let routes = [plugins(&["heartbeat", "error"]), route("heartbeat", ""), route("error", "queue = \"errors\"")];
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &routes.concat()));
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     redis.command("SET errors text").await;
@@ -260,25 +247,13 @@ async fn a_full_disk_stops_acknowledging_and_nothing_is_lost() {
 #[tokio::test]
 async fn while_the_back_end_is_behind_low_routes_wait_first_and_keep_the_newest() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let routes = r#"
-[queues]
-incoming_max = 20
-[plugins.heartbeat]
-path = "plugins/heartbeat.wasm"
-[plugins.error]
-path = "plugins/error.wasm"
-[[routes]]
-name = "heartbeat"
-topic = "machine/{serial_no}/heartbeat"
-handlers = ["heartbeat"]
-priority = "low"
-when_behind = "latest"
-[[routes]]
-name = "error"
-topic = "machine/{serial_no}/error"
-handlers = ["error"]
-"#;
-    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, routes));
+    let routes = [
+        "[queues]\nincoming_max = 20\n".to_owned(),
+        plugins(&["heartbeat", "error"]),
+        route("heartbeat", "priority = \"low\"\nwhen_behind = \"latest\""),
+        route("error", ""),
+    ];
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, &routes.concat()));
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     for seq in 0..10 {

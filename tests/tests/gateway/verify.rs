@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use sluicegate_tests::eventually;
+use sluicegate_tests::backend::TOKEN;
 use sluicegate_tests::eventually::within;
+use sluicegate_tests::gateway::component;
+use sluicegate_tests::verify::gateway_settings;
+use sluicegate_tests::{Backend, Broker, Gateway, RedisServer, eventually};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
 
@@ -151,4 +154,46 @@ async fn stopped_in_the_middle_it_leaves_nothing_running() {
         let now = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default().replace('\0', " ");
         assert!(now != command, "still there: {command}");
     }
+}
+
+/// A deployment: a broker, a gateway that logs in there where it must, and a back end. The command line of what verifies it.
+async fn deployed(broker: u16, gateway: u16, login: &str, tokens: &[(&str, &str)]) -> (i32, String) {
+    let (folder, redis) = (TempDir::new().expect("a folder"), RedisServer::start().await);
+    let backend = Backend::start(folder.path(), redis.port, "sqlite:backend.db");
+    let settings =
+        Gateway::settings(gateway, redis.port, &gateway_settings()).replace("[redis]", &format!("{login}[redis]"));
+    let mut running = Gateway::with(&settings);
+    running.install("command-ack", &component("command-ack"));
+    running.run().await;
+    eventually("the back end answers", async || backend.status().await).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_verify"));
+    command.args(["deployed", &format!("127.0.0.1:{broker}"), &format!("redis://127.0.0.1:{}", redis.port)]);
+    command.args([&backend.api(), "mqtt_incoming_jobs"]).envs(tokens.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran").expect("it starts");
+    (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_runs_already_is_verified_from_outside() {
+    let (broker, gateway) =
+        Broker::shipped(&[("sluicegate", "of the gateway"), ("VERIFY-ONE", "of the machine")]).await;
+    let tokens = [("SLUICEGATE_API_TOKEN", TOKEN), ("SLUICEGATE_MACHINE_TOKEN", "of the machine")];
+    let login = "username = \"sluicegate\"\npassword = \"of the gateway\"\n";
+    let (code, output) = deployed(broker.port, gateway, login, &tokens).await;
+    for step in ["ready", "redis", "closed", "heartbeat", "command"] {
+        assert!(output.contains(&format!("ok      {step}: ")), "{step}: {output}");
+    }
+    assert!(code == 0 && output.contains("verified: all 5 steps are good"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_lets_everybody_in_is_not_verified() {
+    let broker = Broker::start().await;
+    let (code, output) = deployed(broker.port, broker.port, "", &[("SLUICEGATE_API_TOKEN", TOKEN)]).await;
+    for part in ["FAILED  closed", "VERIFY-ONE was let in without one", "ok      command: ", "FAILED  revoked"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    assert_eq!(code, 1);
+    let (code, output) = deployed(broker.port, broker.port, "", &[("SLUICEGATE_API_TOKEN", "wrong")]).await;
+    assert!(code == 1 && output.contains("/api/status answers 401"), "{output}");
 }

@@ -54,6 +54,16 @@ pub fn find(tongue: Tongue<'_>, message_id: &str) -> Statement {
     text.done()
 }
 
+/// How many commands are in which state.
+#[must_use]
+pub fn by_state(tongue: Tongue<'_>) -> Statement {
+    Text::of(
+        tongue,
+        "SELECT {machine_commands.state}, COUNT(*) FROM {machine_commands} GROUP BY {machine_commands.state}",
+    )
+    .done()
+}
+
 /// Commands that are not pushed yet, in their order: id, message id, serial number, command, payload, until when. The rows are this
 /// transaction's until it ends, so that two that push wait for each other.
 #[must_use]

@@ -199,6 +199,9 @@ max_packet_size = "1MiB"
 in_flight_bytes = "64MiB"
 [redis]
 url = "redis://:first@cache:6379"
+ca_file = "redis-ca.pem"
+client_cert_file = "redis-cert.pem"
+client_key_file = "redis-key.pem"
 cluster = true
 cluster_nodes = ["a:7001"]
 key_prefix = "p_"
@@ -289,7 +292,7 @@ dedupe = "1h"
 [admin]
 listen = "127.0.0.1:9090"
 [access]
-listen = "127.0.0.1:9091"
+listen = "127.0.0.1:9092"
 secret = "first-first-first"
 gateway_user = "gw"
 keys = "auth:"
@@ -343,6 +346,9 @@ failures_per_minute = 5
             ("mqtt.max_packet_size", "max_packet_size = \"2MiB\"", Applies::Reconnect),
             ("mqtt.in_flight_bytes", "in_flight_bytes = \"1MiB\"", Applies::Live),
             ("redis.url", "url = \"redis://:second@cache:6379\"", Applies::Restart),
+            ("redis.ca_file", "ca_file = \"redis-ca2.pem\"", Applies::Restart),
+            ("redis.client_cert_file", "client_cert_file = \"redis-cert2.pem\"", Applies::Restart),
+            ("redis.client_key_file", "client_key_file = \"redis-key2.pem\"", Applies::Restart),
             ("redis.cluster", "cluster = \"true\"", Applies::Restart),
             ("redis.cluster_nodes", "cluster_nodes = []", Applies::Restart),
             ("redis.key_prefix", "key_prefix = \"p2_\"", Applies::Restart),
@@ -411,7 +417,7 @@ failures_per_minute = 5
             ("commands.wait_for_subscriber", "wait_for_subscriber = \"31s\"", Applies::Live),
             ("commands.dedupe", "dedupe = \"2h\"", Applies::Live),
             ("admin.listen", "listen = \"127.0.0.1:9091\"", Applies::Restart),
-            ("access.listen", "listen = \"127.0.0.1:9092\"", Applies::Restart),
+            ("access.listen", "listen = \"127.0.0.1:9093\"", Applies::Restart),
             ("access.secret", "secret = \"second-second-second\"", Applies::Live),
             ("access.gateway_user", "gateway_user = \"gw2\"", Applies::Live),
             ("access.keys", "keys = \"auth2:\"", Applies::Restart),

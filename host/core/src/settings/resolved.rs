@@ -180,6 +180,8 @@ impl std::fmt::Debug for RedisUrl {
 pub struct Redis {
     /// Where it is.
     pub url: RedisUrl,
+    /// Files for `rediss://`.
+    pub tls: Tls,
     /// Whether that is a node of a cluster.
     pub cluster: bool,
     /// Hosts and ports of more of its nodes.

@@ -237,6 +237,9 @@ pub const KEYS: &[Key] = &[
         "Where Redis is; `embedded` starts one in this process, for trying out.",
     )
     .restart(),
+    key("redis", "ca_file", Text, None, "Certificates (PEM) to trust instead of the system's, for `rediss://`.").restart(),
+    key("redis", "client_cert_file", Text, None, "This gateway's certificate chain (PEM), where Redis wants one.").restart(),
+    key("redis", "client_key_file", Text, None, "Its private key (PEM).").restart(),
     key(
         "redis",
         "cluster",

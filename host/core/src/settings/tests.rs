@@ -408,12 +408,12 @@ fn what_no_key_can_be_wrong_about_alone_is_refused() {
 #[test]
 fn the_brokers_questions_need_a_secret_that_is_one() {
     wrong(
-        "[access]\nlisten = \"127.0.0.1:9091\"\n",
+        "[access]\nlisten = \"127.0.0.1:9092\"\n",
         &["s.toml:2:10: access.listen: needs `access.secret` beside it: whoever reaches it could try tokens"],
     );
     for secret in ["short", "with a space in it", "sécret-sécret-sécret"] {
         wrong(
-            &format!("[access]\nlisten = \"127.0.0.1:9091\"\nsecret = \"{secret}\"\n"),
+            &format!("[access]\nlisten = \"127.0.0.1:9092\"\nsecret = \"{secret}\"\n"),
             &["s.toml:3:10: access.secret: must be 16 or more visible ASCII characters without a space"],
         );
     }

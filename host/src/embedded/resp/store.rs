@@ -319,13 +319,11 @@ impl Store {
         key: &[u8],
         edit: impl FnOnce(&mut List) -> R,
     ) -> Result<R, WrongType> {
-        if self.list(at, key)?.is_none() {
-            self.insert(at, key, Value::List(List::default()), None);
-        }
-        let done =
-            self.edit(at, key, |value| if let Value::List(list) = value { Ok(edit(list)) } else { Err(WrongType) });
+        let done = self.edit_or_make(at, key, Value::List(List::default()), |value| {
+            if let Value::List(list) = value { Ok(edit(list)) } else { Err(WrongType) }
+        });
         // A push made it so; anything else costs those who wait one look more.
-        if self.databases[at.db].contains_key(key) {
+        if done.is_ok() && self.databases[at.db].contains_key(key) {
             self.waiting.touched(at.db, key);
         }
         done
@@ -338,10 +336,9 @@ impl Store {
         key: &[u8],
         edit: impl FnOnce(&mut Hash) -> R,
     ) -> Result<R, WrongType> {
-        if self.hash(at, key)?.is_none() {
-            self.insert(at, key, Value::Hash(Hash::default()), None);
-        }
-        self.edit(at, key, |value| if let Value::Hash(hash) = value { Ok(edit(hash)) } else { Err(WrongType) })
+        self.edit_or_make(at, key, Value::Hash(Hash::default()), |value| {
+            if let Value::Hash(hash) = value { Ok(edit(hash)) } else { Err(WrongType) }
+        })
     }
 
     /// Changes a set, which is made where there is none, and goes when it is empty.
@@ -351,10 +348,23 @@ impl Store {
         key: &[u8],
         edit: impl FnOnce(&mut Set) -> R,
     ) -> Result<R, WrongType> {
-        if self.members(at, key)?.is_none() {
-            self.insert(at, key, Value::Set(Set::default()), None);
+        self.edit_or_make(at, key, Value::Set(Set::default()), |value| {
+            if let Value::Set(set) = value { Ok(edit(set)) } else { Err(WrongType) }
+        })
+    }
+
+    /// Changes what a key holds, or `empty` where it holds nothing.
+    fn edit_or_make<R>(
+        &mut self,
+        at: Place,
+        key: &[u8],
+        empty: Value,
+        edit: impl FnOnce(&mut Value) -> Result<R, WrongType>,
+    ) -> Result<R, WrongType> {
+        if self.value(at, key).is_none() {
+            self.insert(at, key, empty, None);
         }
-        self.edit(at, key, |value| if let Value::Set(set) = value { Ok(edit(set)) } else { Err(WrongType) })
+        self.edit(at, key, edit)
     }
 
     fn insert(&mut self, at: Place, key: &[u8], value: Value, expires: Option<Millis>) {

@@ -3,26 +3,23 @@
 namespace Sluicegate\Laravel\Jobs;
 
 use Carbon\CarbonImmutable;
-use Sluicegate\Laravel\Support\Fields;
+use Sluicegate\Laravel\Contracts\WorksInBatches;
+use Sluicegate\Laravel\Support\Heartbeats;
 use Sluicegate\Laravel\Support\Machines;
 use Sluicegate\Laravel\Support\Tables;
 
 /** A machine is there: when it was heard last, and what it says of itself. */
-class ProcessHeartbeatJob extends MachineJob
+class ProcessHeartbeatJob extends MachineJob implements WorksInBatches
 {
     public function handle(Tables $tables, Machines $machines): void
     {
-        $fields = new Fields($this->message);
-        $told = [
-            'temperature' => $fields->decimal('temperature'),
-            'current_page' => $fields->integer('current_page', 0),
-        ];
+        $told = Heartbeats::read($this->message);
         $heardAt = $tables->time($this->message->receivedAt());
         $row = $tables->row('machines', [
             'last_heard_at' => $heardAt,
             'updated_at' => $tables->time(CarbonImmutable::now()),
             // What it does not say stays.
-            ...array_filter($told, fn ($value) => $value !== null),
+            ...$told,
         ]);
         $lastHeardAt = $tables->must('machines', 'last_heard_at');
         $update = fn (): int => $tables->query('machines')

@@ -3,6 +3,7 @@
 namespace Sluicegate\Laravel\Jobs;
 
 use Illuminate\Contracts\Events\Dispatcher;
+use Sluicegate\Laravel\Contracts\WorksInBatches;
 use Sluicegate\Laravel\Events\MachineErrorReported;
 use Sluicegate\Laravel\Support\Fields;
 use Sluicegate\Laravel\Support\MachineLog;
@@ -10,7 +11,7 @@ use Sluicegate\Laravel\Support\Machines;
 use Sluicegate\Laravel\Support\Tables;
 
 /** Something went wrong at a machine: a row of its log, and an event for whoever tells people. */
-class ProcessMachineErrorJob extends MachineJob
+class ProcessMachineErrorJob extends MachineJob implements WorksInBatches
 {
     public function handle(Tables $tables, Machines $machines, MachineLog $log, Dispatcher $events): void
     {
@@ -32,14 +33,14 @@ class ProcessMachineErrorJob extends MachineJob
             $key
         ));
         if ($isNew) {
-            $events->dispatch(new MachineErrorReported(
+            $tables->afterCommit(fn () => $events->dispatch(new MachineErrorReported(
                 $this->message->serialNo,
                 $entry['code'],
                 $entry['level'],
                 $entry['message'],
                 $entry['slot_no'],
                 $this->message->receivedAt()
-            ));
+            )));
         }
     }
 }

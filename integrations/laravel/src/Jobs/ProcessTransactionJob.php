@@ -5,6 +5,7 @@ namespace Sluicegate\Laravel\Jobs;
 use Carbon\CarbonImmutable;
 use Illuminate\Contracts\Config\Repository as Config;
 use Illuminate\Contracts\Events\Dispatcher;
+use Sluicegate\Laravel\Contracts\WorksInBatches;
 use Sluicegate\Laravel\Events\StockDiscrepancyFound;
 use Sluicegate\Laravel\Support\Fields;
 use Sluicegate\Laravel\Support\MachineLog;
@@ -15,7 +16,7 @@ use Sluicegate\Laravel\Support\Tables;
  * A machine sold something: once however often it is told, a row, and less in the slot, in one transaction. What was
  * sold is sold also where the slot held less: then a row of the log and an event say so, and the slot holds nothing.
  */
-class ProcessTransactionJob extends MachineJob
+class ProcessTransactionJob extends MachineJob implements WorksInBatches
 {
     private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE;
 
@@ -55,7 +56,7 @@ class ProcessTransactionJob extends MachineJob
             return $takes && $sale['quantity'] > 0 ? $this->take($machine, $sale) : null;
         });
         if ($discrepancy !== null) {
-            $events->dispatch($discrepancy);
+            $tables->afterCommit(fn () => $events->dispatch($discrepancy));
         }
     }
 

@@ -46,6 +46,12 @@ class JobList
         return length
         LUA;
 
+    /** KEYS: processing list; ARGV: entries. They stand at its head: none is looked for long. */
+    private const DONE = <<<'LUA'
+        for _, entry in ipairs(ARGV) do redis.call('LREM', KEYS[1], 1, entry) end
+        return #ARGV
+        LUA;
+
     /** How long it is remembered that a job was there when its listener died, in seconds. */
     private const DEATHS_KEPT = 86400;
 
@@ -92,13 +98,17 @@ class JobList
     }
 
     /**
-     * A job is done.
+     * Jobs are done.
      *
-     * @throws RedisUnavailable it may be off the list
+     * @param array<int, string> $entries
+     *
+     * @throws RedisUnavailable they may be off the list
      */
-    public function done(string $entry): void
+    public function done(array $entries): void
     {
-        $this->redis->call(['LREM', $this->processing, 1, $entry]);
+        if ($entries) {
+            $this->redis->script(self::DONE, [$this->processing], $entries);
+        }
     }
 
     /**

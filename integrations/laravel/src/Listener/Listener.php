@@ -15,8 +15,9 @@ use Sluicegate\Laravel\Redis\Keys;
 use Throwable;
 
 /**
- * Takes jobs from Redis and does them, or dispatches them to the application's queue; one after the other, oldest
- * first. A job leaves Redis after that, so that one is done twice where this process dies in between, and never lost.
+ * Takes jobs from Redis and does them, or dispatches them to the application's queue; oldest first, many in one database
+ * transaction where their classes allow it. A job leaves Redis after that, so that one is done twice where this process
+ * dies in between, and never lost.
  */
 class Listener
 {
@@ -45,6 +46,15 @@ class Listener
 
     private int $done = 0;
 
+    /** How many are tried in one transaction: half as many after one that failed, twice as many after a good one. */
+    private int $together = 1;
+
+    /** How many of what is held are done alone: they stood there when the process before this one died, perhaps of one. */
+    private int $alone = 0;
+
+    /** How often a batch had to wait for what it needs. */
+    private int $waits = 0;
+
     private ?string $said = null;
 
     /**
@@ -57,6 +67,7 @@ class Listener
         private LoggerInterface $log,
         private Connections $redis,
         private Keys $keys,
+        private Batch $batch,
         private array $settings
     ) {
     }
@@ -83,6 +94,7 @@ class Listener
         $life = max(3, (int) $this->settings['listener']['lease']);
         $this->lease = new Lease($this->redis, $this->keys, $this->instance, $life);
         $this->done = 0;
+        [$this->together, $this->waits] = [$this->most(), 0];
         $until = $limits->seconds > 0 ? microtime(true) + $limits->seconds : INF;
         $restart = $this->restartedAt(null);
         $failures = 0;
@@ -104,8 +116,9 @@ class Listener
                 if (! $this->known) {
                     $this->held = $this->list->standing();
                     $this->known = true;
+                    $this->alone = 0;
                     if ($first && $this->held) {
-                        $jobs = count($this->held);
+                        $this->alone = $jobs = count($this->held);
                         $this->log->info('mqtt:listen: jobs stood in the processing list', compact('jobs'));
                         $this->judgeFirst();
                     }
@@ -113,17 +126,22 @@ class Listener
                 }
                 if (! $this->held) {
                     $block = $limits->untilEmpty ? 0 : max(1, (int) $this->settings['listener']['block']);
-                    $this->held = $this->list->take(max(1, (int) $this->settings['listener']['batch']), $block);
+                    $this->held = $this->list->take($this->most(), $block);
                     if (! $this->held && $limits->untilEmpty) {
                         break;
                     }
                 }
-                if ($this->held && $this->process($this->held[0])) {
-                    array_shift($this->held);
-                    $this->done++;
+                if ($this->held) {
+                    $left = $limits->jobs === 0 ? PHP_INT_MAX : $limits->jobs - $this->done;
+                    $finished = $this->next(min($left, $this->together));
+                    $this->held = array_slice($this->held, $finished);
+                    $this->alone = max(0, $this->alone - $finished);
+                    $this->done += $finished;
                 }
                 $failures = 0;
-                $this->good();
+                if ($this->waits === 0) {
+                    $this->good();
+                }
             } catch (RedisUnavailable $failure) {
                 $this->trouble('Redis is away; the jobs wait there', $failure);
                 // What was taken, or taken off, without an answer stands there.
@@ -138,6 +156,71 @@ class Listener
     }
 
     /**
+     * Does the next jobs, up to so many; how many of what is held are off the list.
+     *
+     * @throws RedisUnavailable
+     */
+    private function next(int $most): int
+    {
+        $queued = (string) $this->settings['queue']['connection'] !== '';
+        $read = $most < 2 || $this->alone > 0 || $queued ? [] : $this->batch->read(array_slice($this->held, 0, $most));
+        if (count($read) > 1) {
+            return $this->processBatch($read);
+        }
+        if (! $this->process($this->held[0])) {
+            return 0;
+        }
+        $this->together = min($this->most(), 2 * $this->together);
+
+        return 1;
+    }
+
+    /**
+     * Does jobs in one transaction. After a failure nothing of it is done, and fewer are tried together: the one that is
+     * to blame is found, alone, in its turn.
+     *
+     * @param array<int, Message|string> $read
+     *
+     * @throws RedisUnavailable
+     */
+    private function processBatch(array $read): int
+    {
+        $count = count($read);
+        try {
+            $wrong = $this->batch->work($read);
+        } catch (RedisUnavailable $failure) {
+            throw $failure;
+        } catch (Throwable $failure) {
+            if (Failure::isOfTheJob($failure)) {
+                $this->log->debug('mqtt:listen: one of a batch failed', ['jobs' => $count, 'exception' => $failure]);
+                $this->together = max(1, intdiv($count, 2));
+                $this->waits = 0;
+                $this->reconnect();
+
+                return 0;
+            }
+            $this->trouble('a job waits for what it needs', $failure);
+            $this->reconnect();
+            $this->pause($this->delay($this->waits++));
+
+            return 0;
+        }
+        $this->waits = 0;
+        $this->together = min($this->most(), 2 * $this->together);
+        $this->list->done(array_values(array_diff_key(array_slice($this->held, 0, $count), $wrong)));
+        foreach ($wrong as $place => $reason) {
+            $this->bury($this->held[$place], $reason, 1);
+        }
+
+        return $count;
+    }
+
+    private function most(): int
+    {
+        return max(1, (int) $this->settings['listener']['batch']);
+    }
+
+    /**
      * Does one job. True: it is off the list.
      *
      * @throws RedisUnavailable
@@ -149,7 +232,7 @@ class Listener
             try {
                 $message = Message::parse($entry);
                 $this->hand($message);
-                $this->list->done($entry);
+                $this->list->done([$entry]);
 
                 return true;
             } catch (RedisUnavailable $failure) {
@@ -233,6 +316,7 @@ class Listener
         if ($deaths >= self::DEATHS) {
             $reason = "its listener ended {$deaths} times while it was the first to be done";
             $this->bury(array_shift($this->held), $reason, $deaths);
+            $this->alone--;
         }
     }
 

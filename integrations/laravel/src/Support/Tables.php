@@ -4,12 +4,15 @@ namespace Sluicegate\Laravel\Support;
 
 use Carbon\CarbonInterface;
 use Closure;
+use Illuminate\Container\Container;
 use Illuminate\Contracts\Config\Repository as Config;
+use Illuminate\Contracts\Debug\ExceptionHandler;
 use Illuminate\Database\Connection;
 use Illuminate\Database\DatabaseManager;
 use Illuminate\Database\Query\Builder;
 use Illuminate\Database\QueryException;
 use InvalidArgumentException;
+use Throwable;
 
 /** The database, by the names that the package has for tables and columns; the settings say what the application calls them. */
 class Tables
@@ -18,6 +21,9 @@ class Tables
     private const ATTEMPTS = 3;
 
     private const SQLSTATE_INTEGRITY = '23';
+
+    /** @var array<int, Closure>|null what waits for the commit of a batch; none: there is no batch */
+    private ?array $waiting = null;
 
     /**
      * @param array<string, mixed> $settings of config/sluicegate.php
@@ -90,6 +96,43 @@ class Tables
 
             return $this->connection()->transaction($work, self::ATTEMPTS);
         }
+    }
+
+    /**
+     * Several jobs in one transaction; their own are parts of it. Once: whoever fails is done again otherwise.
+     *
+     * @throws Throwable nothing of it was done, and nobody was told anything
+     */
+    public function batch(Closure $work): mixed
+    {
+        $this->waiting = [];
+        try {
+            $done = $this->connection()->transaction($work);
+            $told = $this->waiting;
+        } finally {
+            $this->waiting = null;
+        }
+        foreach ($told as $tell) {
+            try {
+                $tell();
+            } catch (Throwable $failure) {
+                // It is committed: a listener of the application's that fails keeps no other from being told.
+                Container::getInstance()->make(ExceptionHandler::class)->report($failure);
+            }
+        }
+
+        return $done;
+    }
+
+    /** What others are told of once it is so: in a batch after its commit, else at once. */
+    public function afterCommit(Closure $tell): void
+    {
+        if ($this->waiting === null) {
+            $tell();
+
+            return;
+        }
+        $this->waiting[] = $tell;
     }
 
     /** A time as Laravel writes it: in the application's zone, with the fraction that the gateway may give. */

@@ -25,32 +25,8 @@ impl Resolver<'_> {
         if password.is_some() && username.is_none() {
             self.wrong(None, "mqtt.password", "needs `mqtt.username` beside it");
         }
-        let mut file = |name| self.text(entries, "mqtt", name, "mqtt").map(|path| self.outside.base.join(path));
-        let tls = Tls {
-            ca_file: file("ca_file"),
-            client_cert_file: file("client_cert_file"),
-            client_key_file: file("client_key_file"),
-        };
-        for (key, file, other, beside) in [
-            ("mqtt.client_cert_file", &tls.client_cert_file, "mqtt.client_key_file", &tls.client_key_file),
-            ("mqtt.client_key_file", &tls.client_key_file, "mqtt.client_cert_file", &tls.client_cert_file),
-            ("mqtt.client_cert_file", &tls.client_cert_file, "mqtt.ca_file", &tls.ca_file),
-        ] {
-            if file.is_some() && beside.is_none() {
-                self.wrong(None, key, format!("needs `{other}` beside it"));
-            }
-        }
-        let keys = [
-            ("ca_file", &tls.ca_file),
-            ("client_cert_file", &tls.client_cert_file),
-            ("client_key_file", &tls.client_key_file),
-        ];
-        let unused = keys.into_iter().find(|(_, file)| file.is_some());
-        if let (Some((key, _)), Some(MqttUrl::At { tls: false, .. } | MqttUrl::Embedded)) = (unused, &url) {
-            self.warnings.push(format!(
-                "mqtt.{key}: has no effect: mqtt.url is not `mqtts://…`, so everything goes unencrypted, a password too"
-            ));
-        }
+        let encrypted = url.as_ref().is_none_or(|url| matches!(url, MqttUrl::At { tls: true, .. }));
+        let tls = self.tls(entries, "mqtt", encrypted, "mqtts");
         let session_expiry = self.duration(entries, "mqtt", "session_expiry", "mqtt");
         let receive_maximum = self.integer(entries, "mqtt", "receive_maximum", "mqtt");
         let max_packet_size = self.size(entries, "mqtt", "max_packet_size", "mqtt");
@@ -78,6 +54,8 @@ impl Resolver<'_> {
                 None
             }
         });
+        let encrypted = url.as_ref().is_none_or(|url| matches!(url, RedisUrl::At { tls: true, .. }));
+        let tls = self.tls(entries, "redis", encrypted, "rediss");
         let cluster = self.find(entries, "redis", "cluster", "redis");
         let cluster = cluster.and_then(|found| self.read(&found, Type::Bool, |text| text.parse().ok()));
         if cluster == Some(true) {
@@ -115,10 +93,44 @@ impl Resolver<'_> {
         let wait_replicas = self.integer(entries, "redis", "wait_replicas", "redis");
         Some(Redis {
             url: url?,
+            tls,
             cluster: cluster?,
             cluster_nodes,
             key_prefix: key_prefix?,
             wait_replicas: u32::try_from(wait_replicas?).ok()?,
         })
+    }
+    /// The files that TLS needs, of either server.
+    fn tls(&mut self, entries: &Section, section: &'static str, encrypted: bool, scheme: &str) -> Tls {
+        let mut file = |name| self.text(entries, section, name, section).map(|path| self.outside.base.join(path));
+        let tls = Tls {
+            ca_file: file("ca_file"),
+            client_cert_file: file("client_cert_file"),
+            client_key_file: file("client_key_file"),
+        };
+        for (key, file, other, beside) in [
+            ("client_cert_file", &tls.client_cert_file, "client_key_file", &tls.client_key_file),
+            ("client_key_file", &tls.client_key_file, "client_cert_file", &tls.client_cert_file),
+        ] {
+            if file.is_some() && beside.is_none() {
+                self.wrong(None, &format!("{section}.{key}"), format!("needs `{section}.{other}` beside it"));
+            }
+        }
+        // The MQTT library's own limit.
+        if section == "mqtt" && tls.client_cert_file.is_some() && tls.ca_file.is_none() {
+            self.wrong(None, "mqtt.client_cert_file", "needs `mqtt.ca_file` beside it");
+        }
+        let keys = [
+            ("ca_file", &tls.ca_file),
+            ("client_cert_file", &tls.client_cert_file),
+            ("client_key_file", &tls.client_key_file),
+        ];
+        let unused = keys.into_iter().find(|(_, file)| file.is_some());
+        if let Some((key, _)) = unused.filter(|_| !encrypted) {
+            self.warnings.push(format!(
+                "{section}.{key}: has no effect: {section}.url is not `{scheme}://…`, so everything goes unencrypted, a password too"
+            ));
+        }
+        tls
     }
 }
