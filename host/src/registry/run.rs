@@ -24,7 +24,7 @@ use super::desk::{Order, Orders};
 use super::folder::{Folder, Index};
 use super::history::{What, Who};
 use super::load::{self, File, Loaded};
-use super::{Place, Proposal, Rehearsal, Source, Wanted};
+use super::{Place, Proposal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
@@ -92,7 +92,6 @@ pub struct Registry {
     files: HashMap<Digest, Arc<File>>,
     /// The folder holds less than it should.
     unsaved: bool,
-    rehearsal: Option<Arc<dyn Rehearsal>>,
     /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
     gone: HashMap<String, u64>,
 }
@@ -136,16 +135,8 @@ impl Registry {
             index: Index::new(),
             files: HashMap::new(),
             unsaved: false,
-            rehearsal: None,
             gone: HashMap::new(),
         }
-    }
-
-    /// With builds tried on real messages, too.
-    #[must_use]
-    pub fn rehearsing(mut self, rehearsal: Arc<dyn Rehearsal>) -> Self {
-        self.rehearsal = Some(rehearsal);
-        self
     }
 
     /// Loads every plugin, then each new build of it, until `stop`.
@@ -197,12 +188,6 @@ impl Registry {
                     let went = self.promote(&plugin, found_good).await;
                     // The same.
                     let _ = done.send(went);
-                }
-                Event::Ordered(Order::Messages { plugin, told }) => {
-                    let rehearsal = self.rehearsal.clone();
-                    let messages = blocking(move || Some(rehearsal?.messages(&plugin))).await.flatten();
-                    // The same.
-                    let _ = told.send(messages.and_then(Result::ok).unwrap_or_default());
                 }
                 Event::Ordered(Order::Settings { wanted, answer }) => {
                     let Some(obeyed) = self.obey(wanted, answer).await else { continue };
@@ -284,7 +269,8 @@ impl Registry {
         tried: bool,
         at: impl Fn(Step) + Send + 'static,
     ) -> Result<Loaded, Refusal> {
-        let (sandbox, file, rehearsal) = (self.sandbox.clone(), file.clone(), self.rehearsal.clone().filter(|_| tried));
+        let (sandbox, file, rehearsal) =
+            (self.sandbox.clone(), file.clone(), self.orders.rehearsal.clone().filter(|_| tried));
         let loaded = blocking(move || {
             let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
             if let Some(rehearsal) = rehearsal {
@@ -433,7 +419,7 @@ fn build(generation: &Generation) -> Build {
 
 /// Does what blocks off the threads that poll; nothing, where it panicked.
 #[expect(clippy::disallowed_methods, reason = "it is awaited here")]
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.inspect_err(|error| tracing::error!(%error, "the plugin registry's work panicked")).ok()
 }
