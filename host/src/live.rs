@@ -181,11 +181,11 @@ impl Live {
     pub fn with_canary(&self, generation: &Arc<Generation>) -> Self {
         let mut canaries = self.canaries.clone();
         let rules = self.settings.plugins.get(generation.name()).and_then(|plugin| plugin.canary.as_ref());
-        if let Some(rules) = rules {
-            let (build, machines, since) = (generation.clone(), rules.machines.clone(), Instant::now());
-            let before = self.build(generation.name()).map(|live| live.sum()).unwrap_or_default();
-            canaries.insert(generation.name().to_owned(), Canary { build, machines, since, before });
-        }
+        // Where other settings came in force meanwhile, which say nothing of it, its time is over: whoever judges it looks for it here.
+        let machines = rules.map(|rules| rules.machines.clone()).unwrap_or_default();
+        let before = self.build(generation.name()).map(|live| live.sum()).unwrap_or_default();
+        let canary = Canary { build: generation.clone(), machines, since: Instant::now(), before };
+        canaries.insert(generation.name().to_owned(), canary);
         self.with_canaries(canaries)
     }
 
