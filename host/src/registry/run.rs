@@ -213,7 +213,7 @@ impl Registry {
             Some(Err(refusal)) => return self.unreadable(index, &refusal, who),
             None => return,
         };
-        if self.builds(index).found(file.digest) {
+        if self.builds(index).found(file.identity()) {
             self.unsaved = true;
             self.show(index);
         }
@@ -231,7 +231,7 @@ impl Registry {
         if watched.refused.as_ref().is_some_and(|refused| refused.seen == seen && refused.tries >= refused.most) {
             return;
         }
-        if self.builds(index).is_rejected(file.digest) {
+        if self.builds(index).is_rejected(file.identity()) {
             let plugin = &self.plugins[index].wanted.name;
             tracing::debug!(plugin, digest = %file.digest, "the file holds a build that was rolled back");
             return;
@@ -243,7 +243,7 @@ impl Registry {
             Ended::Taken(Loaded { generation, .. }) => {
                 self.release(index, who, "a newer build took its place").await;
                 self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
-                self.builds(index).took(build(&generation));
+                self.builds(index).took(build(&file, &generation));
                 self.lives(index, file, &generation);
                 // The file held another build since.
                 self.plugins[index].refused = None;
@@ -409,9 +409,10 @@ fn show_path(board: &Board, wanted: &Wanted) {
 }
 
 /// What a build is remembered by.
-fn build(generation: &Generation) -> Build {
+fn build(file: &File, generation: &Generation) -> Build {
     Build {
-        digest: generation.digest(),
+        digest: file.digest,
+        content: Some(file.content).filter(|content| *content != file.digest),
         name: generation.manifest_name().to_owned(),
         version: generation.version().to_owned(),
     }
