@@ -23,3 +23,4 @@ pub mod thread;
 pub mod tls;
 pub mod uplink;
 pub mod watch;
+pub mod whole;

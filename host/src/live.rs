@@ -181,11 +181,11 @@ impl Live {
     pub fn with_canary(&self, generation: &Arc<Generation>) -> Self {
         let mut canaries = self.canaries.clone();
         let rules = self.settings.plugins.get(generation.name()).and_then(|plugin| plugin.canary.as_ref());
-        if let Some(rules) = rules {
-            let (build, machines, since) = (generation.clone(), rules.machines.clone(), Instant::now());
-            let before = self.build(generation.name()).map(|live| live.sum()).unwrap_or_default();
-            canaries.insert(generation.name().to_owned(), Canary { build, machines, since, before });
-        }
+        // Where other settings came in force meanwhile, which say nothing of it, its time is over: whoever judges it looks for it here.
+        let machines = rules.map(|rules| rules.machines.clone()).unwrap_or_default();
+        let before = self.build(generation.name()).map(|live| live.sum()).unwrap_or_default();
+        let canary = Canary { build: generation.clone(), machines, since: Instant::now(), before };
+        canaries.insert(generation.name().to_owned(), canary);
         self.with_canaries(canaries)
     }
 
@@ -347,17 +347,41 @@ fn older<'a>(before: impl Iterator<Item = &'a Route>, now: &[Route]) -> Vec<Rout
 
 #[cfg(test)]
 mod tests {
-    use sluicegate_core::settings::{BUILT_IN, Outside, interpolate::Sources, read};
+    use sluicegate_core::settings::{BUILT_IN, Grants, Limits, Outside, interpolate::Sources, read};
+    use sluicegate_guests::Guest;
 
     use super::*;
+    use crate::sandbox::tests::sandbox;
 
-    fn route(name: &str, topic: &str, attempts: u32) -> Route {
+    fn settings(text: &str) -> Settings {
         let outside = Outside {
             sources: Sources { variable: &|_| Ok(None), file: &|_| Err(String::new()) },
             base: std::path::Path::new(""),
             built_in_plugin: &|name| name.into(),
         };
-        let some = read(Some(("built-in", BUILT_IN)), &outside).expect("good").settings.routes[0].clone();
+        read(Some(("test", text)), &outside).expect("good").settings
+    }
+
+    /// The registry may have begun one when settings came in force that say nothing of it: whoever judges canaries finds it, and that its time
+    /// is over.
+    #[test]
+    fn a_canary_that_the_settings_say_nothing_of_is_there_and_serves_nobody() {
+        let text = "[plugins.guest]\npath = \"guest.wasm\"\n[[routes]]\nname = \"a\"\ntopic = \"a/{serial_no}\"\nhandlers = [\"guest\"]\n";
+        let build = |number| {
+            let (component, limits, grants) = (Guest::echo().handler(), Limits::default(), Grants::default());
+            let built = sandbox().compile(&component, IndexMap::new(), limits, &grants, "guest", number);
+            Arc::new(built.expect("it compiles"))
+        };
+        let plugins = IndexMap::from([("guest".to_owned(), build(1))]);
+        let live = Live::new(Arc::new(settings(text)), plugins).expect("all plugins are there");
+        let with = live.with_canary(&build(2));
+        let canaries: Vec<_> = with.canaries().map(|(name, canary)| (name, canary.build.number())).collect();
+        assert_eq!(canaries, [("guest", 2)]);
+        assert_eq!(with.chain(0, "M-1")[0].number(), 1);
+    }
+
+    fn route(name: &str, topic: &str, attempts: u32) -> Route {
+        let some = settings(BUILT_IN).routes[0].clone();
         let topic = sluicegate_core::topic::TopicPattern::parse(topic).expect("a topic");
         Route { name: name.to_owned(), topic, attempts, ..some }
     }

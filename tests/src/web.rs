@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -16,9 +17,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+/// Between two bytes of a server that is slow on purpose.
+const DRIP: Duration = Duration::from_millis(50);
+
 /// A running server. It answers `/bytes/N` with so many bytes, `/status/N` with that status (and a `Location` in another server),
-/// `/fields/N` with so many header fields, `/echo` with the request's body, `/endless` without an end, `/cut` with half of what it promised; at `/silent` it never
-/// answers.
+/// `/fields/N` with so many header fields, `/echo` with the request's body, `/endless` without an end, `/cut` with half of what it promised, `/drip` a byte at
+/// a time without an end; at `/silent` it never answers.
 pub struct Web {
     /// Where it listens.
     pub port: u16,
@@ -185,6 +189,13 @@ async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), head: &str, 
             stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{half}").as_bytes()).await?;
             stream.shutdown().await?;
             Err(io::ErrorKind::ConnectionAborted.into())
+        }
+        (_, "/drip") => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            loop {
+                stream.write_all(b"1\r\nx\r\n").await?;
+                tokio::time::sleep(DRIP).await;
+            }
         }
         // Until the other side has enough of it.
         (_, "/silent") => stream.read_u8().await.map(drop),

@@ -9,11 +9,12 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
     ("watch", &[]),
+    ("whole", &[]),
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
@@ -25,7 +26,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
     ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
     ("downlink", &["live", "mqtt", "recent", "redis", "sandbox", "telemetry", "thread"]),
-    ("registry", &["sandbox", "telemetry", "watch"]),
+    ("registry", &["sandbox", "telemetry", "watch", "whole"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
     ("access", &["redis", "telemetry", "thread"]),
     ("admin", &["dead_letters", "registry", "settings", "telemetry"]),
@@ -50,7 +51,10 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "uplink",
         ],
     ),
-    ("cli", &["gateway", "registry", "rehearsal", "sandbox", "settings", "spool", "telemetry", "tls", "uplink"]),
+    (
+        "cli",
+        &["gateway", "registry", "rehearsal", "sandbox", "settings", "spool", "telemetry", "tls", "uplink", "whole"],
+    ),
 ];
 
 pub(crate) fn check(root: &Path) -> Result<()> {

@@ -37,6 +37,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether neither the message nor the plugin is to blame.
+    #[must_use]
+    pub fn is_nobodys(&self) -> bool {
+        matches!(self, Self::State(_))
+    }
+
     /// One word, for metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {

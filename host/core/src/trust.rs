@@ -99,6 +99,17 @@ pub enum Distrust {
     /// It was revoked.
     #[error("its digest {0} is revoked; take it out of trust.revoked to allow it")]
     Revoked(Digest),
+    /// This file was revoked, and not what it is without its signature: whoever writes another one into it has another file.
+    #[error(
+        "its digest {file} is revoked; with another signature inside it, or none, it would be another file: revoke {content} in its \
+         place, which it has however it is signed"
+    )]
+    FileRevoked {
+        /// The file's.
+        file: Digest,
+        /// Of the file without its signature.
+        content: Digest,
+    },
     /// It has no signature.
     #[error(
         "it is not signed, and trust.required = true; sign it (`sluicegate plugin sign`), or set trust.required = false"
@@ -158,8 +169,10 @@ impl Trust {
         let split = split(bytes)?;
         // A revoked build with another signature in it, or none, is the same code.
         let signed = if split.signature.is_some() { digest(&split.content) } else { found };
-        if let Some(revoked) = [found, signed].into_iter().find(|digest| self.revoked.contains(digest)) {
-            return Err(Distrust::Revoked(revoked));
+        match [signed, found].map(|digest| self.revoked.contains(&digest)) {
+            [true, _] => return Err(Distrust::Revoked(signed)),
+            [false, true] => return Err(Distrust::FileRevoked { file: found, content: signed }),
+            [false, false] => {}
         }
         if let Some(wanted) = pinned.filter(|wanted| *wanted != found) {
             return Err(Distrust::Pinned { plugin: plugin.to_owned(), found, wanted });
@@ -277,6 +290,23 @@ QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfN
         trust.revoked.push(digest(component));
         let signed = embed(component, OF_TEST).unwrap();
         assert_eq!(trust.judge("acme", None, &signed, None), Err(Distrust::Revoked(digest(component))));
+    }
+
+    #[test]
+    fn what_is_revoked_stays_so_whatever_is_written_into_its_signature() {
+        let component = b"\0asm\x0d\0\x01\0";
+        let signed = embed(component, OF_TEST).unwrap();
+        let renamed = embed(component, &OF_TEST.replace("untrusted comment: ", "untrusted comment: another ")).unwrap();
+        let mut trust = trust(&[], false);
+        // Of the file alone it is not known what would be the same: the refusal says which digest is.
+        trust.revoked.push(digest(&signed));
+        let refused = trust.judge("acme", None, &signed, None).unwrap_err();
+        assert_eq!(refused, Distrust::FileRevoked { file: digest(&signed), content: digest(component) });
+        assert!(refused.to_string().contains(&format!("revoke {} in its place", digest(component))), "{refused}");
+        trust.revoked.push(digest(component));
+        for again in [&signed[..], &renamed, component] {
+            assert_eq!(trust.judge("acme", None, again, None), Err(Distrust::Revoked(digest(component))));
+        }
     }
 
     #[test]

@@ -138,7 +138,9 @@ pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) 
     let in_force = Arc::new(ArcSwap::from_pointee(in_force));
     let (asks, asked) = mpsc::channel(ASKED);
     let edits = Edits { file, asked, in_force: in_force.clone(), desk: settings::desk::Desk::new(asks, in_force) };
-    let (plugins, orders) = registry::desk::desk(board.clone());
+    let (recent, taking) = (Arc::<Recent>::default(), Arc::default());
+    let real = RealMessages { current: Arc::clone(&taking), recent: recent.clone(), board: board.clone() };
+    let (plugins, orders) = registry::desk::desk(board.clone(), Some(Arc::new(real)));
     let shown = admin::Shown { letters: desk.clone(), plugins: plugins.clone(), settings: edits.desk.clone() };
     let admin = admin::start(settings.admin.listen, board.clone(), exporter, shown)?;
     tracing::info!(address = %admin.address(), "admin listening");
@@ -151,8 +153,8 @@ pub async fn run(file: Option<PathBuf>, resolved: Resolved, exporter: Exporter) 
         last: CancellationToken::new(),
         board: board.clone(),
         desk,
-        recent: Arc::default(),
-        taking: Arc::default(),
+        recent,
+        taking,
         plugins: plugins.clone(),
         limit: settings.gateway.shutdown_timeout,
     };
@@ -279,10 +281,7 @@ impl Gateway {
         let (sender, builds) = mpsc::channel(1);
         let wanted = registry::wanted(&settings);
         let kept = (settings.gateway.state.as_path(), settings.gateway.instance.as_str());
-        let (current, recent, board) = (self.taking.clone(), self.recent.clone(), self.board.clone());
-        let rehearsal = Arc::new(RealMessages { current, recent, board });
         let registry = Registry::new(sandbox.clone(), wanted, kept, sender, orders, self.board.clone());
-        let registry = registry.rehearsing(rehearsal);
         let stop = self.stop.clone();
         self.spawn("the plugin registry", registry.run(stop));
         // One place: the next is read once this one is answered.

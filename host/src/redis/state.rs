@@ -25,13 +25,28 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Makes a call's changes, where all that it was told is still so. A script does not roll back: everything is looked at before anything is
 /// written, and the first write needs memory, so that one that there is none for is refused before anything is done.
 ///
+/// The index has each key with the time at which it goes. A key may go before that (evicted, deleted by hand): those that a call touches leave the
+/// index with it, and where there are too many, a hundred others are looked at, from a place that the clock chooses, so that each has its turn.
+///
 /// KEYS: the index, then the keys. ARGV: how many keys there may be; then five for each key: whether it was seen (`n` no, `a` absent, `v`
 /// with the value that follows), that value, what is to be done (`n` nothing, `s` set, `k` set for as long as it has to live, `d` delete),
 /// the value, the time to live in ms (0: none). 1: done; 0: changed meanwhile; -1: too many keys.
 const COMMIT: &str = r"
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local new = 0
+local new, gone, left = 0, {}, 0
+-- A key that is not there any more, and is counted as one that is.
+local function mark(key)
+  local score = redis.call('ZSCORE', KEYS[1], key)
+  if not gone[key] and score and (score == 'inf' or tonumber(score) > now) then
+    gone[key] = true
+    left = left + 1
+  end
+end
+local function leave()
+  for key in pairs(gone) do redis.call('ZREM', KEYS[1], key) end
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+end
 for i = 2, #KEYS do
   local at = 5 * i - 8
   local is = redis.call('GET', KEYS[i])
@@ -40,8 +55,22 @@ for i = 2, #KEYS do
   local write = ARGV[at + 2]
   if (write == 's' or write == 'k') and not is then new = new + 1 end
   if write == 'd' and is then new = new - 1 end
+  if not is then mark(KEYS[i]) end
 end
-if new > 0 and redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') + new > tonumber(ARGV[1]) then return -1 end
+if new > 0 then
+  local all = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
+  local most = tonumber(ARGV[1]) - new
+  if all > 0 and all - left > most then
+    local from = tonumber(time[2]) % math.max(all - 99, 1)
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', from, 100)) do
+      if redis.call('EXISTS', key) == 0 then mark(key) end
+    end
+  end
+  if all - left > most then
+    leave()
+    return -1
+  end
+end
 for i = 2, #KEYS do
   local at = 5 * i - 8
   local write, life = ARGV[at + 2], tonumber(ARGV[at + 4])
@@ -51,19 +80,21 @@ for i = 2, #KEYS do
     redis.call('SET', KEYS[i], ARGV[at + 3])
   elseif write == 'k' then
     redis.call('SET', KEYS[i], ARGV[at + 3], 'KEEPTTL')
-    life = redis.call('PTTL', KEYS[i])
   end
   if write == 's' or write == 'k' then
-    redis.call('ZADD', KEYS[1], life > 0 and string.format('%.0f', now + life) or '+inf', KEYS[i])
+    -- Within its last millisecond it has 0 to live, and goes; without a time to live it has -1.
+    life = redis.call('PTTL', KEYS[i])
+    redis.call('ZADD', KEYS[1], life < 0 and '+inf' or string.format('%.0f', now + life), KEYS[i])
+    gone[KEYS[i]] = nil
   end
 end
 for i = 2, #KEYS do
   if ARGV[5 * i - 6] == 'd' then
     redis.call('DEL', KEYS[i])
-    redis.call('ZREM', KEYS[1], KEYS[i])
+    gone[KEYS[i]] = true
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+leave()
 return 1
 ";
 

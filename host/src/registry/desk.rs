@@ -8,10 +8,11 @@ use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use sluicegate_core::settings::Settings;
 use sluicegate_core::tried::Tried;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::history::History;
-use super::{Proposal, Wanted, wanted};
+use super::run::blocking;
+use super::{Proposal, Rehearsal, Wanted, wanted};
 use crate::telemetry::board::{Board, NamedPlugin};
 
 /// Orders that wait while a build is loaded; beyond it the desk says that it is busy.
@@ -117,13 +118,6 @@ pub(super) enum Order {
         /// How it went.
         done: oneshot::Sender<Result<Promoted, DeskError>>,
     },
-    /// The last real messages that a plugin was given are to be told.
-    Messages {
-        /// Which.
-        plugin: String,
-        /// They.
-        told: oneshot::Sender<Vec<Tried>>,
-    },
     /// Other settings are to be in force: what they need is to be loaded.
     Settings {
         /// Every plugin that they name.
@@ -153,10 +147,11 @@ impl Ready {
     }
 }
 
-/// What the registry works on: orders, and what others see of it.
+/// What the registry works on: orders, what others see of it, and what builds are tried on.
 pub struct Orders {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) history: Arc<History>,
+    pub(super) rehearsal: Option<Arc<dyn Rehearsal>>,
 }
 
 /// Asks the registry.
@@ -165,14 +160,18 @@ pub struct Desk {
     board: Arc<Board>,
     history: Arc<History>,
     orders: mpsc::Sender<Order>,
+    rehearsal: Option<Arc<dyn Rehearsal>>,
+    /// Guests run for whoever asks for messages: for one at a time.
+    telling: Arc<Semaphore>,
 }
 
-/// A desk, and what is ordered at it.
+/// A desk, and what is ordered at it. `rehearsal`: builds are tried on real messages, too.
 #[must_use]
-pub fn desk(board: Arc<Board>) -> (Desk, Orders) {
+pub fn desk(board: Arc<Board>, rehearsal: Option<Arc<dyn Rehearsal>>) -> (Desk, Orders) {
     let (sender, orders) = mpsc::channel(ORDERS);
     let history = Arc::new(History::default());
-    (Desk { board, history: history.clone(), orders: sender }, Orders { orders, history })
+    let told = Orders { orders, history: history.clone(), rehearsal: rehearsal.clone() };
+    (Desk { board, history, orders: sender, rehearsal, telling: Arc::new(Semaphore::new(1)) }, told)
 }
 
 impl Desk {
@@ -201,15 +200,22 @@ impl Desk {
         self.board.rehearsed(name)
     }
 
-    /// The last real messages or commands that a plugin was given, for another build to be tried on.
+    /// The last real messages or commands that a plugin was given, for another build to be tried on. The registry has no part in it, which may be
+    /// compiling, or has a rollback to do.
     ///
     /// # Errors
     /// [`DeskError`]
     pub async fn messages(&self, name: &str) -> Result<Vec<Tried>, DeskError> {
         self.plugin(name)?;
-        let (told, answer) = oneshot::channel();
-        self.send(Order::Messages { plugin: name.to_owned(), told })?;
-        answer.await.map_err(|_| DeskError::Stopping)
+        let Some(rehearsal) = self.rehearsal.clone() else { return Ok(Vec::new()) };
+        let place = self.telling.clone().acquire_owned().await.map_err(|_| DeskError::Stopping)?;
+        let plugin = name.to_owned();
+        let told = blocking(move || {
+            // Whoever stops waiting does not end it.
+            let _place = place;
+            rehearsal.messages(&plugin)
+        });
+        Ok(told.await.and_then(Result::ok).unwrap_or_default())
     }
 
     /// What changed.

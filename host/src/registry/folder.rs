@@ -1,12 +1,13 @@
 //! The state folder: the builds that are or were live, which of them is which, and what changed. It outlives a restart.
 //!
 //! `plugins-INSTANCE/index.json` and `history.json`, `plugins-INSTANCE/builds/DIGEST.wasm` with the `.minisig` that lay beside
-//! its file. What is here is no more trusted than a plugin's file: it goes through the same steps.
+//! its file. What is here is no more trusted than a plugin's file: it goes through the same steps. But it says what was live and what is not tried
+//! again, so nobody else may write here, and no link is followed.
 
 use std::collections::HashSet;
 use std::fs::{self, File as SystemFile, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +18,14 @@ use sluicegate_core::lifecycle::Builds;
 
 use super::history::Change;
 use super::load::{self, File};
+use crate::whole::{self, Links};
 
 /// How the index is written; another one is another program's.
 const VERSION: u32 = 1;
 const INDEX: &str = "index.json";
 const HISTORY: &str = "history.json";
+/// The largest of the two: the index has a few lines a plugin, the history a hundred changes.
+const MAX_JSON: u64 = 16 << 20;
 
 /// Why a build is not kept, or what is kept cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,17 @@ pub(super) enum FolderError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// It is somebody else's, or others may write there.
+    #[error(
+        "{} is not this user's alone ({found}), so what is kept there would be others' to choose: `chown` it and `chmod 700` it, or remove it",
+        path.display()
+    )]
+    NotOurs {
+        /// Which folder.
+        path: PathBuf,
+        /// Owner and mode.
+        found: String,
     },
     /// Another process writes there.
     #[error("another gateway keeps its builds in {}; give each its own gateway.instance or gateway.state", .0.display())]
@@ -98,6 +113,12 @@ impl Folder {
     /// # Errors
     /// [`FolderError`]; with [`FolderError::Damaged`] what was damaged is out of the way.
     pub(super) fn read(&self) -> Result<(Index, Vec<Change>), FolderError> {
+        for folder in [&self.path, &self.builds()] {
+            match ours(folder) {
+                Err(FolderError::System { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                other => drop(other?),
+            }
+        }
         let index = match self.read_json(INDEX, |index: &Index| index.version)? {
             Some(index) => index,
             None => Index::new(),
@@ -117,10 +138,10 @@ impl Folder {
         version: impl Fn(&T) -> u32,
     ) -> Result<Option<T>, FolderError> {
         let path = self.path.join(name);
-        let bytes = match fs::read(&path) {
+        let bytes = match whole::read(&path, MAX_JSON, Links::Refused) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(FolderError::System { what: "read", path, source }),
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(FolderError::System { what: "read", path, source: error.into() }),
         };
         #[derive(Deserialize)]
         struct Versioned {
@@ -167,11 +188,7 @@ impl Folder {
         self.lock(&mut held)?;
         for file in files {
             let path = self.file(file.digest);
-            // Its name is its content's.
-            let there = fs::metadata(&path).is_ok_and(|data| data.len() == file.bytes.len() as u64);
-            if !there {
-                write(&path, &file.bytes)?;
-            }
+            write_changed(&path, &file.bytes)?;
             let beside = load::signature_path(&path);
             match &file.signature {
                 Some(signature) => write_changed(&beside, signature)?,
@@ -193,14 +210,17 @@ impl Folder {
         };
         let builds = self.builds();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&builds).map_err(cannot(&builds))?;
+        for folder in [&self.path, &builds] {
+            // It may be for others to look into: it was made by hand, say.
+            ours(folder)?.set_permissions(fs::Permissions::from_mode(0o700)).map_err(cannot(folder))?;
+        }
         if held.is_some() {
             return Ok(());
         }
-        // It may have been made by somebody else, for others to look into.
-        let private = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(&self.path, private).map_err(cannot(&self.path))?;
         let path = self.path.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(cannot(&path))?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&path).map_err(cannot(&path))?;
         match file.try_lock() {
             Ok(()) => *held = Some(file),
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(self.path.clone())),
@@ -209,17 +229,49 @@ impl Folder {
         Ok(())
     }
 
-    /// What cannot be removed is tried again with the next change.
+    /// Removes builds that are not kept, and what an end in the middle of a write left; files of other names are somebody's who put them there. What
+    /// cannot be removed is tried again with the next change.
     fn prune(&self, kept: &HashSet<Digest>) {
         let names: HashSet<PathBuf> =
             kept.iter().map(|digest| self.file(*digest)).flat_map(|path| [load::signature_path(&path), path]).collect();
-        let entries = fs::read_dir(self.builds()).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()).filter(|path| !names.contains(path)) {
+        let of_build = |path: &PathBuf| !names.contains(path) && name(path).is_some_and(is_of_build);
+        let of_list =
+            |path: &PathBuf| name(path).and_then(whole::unfinished).is_some_and(|it| [INDEX, HISTORY].contains(&it));
+        let (builds, lists) = (entries(&self.builds()), entries(&self.path));
+        for path in builds.filter(of_build).chain(lists.filter(of_list)) {
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "a build that is not needed any more cannot be removed");
             }
         }
     }
+}
+
+/// A folder that nobody else may write to; no link to one.
+fn ours(path: &Path) -> Result<SystemFile, FolderError> {
+    let cannot = |source| FolderError::System { what: "use", path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let folder = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path).map_err(cannot)?;
+    let found = folder.metadata().map_err(cannot)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(folder);
+    }
+    let found = format!("owner {}, mode {:o}", found.uid(), found.mode() & 0o7777);
+    Err(FolderError::NotOurs { path: path.to_owned(), found })
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+/// Whether this program gives a file of a build such a name: `DIGEST.wasm`, `DIGEST.wasm.minisig`, or one of them before it is whole.
+fn is_of_build(name: &str) -> bool {
+    let name = whole::unfinished(name).unwrap_or(name);
+    let digits = name.strip_suffix(".minisig").unwrap_or(name).strip_suffix(".wasm");
+    digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -229,30 +281,16 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
+/// What is there already is compared byte by byte: it may be damaged, or half of it.
 fn write_changed(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
+    if whole::read(path, bytes.len() as u64, Links::Refused).is_ok_and(|there| there == bytes) {
         return Ok(());
     }
-    write(path, bytes)
-}
-
-/// Whole or not at all, and on the disk when it returns.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    let cannot = |what| move |source| FolderError::System { what, path: path.to_owned(), source };
-    let new = path.with_extension("new");
-    let written = (|| {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    })();
-    if written.is_err() {
-        // On a full disk the half of a file would take the room of what comes later.
-        let _ = fs::remove_file(&new);
-    }
-    written.map_err(cannot("write"))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    SystemFile::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot("sync the name of"))
+    whole::write(path, bytes, 0o600).map_err(|source| FolderError::System {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn remove(path: &Path) -> Result<(), FolderError> {

@@ -1,23 +1,17 @@
 //! One file through all steps. It takes as long as compiling takes, so it is not for a thread that polls.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
-use sluicegate_core::trust::{KeyId, MAX_SIGNATURE};
+use sluicegate_core::lifecycle::Identity;
+use sluicegate_core::trust::{self, KeyId, MAX_SIGNATURE};
 
 use super::Wanted;
 use crate::sandbox::inspect::{self, MAX_FILE_BYTES};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox, Step, block_on, rehearse};
-
-/// Readings of a file that changes meanwhile.
-const MAX_TRIES: u32 = 20;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::whole::{self, Links, ReadError};
 
 /// How often a build is loaded that fails for what may pass, and how long after one another.
 const LOADS: u32 = 3;
@@ -30,8 +24,18 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Of all of them.
     pub digest: Digest,
+    /// Of all but a signature inside it.
+    pub content: Digest,
     /// What `FILE.minisig` holds.
     pub signature: Option<Vec<u8>>,
+}
+
+impl File {
+    /// What tells its build from others.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { file: self.digest, content: self.content }
+    }
 }
 
 /// A build that passed every step.
@@ -55,68 +59,43 @@ pub fn signature_path(path: &Path) -> PathBuf {
 /// # Errors
 /// [`Refusal`] at `found`.
 pub fn read(path: &Path) -> Result<File, Refusal> {
-    let bytes = read_whole(path, MAX_FILE_BYTES)?;
-    let beside = signature_path(path);
-    let signature = match read_whole(&beside, MAX_SIGNATURE as u64) {
+    read_at(path, Links::Followed)
+}
+
+/// The same of a file that this program wrote, and nobody put there as a link.
+///
+/// # Errors
+/// [`Refusal`] at `found`.
+pub(super) fn read_kept(path: &Path) -> Result<File, Refusal> {
+    read_at(path, Links::Refused)
+}
+
+fn read_at(path: &Path, links: Links) -> Result<File, Refusal> {
+    let bytes = read_whole(path, MAX_FILE_BYTES, links)?;
+    let signature = match read_whole(&signature_path(path), MAX_SIGNATURE as u64, links) {
         Ok(signature) => Some(signature),
         Err(refusal) if refusal.problem.is_absence() => None,
         Err(refusal) => return Err(refusal),
     };
     let digest = inspect::digest(&bytes);
-    Ok(File { bytes, digest, signature })
-}
-
-fn read_whole(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
-    let mut tries = 0;
-    loop {
-        if let Some(bytes) = read_once(path, max)? {
-            return Ok(bytes);
-        }
-        tries += 1;
-        if tries == MAX_TRIES {
-            return Err(unreadable(path, "it changes while it is read; copy it beside and rename it".to_owned()));
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Nothing, where the file changed while it was read.
-fn read_once(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Refusal> {
-    let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Refusal { step: Step::Found, problem: Problem::Absent(path.display().to_string()) },
-        _ => unreadable(path, error.to_string()),
+    // What has two signatures inside it is refused as it is verified.
+    let content = match trust::split(&bytes) {
+        Ok(split) if split.signature.is_some() => inspect::digest(&split.content),
+        _ => digest,
     };
-    let check = |metadata: &fs::Metadata| {
-        if !metadata.is_file() {
-            return Err(unreadable(path, "not a regular file".to_owned()));
-        }
-        check_size(metadata.len(), max)
-    };
-    // Looked at before it is opened, since opening a device may do something; and after, since it may be another now. A FIFO
-    // that took the file's place in between does not hold the opening up.
-    check(&fs::metadata(path).map_err(cannot)?)?;
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
-    let before = file.metadata().map_err(cannot)?;
-    check(&before)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0));
-    // It may have grown since: one byte more than is allowed tells.
-    (&mut file).take(max + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    check_size(bytes.len() as u64, max)?;
-    let after = file.metadata().map_err(cannot)?;
-    let same = after.len() == bytes.len() as u64
-        && (after.mtime(), after.mtime_nsec()) == (before.mtime(), before.mtime_nsec());
-    Ok(same.then_some(bytes))
+    Ok(File { bytes, digest, content, signature })
 }
 
-fn unreadable(path: &Path, reason: String) -> Refusal {
-    Refusal { step: Step::Found, problem: Problem::File { path: path.display().to_string(), reason } }
-}
-
-fn check_size(size: u64, max: u64) -> Result<(), Refusal> {
-    if size > max {
-        return Err(Refusal { step: Step::Found, problem: Problem::TooLarge { size, max } });
-    }
-    Ok(())
+fn read_whole(path: &Path, max: u64, links: Links) -> Result<Vec<u8>, Refusal> {
+    whole::read(path, max, links).map_err(|error| {
+        let shown = path.display().to_string();
+        let problem = match error {
+            ReadError::TooLarge { size, max } => Problem::TooLarge { size, max },
+            error if error.is_absence() => Problem::Absent(shown),
+            error => Problem::File { path: shown, reason: error.to_string() },
+        };
+        Refusal { step: Step::Found, problem }
+    })
 }
 
 /// Who signed a build, where the settings take it.
@@ -187,6 +166,8 @@ pub fn load(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[track_caller]

@@ -24,7 +24,7 @@ use super::desk::{Order, Orders};
 use super::folder::{Folder, Index};
 use super::history::{What, Who};
 use super::load::{self, File, Loaded};
-use super::{Place, Proposal, Rehearsal, Source, Wanted};
+use super::{Place, Proposal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Candidate, Refused};
 use crate::telemetry::clock;
@@ -92,7 +92,6 @@ pub struct Registry {
     files: HashMap<Digest, Arc<File>>,
     /// The folder holds less than it should.
     unsaved: bool,
-    rehearsal: Option<Arc<dyn Rehearsal>>,
     /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
     gone: HashMap<String, u64>,
 }
@@ -136,16 +135,8 @@ impl Registry {
             index: Index::new(),
             files: HashMap::new(),
             unsaved: false,
-            rehearsal: None,
             gone: HashMap::new(),
         }
-    }
-
-    /// With builds tried on real messages, too.
-    #[must_use]
-    pub fn rehearsing(mut self, rehearsal: Arc<dyn Rehearsal>) -> Self {
-        self.rehearsal = Some(rehearsal);
-        self
     }
 
     /// Loads every plugin, then each new build of it, until `stop`.
@@ -198,12 +189,6 @@ impl Registry {
                     // The same.
                     let _ = done.send(went);
                 }
-                Event::Ordered(Order::Messages { plugin, told }) => {
-                    let rehearsal = self.rehearsal.clone();
-                    let messages = blocking(move || Some(rehearsal?.messages(&plugin))).await.flatten();
-                    // The same.
-                    let _ = told.send(messages.and_then(Result::ok).unwrap_or_default());
-                }
                 Event::Ordered(Order::Settings { wanted, answer }) => {
                     let Some(obeyed) = self.obey(wanted, answer).await else { continue };
                     watch = obeyed.watch.unwrap_or(watch);
@@ -228,7 +213,7 @@ impl Registry {
             Some(Err(refusal)) => return self.unreadable(index, &refusal, who),
             None => return,
         };
-        if self.builds(index).found(file.digest) {
+        if self.builds(index).found(file.identity()) {
             self.unsaved = true;
             self.show(index);
         }
@@ -246,7 +231,7 @@ impl Registry {
         if watched.refused.as_ref().is_some_and(|refused| refused.seen == seen && refused.tries >= refused.most) {
             return;
         }
-        if self.builds(index).is_rejected(file.digest) {
+        if self.builds(index).is_rejected(file.identity()) {
             let plugin = &self.plugins[index].wanted.name;
             tracing::debug!(plugin, digest = %file.digest, "the file holds a build that was rolled back");
             return;
@@ -258,7 +243,7 @@ impl Registry {
             Ended::Taken(Loaded { generation, .. }) => {
                 self.release(index, who, "a newer build took its place").await;
                 self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
-                self.builds(index).took(build(&generation));
+                self.builds(index).took(build(&file, &generation));
                 self.lives(index, file, &generation);
                 // The file held another build since.
                 self.plugins[index].refused = None;
@@ -284,7 +269,8 @@ impl Registry {
         tried: bool,
         at: impl Fn(Step) + Send + 'static,
     ) -> Result<Loaded, Refusal> {
-        let (sandbox, file, rehearsal) = (self.sandbox.clone(), file.clone(), self.rehearsal.clone().filter(|_| tried));
+        let (sandbox, file, rehearsal) =
+            (self.sandbox.clone(), file.clone(), self.orders.rehearsal.clone().filter(|_| tried));
         let loaded = blocking(move || {
             let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
             if let Some(rehearsal) = rehearsal {
@@ -423,9 +409,10 @@ fn show_path(board: &Board, wanted: &Wanted) {
 }
 
 /// What a build is remembered by.
-fn build(generation: &Generation) -> Build {
+fn build(file: &File, generation: &Generation) -> Build {
     Build {
-        digest: generation.digest(),
+        digest: file.digest,
+        content: Some(file.content).filter(|content| *content != file.digest),
         name: generation.manifest_name().to_owned(),
         version: generation.version().to_owned(),
     }
@@ -433,7 +420,7 @@ fn build(generation: &Generation) -> Build {
 
 /// Does what blocks off the threads that poll; nothing, where it panicked.
 #[expect(clippy::disallowed_methods, reason = "it is awaited here")]
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.inspect_err(|error| tracing::error!(%error, "the plugin registry's work panicked")).ok()
 }

@@ -18,7 +18,7 @@ use crate::uplink::chain::{self, Made};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
-/// The same for telling what a plugin was given: the registry, which does it, has rollbacks to do.
+/// The same for telling what a plugin was given: somebody waits for it.
 const MAX_TELLING: Duration = Duration::from_secs(2);
 
 /// Tries a build on the last messages of the routes that it would serve, or the last commands; none: there are none, or nothing is live

@@ -26,6 +26,9 @@ const MAX_ENTRIES: u64 = 500_000;
 /// The interface that this gateway serves.
 const PACKAGE: &str = "sluicegate:plugin/";
 const VERSION: &str = "@0.1.0";
+/// The custom sections in which a component says what it is, and what it promises.
+const MANIFEST: &str = "sluicegate:manifest";
+const SAMPLES: &str = "sluicegate:samples";
 
 /// What a plugin implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -155,11 +158,17 @@ impl<'a> Surface<'a> {
                         }
                     }
                 }
-                Payload::CustomSection(section) if depth == 0 => match section.name() {
-                    "sluicegate:manifest" => surface.manifest = Some(section.data()),
-                    "sluicegate:samples" => surface.samples = Some(section.data()),
-                    _ => {}
-                },
+                Payload::CustomSection(section) if depth == 0 => {
+                    let (name, place) = match section.name() {
+                        MANIFEST => (MANIFEST, &mut surface.manifest),
+                        SAMPLES => (SAMPLES, &mut surface.samples),
+                        _ => continue,
+                    };
+                    // Whoever looks at the file with other tools may be shown the other one.
+                    if place.replace(section.data()).is_some() {
+                        return Err(Problem::Twice(name));
+                    }
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 //! - [`engine`]: the engine and its clock.
 //! - [`compiled`]: from bytes to code: the compiler in a process of its own, and the cache.
 //! - [`generation`]: one compiled build of a plugin.
-//! - [`instance`]: one running copy of it, and what it may use.
+//! - [`instance`]: one running copy of it; `guest`: what it may use; `answer`: what it is handed and what it answers.
 //! - [`pool`]: the warm instances of one lane.
 //! - [`share`]: how much of the processor a build may have.
 //! - [`rehearse`]: the samples inside the file.
@@ -12,10 +12,12 @@
 //! - [`grants`]: what is given to those alone whom the operator granted it; [`state`]: a plugin's own keys.
 //! - [`http`]: WASI's HTTP, to the servers that were granted.
 
+mod answer;
 pub mod compiled;
 pub mod engine;
 pub mod generation;
 pub mod grants;
+mod guest;
 mod guest_log;
 mod http;
 pub mod inspect;

@@ -131,7 +131,7 @@ impl Pool {
             let again = runs > 0;
             let mut session = None;
             let (answer, took) = self.call(generation, &mut session, async |one| work(one, again).await).await;
-            if self.counts() && !matches!(answer, Err(Fault::State(_))) {
+            if self.counts() && !matches!(&answer, Err(fault) if fault.is_nobodys()) {
                 generation.did(!matches!(answer, Ok(Ok(_))), took);
             }
             let counts = matches!(&answer, Ok(Ok(answer)) if good(answer));
@@ -273,7 +273,8 @@ fn unless_away<T>(
 }
 
 fn count<T>(generation: &Generation, took: Duration, answer: &Result<T, Fault>) {
-    generation.usage().called(answer.is_err());
+    // What Redis does not answer is no fault of the plugin's; the metric has it by its kind.
+    generation.usage().called(matches!(answer, Err(fault) if !fault.is_nobodys()));
     generation.metrics.called(took);
     if let Err(fault) = answer {
         generation.metrics.fault(fault.kind());

@@ -105,6 +105,9 @@ pub enum Problem {
     /// Its samples.
     #[error("the samples (custom section `sluicegate:samples`) are wrong: {0}")]
     Samples(String),
+    /// It says of itself two things.
+    #[error("it has more than one custom section `{0}`, and may have one; build the plugin anew")]
+    Twice(&'static str),
     /// The engine refuses it.
     #[error("the engine refuses it: {0}")]
     Engine(String),

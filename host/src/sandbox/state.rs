@@ -18,7 +18,7 @@ use sluicegate_core::settings::Limits;
 use sluicegate_core::state::{Call, Change, Committed, Limit};
 
 use super::bindings::handler::sluicegate::plugin::state::{Host, StateError};
-use super::instance::State;
+use super::guest::State;
 use crate::telemetry::clock;
 
 pub use memory::Memory;

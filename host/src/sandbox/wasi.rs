@@ -12,8 +12,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::bindings::handler::sluicegate::plugin::host::Level;
+use super::guest::State;
 use super::guest_log::GuestLog;
-use super::instance::State;
 use crate::telemetry::clock;
 
 /// Streams, pollables and such that an instance may hold at once.

@@ -276,9 +276,13 @@ pub fn command(outcome: &'static str) {
     counter!(COMMANDS, "outcome" => outcome).increment(1);
 }
 
-/// A new build of a plugin went `live` or was `refused` at this step, or what a step that takes its time came to.
+/// A new build of a plugin went `live` or was `refused` at this step, or what a step that takes its time came to. The last reload went well or not
+/// once it is at its end: neither while a step is `begun`, nor where its build was `replaced` before anything was known.
 pub fn reload(plugin: &str, step: &'static str, result: &'static str) {
     counter!(RELOADS, "plugin" => plugin.to_owned(), "step" => step, "result" => result).increment(1);
+    if matches!(result, "begun" | "replaced") {
+        return;
+    }
     gauge!(LAST_RELOAD, "plugin" => plugin.to_owned()).set(super::clock::now().as_second() as f64);
     gauge!(LAST_RELOAD_GOOD, "plugin" => plugin.to_owned()).set(if result == "refused" { 0.0 } else { 1.0 });
 }

@@ -120,7 +120,7 @@ impl Reason {
     /// Whether neither the message nor the plugin is to blame, so that it is no attempt.
     #[must_use]
     pub fn is_nobodys(&self) -> bool {
-        matches!(self, Self::Fault(Fault::State(_)))
+        matches!(self, Self::Fault(fault) if fault.is_nobodys())
     }
 }
 

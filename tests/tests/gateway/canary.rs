@@ -176,10 +176,11 @@ async fn a_good_canary_serves_its_machines_and_then_all_and_no_machine_goes_back
         stage.round().await;
         rounds += 1;
         let plugin = stage.gateway.plugin("marks").await?;
-        (plugin["live"]["generation"] == 2).then_some(plugin)
+        // The gateway swaps, then the registry writes down what is kept.
+        (plugin["live"]["generation"] == 2 && plugin["fallback"].is_object()).then_some(plugin)
     })
     .await;
-    assert_eq!((&plugin["live"]["source"], plugin["fallback"].is_object()), (&"file".into(), true), "{plugin}");
+    assert_eq!(plugin["live"]["source"], "file", "{plugin}");
     stage.live(2).await;
     stage.round().await;
     let marks = stage.marks().await;

@@ -165,6 +165,25 @@ fn a_plugin_is_inspected_and_tested_from_its_file() {
     assert!(err.contains("next: have the plugin built as wit/plugin.wit says"), "{err}");
 }
 
+/// What a stranger calls things neither moves the cursor, nor forges a line, nor turns the text around.
+#[test]
+fn what_a_component_says_of_itself_is_shown_on_a_terminal_as_what_it_is() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("guest.wasm");
+    let samples =
+        r#"[{"name":"\u001b[2J\nok  all","message":{"topic":"t","payload":"1"},"expect":{"jobs":[{"payload":"1"}]}}]"#;
+    let manifest = "name = \"gu\u{202e}est\"\nversion = \"1\u{2066}\"\ndescription = \"\u{feff}good\"\n".to_owned();
+    fs::write(&file, Guest { manifest, samples: Some(samples.to_owned()), ..Guest::echo() }.handler())
+        .expect("written");
+    for what in ["inspect", "test"] {
+        let (code, out, err) = sluicegate(&["plugin", what, file.to_str().expect("a path")], "");
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert!(out.contains(r"\u{1b}[2J\u{a}ok  all"), "{out}");
+        let odd = |c: char| c != '\n' && (c.is_control() || "\u{202e}\u{2066}\u{feff}".contains(c));
+        assert!(!out.contains(odd), "{out:?}");
+    }
+}
+
 #[test]
 fn a_plugin_that_breaks_its_samples_word_is_told_apart_from_one_that_is_not_there() {
     let folder = TempDir::new().expect("a folder");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluicegate_guests::section;
 use sluicegate_tests::gateway::{another_build, binary, component};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
@@ -94,6 +94,8 @@ async fn the_compiling_process_has_nothing_of_the_gateways_and_ends_with_it() {
     let (_broker, _redis, mut gateway) = start("").await;
     gateway.install("heartbeat", &bomb(30_000));
     let child = compiling(gateway.process()).await;
+    // The registry waits for it; who asks what the plugin was given does not.
+    assert_eq!(gateway.get("/api/plugins/heartbeat/messages").await.expect("an answer")["messages"], json!([]));
     let environment = fs::read(format!("/proc/{child}/environ")).expect("it runs");
     assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
     for entry in fs::read_dir(format!("/proc/{child}/fd")).expect("it runs") {

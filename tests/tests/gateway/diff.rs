@@ -82,7 +82,12 @@ fn on_samples_and_on_a_file_of_messages() {
 #[test]
 fn what_cannot_be_compared_is_a_mistake_and_no_difference() {
     let folder = folder();
+    // Nobody writes to it: whoever opened it would wait.
+    assert!(Command::new("mkfifo").arg(folder.path().join("fifo")).status().expect("mkfifo").success());
     for (arguments, part) in [
+        ("strict.wasm loose.wasm --messages fifo", "cannot read the messages of fifo: not a regular file"),
+        ("strict.wasm loose.wasm --messages .", "cannot read the messages of .: not a regular file"),
+        ("strict.wasm loose.wasm --messages /dev/zero", "not a regular file"),
         ("strict.wasm validator.wasm", "the one is a topic-handler, the other a command-validator"),
         ("strict.wasm nothing.wasm", "nothing.wasm: no such file"),
         ("broken.wasm strict.wasm", "not a WebAssembly component"),

@@ -162,10 +162,11 @@ async fn a_server_that_does_not_answer_costs_its_own_message_alone() {
     let machine = Machine::connect(broker.port, "M-1", None).await;
     let here = format!("127.0.0.1:{}", web.port);
     let grant = format!("http://{here}");
-    let (silent, endless) = (get(&here, "/silent"), get(&here, "/endless"));
+    let (silent, endless, dripping) = (get(&here, "/silent"), get(&here, "/endless"), get(&here, "/drip"));
     let plugins = [
         One::new("silent", &[&grant], silent.clone()).with("limits.http_in_flight = 1\nlimits.call_timeout = \"60s\""),
         One::new("hasty", &[&grant], silent.clone()).with("limits.call_timeout = \"200ms\""),
+        One::new("dripped", &[&grant], dripping.clone()).with("limits.call_timeout = \"500ms\""),
         One::new("endless", &[&grant], endless.clone()).with("limits.http_response = \"100KiB\""),
     ];
     let _gateway = start(&broker, &redis, &plugins, &[]).await;
@@ -182,6 +183,11 @@ async fn a_server_that_does_not_answer_costs_its_own_message_alone() {
     machine.publish("ask/M-2/hasty", silent.message()).await;
     let letter = redis.list_of(DEAD, 1).await.pop().expect("a letter");
     assert!(letter.contains("gave no answer within 200ms"), "{letter}");
+    eventually("its connection is closed", async || (web.open() <= 1).then_some(())).await;
+    // Nor where something of the answer comes all the time.
+    machine.publish("ask/M-2/dripped", dripping.message()).await;
+    let letter = redis.list_of(DEAD, 2).await.pop().expect("a letter");
+    assert!(letter.contains("gave no answer within 500ms"), "{letter}");
     eventually("its connection is closed", async || (web.open() <= 1).then_some(())).await;
     machine.publish("ask/M-2/endless", endless.message()).await;
     let endless = redis.list_of(JOBS, 21).await.pop().expect("a job");

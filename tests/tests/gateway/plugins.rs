@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
+use sluicegate_guests::{Guest, custom};
 use sluicegate_tests::gateway::{another_build, component};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
@@ -66,18 +67,13 @@ async fn a_bad_build_is_refused_with_the_reason_and_the_old_one_goes_on() {
     let (broker, redis, gateway) = start().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     let core_module = b"\0asm\x01\0\0\0".to_vec();
-    let lies = {
-        // The samples promise what the code does not do: the heartbeat's code with the error plugin's samples.
-        let mut bytes = component("heartbeat");
-        let text = r#"[{"name":"lie","message":{"topic":"t","payload":"{}"},"expect":{"reject":"never"}}]"#;
-        let name = b"sluicegate:samples";
-        bytes.push(0);
-        let size = 1 + name.len() + text.len();
-        bytes.extend([(size & 0x7f) as u8 | 0x80, (size >> 7) as u8, name.len() as u8]);
-        bytes.extend_from_slice(name);
-        bytes.extend_from_slice(text.as_bytes());
-        bytes
-    };
+    // The samples promise what the code does not do.
+    let lie = r#"[{"name":"lie","message":{"topic":"t","payload":"{}"},"expect":{"reject":"never"}}]"#;
+    let manifest = "name = \"heartbeat\"\nversion = \"1\"\ndescription = \"lies\"\n".to_owned();
+    let lies = Guest { manifest, samples: Some(lie.to_owned()), ..Guest::echo() }.handler();
+    // Whoever appends a section does not take the place of the one that is there.
+    let mut twice = component("heartbeat");
+    custom(&mut twice, "sluicegate:samples", lie.as_bytes());
     let cases = [
         (b"no wasm".to_vec(), "verified"),
         (core_module, "verified"),
@@ -85,6 +81,7 @@ async fn a_bad_build_is_refused_with_the_reason_and_the_old_one_goes_on() {
         (component("command-validation"), "checked"),
         (component("error"), "checked"),
         (lies, "rehearsed"),
+        (twice, "verified"),
     ];
     for (bytes, step) in cases {
         rename_into(&gateway, "heartbeat", &bytes);

@@ -142,6 +142,30 @@ async fn while_the_broker_answers_nothing_the_message_is_parked_in_order_and_goe
     }
 }
 
+/// Neither side knows whether the broker has what was under way: it is published again, and its message is nobody's failure.
+#[tokio::test]
+async fn connections_that_break_while_it_is_published_cost_no_message() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let proxy = Proxy::to(broker.port).await;
+    let gateway = start(proxy.port, &redis, "attempts = 3\n").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    let mut alerts = Machine::connect(broker.port, "alerts", Some("alerts/#")).await;
+    for number in 0..3 {
+        proxy.hold_requests(true);
+        tell(&machine, "M-1", "to", "alerts/door", number).await;
+        eventually("it is under way", async || (gateway.messages().await?["in_flight"].as_u64()? > 0).then_some(()))
+            .await;
+        // With what was held.
+        proxy.cut();
+        proxy.hold_requests(false);
+        while seq(&alerts.next().await.1) != number {}
+        gateway.counts(&[("spooled", 0), ("dead", 0), ("in_flight", 0)]).await;
+    }
+    let mut pushed = seqs(&redis).await;
+    pushed.dedup();
+    assert_eq!(pushed, [0, 1, 2]);
+}
+
 #[tokio::test]
 async fn what_the_broker_refuses_is_tried_again_then_it_is_what_the_route_says() {
     let (broker, redis) = (Broker::with("max_packet_size 500\n").await, RedisServer::start().await);

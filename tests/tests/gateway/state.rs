@@ -140,6 +140,35 @@ async fn keys_go_when_their_time_is_over_and_make_room() {
 }
 
 #[tokio::test]
+async fn keys_that_redis_evicted_take_no_room() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut text = settings(&broker, &redis, "attempts = 1\n");
+    text = text.replace("limits = {", "limits = { state_keys = 3,");
+    let mut gateway = Gateway::with(&text);
+    gateway.install("keeper", &Guest::stateful().handler());
+    gateway.run().await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    for (key, jobs) in [("a", 1), ("b", 2), ("c", 3)] {
+        order(&machine, "M-1", 's', key).await;
+        redis.list_of(JOBS, jobs).await;
+    }
+    // One that nobody asks for any more, and one that is asked for.
+    redis.command(&format!("DEL {KEY}a {KEY}b")).await;
+    for (what, key, jobs) in [('s', "d", 4), ('g', "b", 5), ('s', "e", 6)] {
+        order(&machine, "M-1", what, key).await;
+        redis.list_of(JOBS, jobs).await;
+    }
+    assert_eq!(letters(&redis).await, Vec::<String>::new());
+    let index = redis.ask::<Vec<String>>("ZRANGE {sluicegate:state:keeper}:keys 0 -1").await.expect("the index");
+    let mut named: Vec<&str> = index.iter().filter_map(|key| key.strip_prefix(KEY)).collect();
+    named.sort_unstable();
+    assert_eq!(named, ["c", "d", "e"]);
+    order(&machine, "M-1", 's', "f").await;
+    let letter = eventually("a dead letter", async || letters(&redis).await.pop()).await;
+    assert!(letter.contains("limits.state_keys"), "{letter}");
+}
+
+#[tokio::test]
 async fn while_redis_hangs_or_is_away_nothing_is_lost_given_up_or_counted() {
     let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let gateway = start(&broker, &redis, "attempts = 2\n").await;
@@ -165,6 +194,7 @@ async fn while_redis_hangs_or_is_away_nothing_is_lost_given_up_or_counted() {
     sums.sort_unstable();
     sums.dedup();
     assert_eq!(sums.len(), 21, "each is told a sum of its own: {sums:?}");
+    assert_eq!(gateway.plugin("keeper").await.expect("it")["usage"]["faults"], 0, "it is no fault of the plugin's");
     eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
 }
 

@@ -27,6 +27,7 @@ use crate::sandbox::grants;
 use crate::sandbox::inspect::{self, Inspection};
 use crate::sandbox::{Generation, Pool, World, block_on};
 use crate::telemetry::clock;
+use crate::whole::{self, Links};
 
 /// The largest file of messages.
 const MAX_MESSAGES: u64 = 64 << 20;
@@ -164,11 +165,7 @@ fn listed(path: &Path, world: World, settings: &Settings) -> Result<Vec<Tried>, 
     let cannot = |reason: String| {
         Failure::new(Code::Usage, format!("cannot read the messages of {}: {reason}", path.display()), HELP)
     };
-    let size = std::fs::metadata(path).map_err(|error| cannot(error.to_string()))?.len();
-    if size > MAX_MESSAGES {
-        return Err(cannot(format!("it has {size} bytes; {MAX_MESSAGES} are the most")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| cannot(error.to_string()))?;
+    let bytes = whole::read(path, MAX_MESSAGES, Links::Followed).map_err(|error| cannot(error.to_string()))?;
     let routes = Routes::new(&settings.routes);
     let mut listed = Vec::new();
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {

@@ -8,7 +8,7 @@ use serde_json::json;
 use sluicegate_core::settings::{Limits, Plugin};
 
 use super::{read, sandbox, wrong};
-use crate::cli::output::{Code, Failure, Output};
+use crate::cli::output::{Code, Failure, Output, terminal};
 use crate::registry::Wanted;
 use crate::registry::load;
 use crate::sandbox::grants;
@@ -22,17 +22,21 @@ pub(in crate::cli) fn inspected(file: &Path) -> Result<Inspection, Failure> {
 
 pub(super) fn inspect(file: &Path, output: &Output) -> Result<Code, Failure> {
     let found = inspected(file)?;
-    let samples: Vec<String> = found.samples.iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    let samples: Vec<&str> = found.samples.iter().map(|sample| sample.name.as_str()).collect();
     let needs = grants::needs(&found.imports);
     let text = format!(
         "name         {}\nversion      {}\ndescription  {}\nworld        {}\nimports      {}\nneeds        {}\nsamples      {}\ndigest       {}\nsize         {} bytes\n",
-        found.manifest.name,
-        found.manifest.version,
-        found.manifest.description,
+        terminal(&found.manifest.name),
+        terminal(&found.manifest.version),
+        terminal(&found.manifest.description),
         found.world,
-        if found.imports.is_empty() { "none".to_owned() } else { found.imports.join(", ") },
+        if found.imports.is_empty() { "none".to_owned() } else { terminal(&found.imports.join(", ")) },
         if needs.is_empty() { "nothing granted".to_owned() } else { needs.join(", ") },
-        if samples.is_empty() { "none".to_owned() } else { format!("{} ({})", samples.len(), samples.join(", ")) },
+        if samples.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("{} ({})", samples.len(), terminal(&samples.join(", ")))
+        },
         found.digest,
         found.size,
     );
@@ -65,9 +69,9 @@ pub(super) fn test(file: &Path, output: &Output) -> Result<Code, Failure> {
     let wanted = Wanted { name: "plugin".to_owned(), plugin, trust: None, world: None, before: None };
     let generation = load::load(&sandbox, &wanted, &read, 1, |_| {}).map_err(|refusal| wrong(&refusal))?.generation;
     let mut text = String::new();
-    let names: Vec<String> = generation.samples().iter().map(|sample| sample.name.escape_debug().to_string()).collect();
+    let names: Vec<&str> = generation.samples().iter().map(|sample| sample.name.as_str()).collect();
     for name in &names {
-        let _ = writeln!(text, "ok  {name}");
+        let _ = writeln!(text, "ok  {}", terminal(name));
     }
     let _ = writeln!(text, "{} samples gave what they promise", names.len());
     Ok(output.good(&text, &json!({ "samples": names })))

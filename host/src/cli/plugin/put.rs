@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 
 use super::ask::{path, why};
@@ -13,6 +14,7 @@ use super::read;
 use crate::cli::client::Client;
 use crate::cli::output::{Code, Failure, Output, terminal};
 use crate::registry::load::{self, File};
+use crate::whole;
 
 /// How often the gateway is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,7 +32,10 @@ pub(super) fn put(client: &Client, name: &str, file: &Path, wait: bool, output: 
         let text = format!("{name} {} is live already\n", terminal(plugin["live"]["version"].as_str().unwrap_or("-")));
         return Ok(output.good(&text, &plugin));
     }
-    if plugin["rejected"].as_array().is_some_and(|rejected| rejected.contains(&Value::from(digest.as_str()))) {
+    let rejected = |digest: Digest| {
+        plugin["rejected"].as_array().is_some_and(|rejected| rejected.contains(&Value::from(digest.to_string())))
+    };
+    if rejected(new.digest) || rejected(new.content) {
         let message = format!(
             "{digest} was rolled back or withdrawn; the gateway does not try it again until the file held another build"
         );
@@ -58,23 +63,13 @@ pub(super) fn put(client: &Client, name: &str, file: &Path, wait: bool, output: 
 fn install(new: &File, place: &Path) -> io::Result<()> {
     let beside = load::signature_path(place);
     match &new.signature {
-        Some(signature) => rename_into(&beside, signature)?,
+        Some(signature) => whole::replace(&beside, signature)?,
         None => match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         },
     }
-    rename_into(place, &new.bytes)
-}
-
-fn rename_into(place: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let beside = place.with_file_name(format!(".{name}.{}.new", std::process::id()));
-    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, place));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
+    whole::replace(place, &new.bytes)
 }
 
 /// One line a step, as the gateway comes to it, then the end.

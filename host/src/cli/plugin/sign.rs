@@ -1,7 +1,7 @@
 //! `sluicegate plugin sign` and `verify`: whose a component file is.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use crate::cli::output::{Code, Failure, Output};
 use crate::registry::load::{File, signature_path};
 use crate::sandbox::{Problem, Refusal, Step};
 use crate::telemetry::clock;
+use crate::whole;
 
 #[derive(Args)]
 pub(in crate::cli) struct Sign {
@@ -132,7 +133,7 @@ fn sign_file(path: &Path, key_path: &Path, embed: bool, output: &Output) -> Resu
     } else {
         (&*beside, signature.into_bytes())
     };
-    replace(written, &bytes).map_err(|error| cannot("write", written, &error))?;
+    whole::replace(written, &bytes).map_err(|error| cannot("write", written, &error))?;
     let digest = if embed { trust::digest(&bytes) } else { file.digest };
     let text = format!("signed with key {id}: {}\ndigest {digest}\n", written.display());
     Ok(output.good(&text, &json!({ "key_id": id.to_string(), "written": written, "digest": digest.to_string() })))
@@ -140,23 +141,6 @@ fn sign_file(path: &Path, key_path: &Path, embed: bool, output: &Output) -> Resu
 
 fn distrusted(distrust: Distrust) -> Failure {
     wrong(&Refusal { step: Step::Verified, problem: Problem::Untrusted(distrust) })
-}
-
-/// Whole or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}.new", std::process::id()));
-    let new = PathBuf::from(new);
-    let written = fs::write(&new, bytes).and_then(|()| {
-        if let Ok(before) = fs::metadata(path) {
-            fs::set_permissions(&new, before.permissions())?;
-        }
-        fs::rename(&new, path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
 }
 
 /// The keys, the pinned digest and whether a signature is required, as the settings say it of this file.

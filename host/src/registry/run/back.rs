@@ -140,7 +140,7 @@ impl Registry {
         }
         let path = self.folder.as_ref()?.file(digest);
         let read = blocking(move || {
-            let file = load::read(&path)?;
+            let file = load::read_kept(&path)?;
             if file.digest != digest {
                 let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
                 return Err(Refusal { step: Step::Found, problem });

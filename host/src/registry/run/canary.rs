@@ -85,7 +85,7 @@ impl Registry {
         metrics::reload(name, Step::Canary.name(), "passed");
         self.changed(index, What::Load, Some(to), who, Step::Live, None);
         let Canary { file, loaded: Loaded { generation, .. } } = canary;
-        self.builds(index).took(build(&generation));
+        self.builds(index).took(build(&file, &generation));
         self.lives(index, file, &generation);
         self.board.plugin_canary(name, None);
         self.note(index, None);
@@ -109,7 +109,7 @@ impl Registry {
         let who = if worse.is_some() { Who::Canary } else { Who::Api };
         let reason = worse.unwrap_or_else(|| "somebody asked for it".to_owned());
         self.canaried(index, from, who, Outcome::Withdrawn, Some(&reason));
-        self.builds(index).withdrew(from);
+        self.builds(index).withdrew(canary.file.identity());
         let refused = Refused {
             digest: Some(from.to_string()),
             step: Step::Canary.name(),

@@ -129,7 +129,7 @@ impl Registry {
         match read {
             Ok(file) => {
                 let other = file.digest != live.digest;
-                let rejected = before.is_some_and(|before| self.builds(before).is_rejected(file.digest));
+                let rejected = before.is_some_and(|before| self.builds(before).is_rejected(file.identity()));
                 rejected || other && wanted.plugin.canary.is_some()
             }
             Err(refusal) => refusal.problem.is_absence(),
@@ -165,8 +165,8 @@ impl Registry {
             }
             if source == Source::File {
                 self.changed(place, What::Load, Some(file.digest), Who::Settings, Step::Live, None);
-                self.builds(place).found(file.digest);
-                self.builds(place).took(build(&generation));
+                self.builds(place).found(file.identity());
+                self.builds(place).took(build(&file, &generation));
                 self.note(place, None);
             }
             self.lives(place, file, &generation);

@@ -259,3 +259,89 @@ fn the_folder_is_for_its_owner_alone_and_what_is_damaged_is_put_aside() {
         stage.end().await;
     });
 }
+
+#[test]
+fn a_folder_that_others_may_write_to_is_not_used_until_it_is_mended() {
+    run(async {
+        let stage = with_two_builds().await;
+        put(&stage.path("guest.wasm"), b"garbage");
+        let kept = stage.path("state/plugins-test");
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o770)).expect("changed");
+        let mut stage = stage.again(Said::default()).await;
+        // What anybody may have written there does not go live.
+        stage.refused("verified").await;
+        stage.nothing().await;
+        let notice = stage.notices();
+        assert!(notice.contains("is not this user's alone (owner ") && notice.contains("mode 770"), "{notice}");
+        assert!(notice.contains("`chmod 700` it, or remove it"), "{notice}");
+        put(&stage.path("guest.wasm"), &guest(3));
+        stage.live(3, 1).await;
+        stage.until(|stage| stage.notices().contains("mode 770").then_some(())).await;
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o755)).expect("changed");
+        put(&stage.path("guest.wasm"), &guest(4));
+        stage.live(4, 2).await;
+        stage.kept(&[3, 4]).await;
+        assert!(stage.notices().is_empty(), "{}", stage.notices());
+        assert_eq!(fs::metadata(&kept).expect("a folder").permissions().mode() & 0o777, 0o700);
+        stage.end().await;
+    });
+}
+
+#[test]
+fn in_the_folder_no_link_is_followed_and_no_strangers_file_removed() {
+    run(async {
+        let mut stage = with_two_builds().await;
+        let builds = stage.path("state/plugins-test/builds");
+        let file = |version| {
+            builds.join(format!("{}.wasm", digest(&guest(version)).to_string().trim_start_matches("sha256:")))
+        };
+        let unfinished = format!(".{}.wasm.0123456789abcdef.new", "0".repeat(64));
+        for name in ["notes.txt", "0123.wasm", &unfinished] {
+            fs::write(builds.join(name), b"x").expect("written");
+        }
+        // Of the same length, and another; a link to another.
+        let elsewhere = stage.path("elsewhere.wasm");
+        fs::write(&elsewhere, guest(9)).expect("written");
+        std::os::unix::fs::symlink(&elsewhere, file(3)).expect("a link");
+        fs::write(file(4), vec![0; guest(4).len()]).expect("written");
+        for (version, number) in [(3, 3), (4, 4)] {
+            put(&stage.path("guest.wasm"), &guest(version));
+            stage.live(version, number).await;
+        }
+        let whole = |version: &u32| fs::read(file(*version)).is_ok_and(|there| there == guest(*version));
+        stage.until(|_| [3, 4].iter().all(whole).then_some(())).await;
+        assert!(fs::symlink_metadata(file(3)).expect("a file").is_file());
+        assert_eq!(fs::read(&elsewhere).expect("a file"), guest(9));
+        stage.until(|stage| (stage.builds().len() == 4).then_some(())).await;
+        let names = stage.builds();
+        assert!(names.contains(&"notes.txt".to_owned()) && names.contains(&"0123.wasm".to_owned()), "{names:?}");
+        // A kept build behind a link is none.
+        fs::remove_file(file(3)).expect("removed");
+        fs::write(&elsewhere, guest(3)).expect("written");
+        std::os::unix::fs::symlink(&elsewhere, file(3)).expect("a link");
+        let refused = stage.desk.roll_back("guest", None).await.expect_err("refused");
+        assert!(refused.to_string().contains("not a regular file"), "{refused}");
+        stage.end().await;
+    });
+}
+
+/// Whoever cannot sign can still write another comment into a signature, or take it out.
+#[test]
+fn what_was_rolled_back_does_not_return_with_another_signature() {
+    run(async {
+        let signed = |comment: &str| sluicegate_core::trust::embed(&guest(2), comment).expect("signed");
+        let mut stage = Stage::start("guest.wasm", |folder| put(&folder.join("guest.wasm"), &guest(1)));
+        stage.live(1, 1).await;
+        put(&stage.path("guest.wasm"), &guest(2));
+        stage.live(2, 2).await;
+        stage.roll_back(1, 3).await.expect("rolled back");
+        // It is not even looked at whether that is a signature.
+        put(&stage.path("guest.wasm"), &signed("another"));
+        stage.nothing().await;
+        stage.nothing().await;
+        assert_eq!(stage.refusal(), None);
+        put(&stage.path("guest.wasm"), &guest(3));
+        stage.live(3, 4).await;
+        stage.end().await;
+    });
+}

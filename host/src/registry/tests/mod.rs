@@ -76,7 +76,7 @@ impl Stage {
             before: None,
         };
         let board = Arc::new(Board::new("test", ["guest".to_owned()], Vec::new()));
-        let (desk, orders) = desk(board.clone());
+        let (desk, orders) = desk(board.clone(), None);
         // One place, as in the gateway.
         let (sender, proposals) = mpsc::channel(1);
         let stop = CancellationToken::new();

@@ -33,7 +33,7 @@ use wasmtime_wasi_http::{
 pub(super) use client::Client;
 pub(super) use net::Net;
 
-use super::instance::State;
+use super::guest::State;
 use crate::telemetry::metrics;
 use exchange::Sent;
 

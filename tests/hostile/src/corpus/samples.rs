@@ -43,6 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
         format!(r#"[{{"name":"one","message":{{"topic":"t","payload":"{payload}"}},"expect":{expect}}}]"#)
     };
     let lie = expecting("{}", r#"{"reject":"never"}"#);
+    let lies = lie.clone();
     let colours = r#"[{"name":"\u001b[2J\nFORGED","message":{"topic":"t","payload":"1"},"expect":{"drop":true}}]"#;
     let base64 = r#"[{"name":"one","message":{"topic":"t","payload_base64":"!"},"expect":{"drop":true}}]"#;
     let large = move || expecting(&"1".repeat(8 << 20), r#"{"drop":true}"#);
@@ -100,9 +101,16 @@ pub(super) fn cases() -> Vec<Case> {
             large,
         ),
         sampled("samples-ten-thousand", "10,000 good samples", harmless(), || many(10_000)),
-        sampled("samples-twice", "two sections of samples, the first one a lie", harmless(), || {
-            String::from(r#"[{"name":"a","message":{"topic":"t","payload":"1"},"expect":{"jobs":[{"payload":"1"}]}}]"#)
-        }),
+        Case::file(
+            "samples-twice",
+            "two sections of samples, the first one a lie",
+            refused(Step::Verified, "more than one custom section `sluicegate:samples`"),
+            move || {
+                let mut bytes = Guest { samples: Some(lies.clone()), ..Guest::echo() }.handler();
+                custom(&mut bytes, "sluicegate:samples", ECHOED.as_bytes());
+                bytes
+            },
+        ),
     ];
     cases.extend(manifests());
     cases
@@ -163,6 +171,16 @@ fn manifests() -> Vec<Case> {
         Case::file("manifest-missing", "a component with no manifest", wrong("it is missing"), || {
             wat::parse_str("(component)").expect("a component")
         }),
+        Case::file(
+            "manifest-twice",
+            "a good plugin, then another's manifest",
+            refused(Step::Verified, "more than one custom section `sluicegate:manifest`"),
+            || {
+                let mut bytes = Guest::echo().handler();
+                custom(&mut bytes, "sluicegate:manifest", described("\"d\"").replace("guest", "other").as_bytes());
+                bytes
+            },
+        ),
         Case::file("manifest-too-many-sections", "a good plugin, then 200,000 custom sections", harmless(), || {
             let mut bytes = Guest::echo().handler();
             (0..200_000).for_each(|_| custom(&mut bytes, "x", b""));

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use sluicegate_guests::{Guest, custom};
+use sluicegate_guests::Guest;
 use sluicegate_hostile::laws;
 
 /// Text of pieces that mean something to what reads it, and of some that mean nothing.
@@ -168,22 +168,15 @@ proptest! {
 
     #[test]
     fn component_with_any_words(manifest in any::<String>(), samples in any::<String>()) {
-        let mut bytes = Guest::echo().handler();
-        custom(&mut bytes, "sluicegate:samples", samples.as_bytes());
-        laws::component(&bytes);
-        custom(&mut bytes, "sluicegate:manifest", manifest.as_bytes());
-        laws::component(&bytes);
+        laws::component(&Guest { manifest, ..Guest::echo() }.handler());
+        laws::component(&Guest { samples: Some(samples), ..Guest::echo() }.handler());
     }
 }
 
 #[test]
 fn component_with_words_without_end() {
     let keys = format!("\"\\u001b[2J\\n{}\" = 1\n", "x".repeat(1 << 20));
-    let mut bytes = Guest::echo().handler();
-    custom(&mut bytes, "sluicegate:manifest", keys.as_bytes());
-    laws::component(&bytes);
+    laws::component(&Guest { manifest: keys, ..Guest::echo() }.handler());
     let field = format!("[{{\"\\u001b[2J{}\":1}}]", "x".repeat(1 << 20));
-    let mut bytes = Guest::echo().handler();
-    custom(&mut bytes, "sluicegate:samples", field.as_bytes());
-    laws::component(&bytes);
+    laws::component(&Guest { samples: Some(field), ..Guest::echo() }.handler());
 }
