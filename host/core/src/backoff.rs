@@ -29,13 +29,6 @@ impl Backoff {
         Self { first: Duration::from_secs(1), most: Duration::from_secs(30), attempts: attempts.min(31) }
     }
 
-    /// For a parked message that cannot be tried, for what is nobody's fault (the broker or Redis is away): from 1 s to 15 s, for ever. So many machines
-    /// may wait that the looking itself is work.
-    #[must_use]
-    pub fn for_waits(waits: u32) -> Self {
-        Self { first: Duration::from_secs(1), most: Duration::from_secs(15), attempts: waits.min(31) }
-    }
-
     /// The next delay: between half and all of the exponential one. `chance` is drawn by the caller.
     pub fn next(&mut self, chance: u32) -> Duration {
         let whole = self.first.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.most);
@@ -67,7 +60,5 @@ mod tests {
         assert_eq!(backoff.next(0), Duration::from_millis(2500));
         backoff.reset();
         assert_eq!(backoff.next(u32::MAX), Duration::from_millis(50));
-        let waits = |waits| Backoff::for_waits(waits).next(u32::MAX).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(waits), [1, 2, 4, 8, 15, 15]);
     }
 }

@@ -22,8 +22,6 @@ struct Line {
     turn: bool,
     /// Attempts of the first one since it was parked.
     attempts: u32,
-    /// How often one after another it could not even be tried.
-    waits: u32,
 }
 
 /// All parked messages of one lane.
@@ -116,17 +114,7 @@ impl<K: Eq + Hash + Clone> Parking<K> {
     pub fn failed(&mut self, key: &K) {
         if let Some(line) = self.lines.get_mut(key) {
             line.attempts += 1;
-            line.waits = 0;
         }
-    }
-
-    /// The first one could not even be tried, and stays. Gives how often before that, one after another.
-    #[must_use]
-    pub fn waited(&mut self, key: &K) -> u32 {
-        let Some(line) = self.lines.get_mut(key) else { return 0 };
-        let before = line.waits;
-        line.waits = before.saturating_add(1);
-        before
     }
 
     /// The first one is done, or handed on.
@@ -134,7 +122,7 @@ impl<K: Eq + Hash + Clone> Parking<K> {
         let Some(line) = self.lines.get_mut(key) else { return Then::Free };
         line.behind = Some(number);
         line.written = line.written.saturating_sub(1);
-        (line.attempts, line.waits) = (0, 0);
+        line.attempts = 0;
         self.next(key)
     }
 
@@ -290,16 +278,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn what_cannot_be_tried_waits_longer_each_time_until_something_is_tried() {
-        let mut parking = Parking::default();
-        parking.recovered((), 2);
-        assert_eq!([(); 3].map(|()| parking.waited(&())), [0, 1, 2]);
-        parking.failed(&());
-        assert_eq!([(); 2].map(|()| parking.waited(&())), [0, 1]);
-        assert_eq!((parking.taken(&(), 1), parking.waited(&())), (Then::Again, 0));
     }
 
     proptest! {

@@ -306,10 +306,9 @@ impl Store {
         Ok(out)
     }
 
-    /// These are done: they never come back, except where power fails before the disk has the mark. Whether there is room for a file that there
-    /// was none for.
-    pub(super) fn done(&mut self, line: &Line, numbers: &[u64]) -> bool {
-        let Some(slots) = self.lines.get_mut(line) else { return false };
+    /// These are done: they never come back, except where power fails before the disk has the mark.
+    pub(super) fn done(&mut self, line: &Line, numbers: &[u64]) {
+        let Some(slots) = self.lines.get_mut(line) else { return };
         let mut gone = Vec::with_capacity(numbers.len());
         for number in numbers {
             if let Ok(index) = slots.binary_search_by_key(number, |slot| slot.number) {
@@ -333,13 +332,9 @@ impl Store {
                 self.mark(*slot);
             }
         }
-        let before = self.segments.len();
         for slot in &gone {
             self.remove_if_empty(slot.segment);
         }
-        // The one that is written to goes when the next is made.
-        let active = self.active.and_then(|active| self.segments.get(&active));
-        self.segments.len() < before || !gone.is_empty() && active.is_some_and(|segment| segment.live == 0)
     }
 
     /// How much stands in it. Looks at every line for the oldest message.

@@ -276,19 +276,3 @@ fn a_batch_that_is_larger_than_the_whole_spool_goes_part_by_part_in_order() {
     }
     assert_eq!(seen, (1..=400).collect::<Vec<u64>>());
 }
-
-#[tokio::test]
-async fn whoever_was_refused_is_told_when_there_is_room() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (spool, _writer, ..) = Spool::open(folder.path(), ByteSize(MIB)).expect("opened");
-    let (line, mut room, mut number) = (machine("1"), spool.room(), 0);
-    while spool.append(vec![record(&line, number, 8_000)]).await.is_ok() {
-        number += 1;
-    }
-    assert!(number > 50 && !room.has_changed().expect("open"), "{number}");
-    spool.done(line.clone(), (0..number).collect()).await;
-    room.changed().await.expect("open");
-    spool.append(vec![record(&line, number, 8_000)]).await.expect("there is room");
-    spool.bound(ByteSize(2 * MIB));
-    room.changed().await.expect("open");
-}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_core::settings::ByteSize;
 use sluicegate_core::spooled::{Line, Record};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::SpoolError;
 use super::store::{Depth, Recovered, Store, Waiting};
@@ -54,7 +54,6 @@ pub struct Spool {
     shown: Arc<Mutex<Shown>>,
     /// In bytes; the thread looks at it.
     max_size: Arc<AtomicU64>,
-    room: watch::Sender<()>,
 }
 
 /// The running thread.
@@ -71,11 +70,10 @@ impl Spool {
         let shown = Arc::new(Mutex::new(Shown { depth: store.depth(), refused: None }));
         let (requests, receiver) = mpsc::channel(ROOM);
         let (show, bound) = (shown.clone(), Arc::new(AtomicU64::new(max_size.0)));
-        let (max_size, room) = (bound.clone(), watch::Sender::new(()));
-        let made = room.clone();
-        let thread = Thread::spawn("spool", move || run(store, receiver, &show, &bound, &made))
+        let max_size = bound.clone();
+        let thread = Thread::spawn("spool", move || run(store, receiver, &show, &bound))
             .map_err(|source| SpoolError::Unusable { folder: folder.to_owned(), source })?;
-        Ok((Self { requests, shown, max_size, room }, Writer(thread), waiting, recovered))
+        Ok((Self { requests, shown, max_size }, Writer(thread), waiting, recovered))
     }
 
     /// Writes records, all or none, and waits until the disk has them.
@@ -135,13 +133,6 @@ impl Spool {
     /// It may be so large from now on. What is larger by then shrinks as it is drained.
     pub fn bound(&self, max_size: ByteSize) {
         self.max_size.store(max_size.0, Ordering::Relaxed);
-        self.room.send_replace(());
-    }
-
-    /// Changes whenever there may be room for what there was none for: whoever was refused need not wait for its time to come.
-    #[must_use]
-    pub fn room(&self) -> watch::Receiver<()> {
-        self.room.subscribe()
     }
 
     /// Shows how much stands in it, without keeping it open.
@@ -180,7 +171,6 @@ fn run(
     mut requests: mpsc::Receiver<Request>,
     shown: &Mutex<Shown>,
     max_size: &AtomicU64,
-    room: &watch::Sender<()>,
 ) -> Result<(), SpoolError> {
     let mut appends = Vec::new();
     let mut reads = Vec::new();
@@ -188,7 +178,7 @@ fn run(
     while let Some(first) = requests.blocking_recv() {
         store.bound(ByteSize(max_size.load(Ordering::Relaxed)));
         let mut next = Some(first);
-        let (mut count, mut made_room) = (0, false);
+        let mut count = 0;
         // What is done first, since it makes room; then all appends with one sync; then what asks for records.
         while let Some(request) = next {
             match request {
@@ -196,13 +186,10 @@ fn run(
                 Request::Read { line, behind, records, bytes, answer } => {
                     reads.push((line, behind, records, bytes, answer));
                 }
-                Request::Done { line, numbers } => made_room |= store.done(&line, &numbers),
+                Request::Done { line, numbers } => store.done(&line, &numbers),
             }
             count += 1;
             next = if count < TOGETHER { requests.try_recv().ok() } else { None };
-        }
-        if made_room {
-            room.send_replace(());
         }
         let refused = append(&mut store, std::mem::take(&mut appends), shown)?;
         for (line, behind, records, bytes, answer) in reads.drain(..) {

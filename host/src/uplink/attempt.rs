@@ -75,16 +75,18 @@ pub(super) enum Attempted {
     Done(Verdicted),
     /// It failed, and may go well later.
     Failed(Failed),
-    /// It was none: a plugin that fails at everything is not asked before so long.
+    /// It was none: a plugin that fails at everything is not asked before so long, or its state is not to be had, or the broker is away.
     Wait(Duration),
-    /// Nor was it one: its plugins' state is not to be had, or the broker is away.
-    Away,
 }
 
 /// How long what a message publishes may take; the broker is away then.
 const PUBLISHING: Duration = Duration::from_secs(5);
 /// And so much more for each publication, however far the broker is.
 const ANSWER: Duration = Duration::from_millis(100);
+/// Before a message is tried again that could not be, for what is nobody's fault: two seconds to six, so that not all come at once.
+pub(super) fn away() -> Duration {
+    Duration::from_millis(2_000 + u64::from(clock::chance() % 4_000))
+}
 
 impl Subject<'_> {
     /// One attempt, the first one being 1. `kept` is true from when its handlers begin to write what they keep.
@@ -125,7 +127,7 @@ impl Subject<'_> {
             }
             Made::Failed(failed) if failed.reason.is_nobodys() => {
                 metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
-                Attempted::Away
+                Attempted::Wait(away())
             }
             Made::Failed(failed) if failed.reason.may_pass() => {
                 metrics::attempt_failed(&self.live.routes.get(self.route).route.name, failed.reason.kind());
@@ -147,7 +149,7 @@ impl Subject<'_> {
         // Each waits for the broker's answer to the one before.
         let patience = PUBLISHING + ANSWER * u32::try_from(publications.len()).unwrap_or(u32::MAX);
         let refused = match timeout(patience, tools.publications.publish(publications)).await {
-            Err(_) => return Some(Attempted::Away),
+            Err(_) => return Some(Attempted::Wait(away())),
             Ok(answer) => answer.err(),
         };
         let published = refused.as_ref().map_or(by.len(), |refused| refused.place);

@@ -287,10 +287,6 @@ impl Machines {
                 self.wait(line, delay);
             }
             Ended::Waits(line, delay) => self.wait(line, delay),
-            Ended::Away(line) => {
-                let delay = Backoff::for_waits(self.parking.waited(&line)).next(clock::chance());
-                self.wait(line, delay);
-            }
         }
         self.leave(machine);
     }
@@ -353,15 +349,11 @@ impl Machines {
 /// memory, which is bounded by `mqtt.in_flight_bytes`. What is written does not wait for the rest: its turn comes, and that
 /// is what makes room.
 async fn park(acks: Acks, mut messages: Vec<(Record, Open)>) -> Written {
-    let (mut backoff, mut room) = (Backoff::for_servers(), acks.spool.room());
+    let mut backoff = Backoff::for_servers();
     let count = loop {
-        room.mark_unchanged();
         match acks.spool.append_first(messages.iter().map(|(record, _)| record.clone()).collect()).await {
             Ok(count) => break count,
-            Err(error) if error.may_pass() => {
-                // What becomes free tells; what a person makes free does not.
-                let _ = tokio::time::timeout(backoff.next(clock::chance()), room.changed()).await;
-            }
+            Err(error) if error.may_pass() => tokio::time::sleep(backoff.next(clock::chance())).await,
             // The disk failed: the gateway ends, and the broker has them still.
             Err(_) => {
                 messages.into_iter().for_each(|(_, open)| open.give_back());

@@ -91,8 +91,6 @@ pub struct Sink {
     stuck: Vec<Waiting>,
     stuck_until: Instant,
     stuck_backoff: Backoff,
-    /// Changes when the spool may take them.
-    room: watch::Receiver<()>,
     under_way: Option<UnderWay>,
     /// The number of the last record.
     number: u64,
@@ -106,7 +104,6 @@ enum Event {
     Pushed(Box<JobPusher>, Answers),
     Slow,
     Due,
-    Room,
     Limits,
     Abandoned,
 }
@@ -124,7 +121,6 @@ impl Sink {
         number: u64,
     ) -> Self {
         Self {
-            room: acks.spool.room(),
             acks,
             link,
             lists,
@@ -171,7 +167,6 @@ impl Sink {
                 () = at(slow) => Event::Slow,
                 count = items.recv_many(&mut taken, MAX_MESSAGES), if take => Event::Taken(count),
                 () = at(due) => Event::Due,
-                Ok(()) = self.room.changed(), if !self.stuck.is_empty() => Event::Room,
                 Ok(()) = self.limits.changed() => Event::Limits,
             };
             match event {
@@ -188,7 +183,6 @@ impl Sink {
                     self.on_pushed(answers).await;
                 }
                 Event::Slow => self.on_slow().await,
-                Event::Room => self.spool(Vec::new()).await,
                 Event::Limits => self.lists.set_limits(self.limits.borrow_and_update().clone()),
                 Event::Due => {
                     self.unstick().await;
@@ -450,7 +444,6 @@ impl Sink {
         let mut all = std::mem::take(&mut self.stuck);
         all.append(&mut messages);
         let records = all.iter().map(|waiting| waiting.record.clone()).collect();
-        self.room.mark_unchanged();
         match self.acks.spool.append_first(records).await {
             Ok(count) => {
                 self.stuck_backoff.reset();

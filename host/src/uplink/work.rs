@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ack::Open;
-use super::attempt::{Attempted, Subject, Verdicted};
+use super::attempt::{Attempted, Subject, Verdicted, away};
 use super::chain::{Failed, Reason};
 use super::lane::{Tools, What, Work};
 use super::letter::Letter;
@@ -42,8 +42,6 @@ pub(super) enum Ended {
     Failed(Line),
     /// It was not tried, and is not to be before so long.
     Waits(Line, Duration),
-    /// It was not tried, for what is nobody's fault.
-    Away(Line),
 }
 
 /// A message from the broker.
@@ -91,7 +89,7 @@ async fn first_attempts(tools: &Tools, work: &Work) -> First {
             ended = timeout(KEPT, while_kept(attempted, &kept)).await.ok().flatten();
         }
         let failed = match ended {
-            None | Some(Attempted::Wait(_) | Attempted::Away) => return First::Park(attempt - 1),
+            None | Some(Attempted::Wait(_)) => return First::Park(attempt - 1),
             Some(Attempted::Done(verdict)) => return First::Done(verdict),
             Some(Attempted::Failed(failed)) => failed,
         };
@@ -181,17 +179,16 @@ pub(super) async fn turn(
     };
     // As at the first attempt.
     if subject.may_publish() && !tools.publications.stands() {
-        return Ended::Away(line);
+        return Ended::Waits(line, away());
     }
     let before = parked.attempts.saturating_add(tried);
     let opened = open(&line);
     let verdict = match subject.attempt(&tools, before.saturating_add(1), &Cell::new(false)).await {
         Attempted::Done(verdict) => Some(verdict),
-        Attempted::Wait(_) | Attempted::Away if gives_up(before, u32::MAX, subject.broken_for()) => {
+        Attempted::Wait(_) if gives_up(before, u32::MAX, subject.broken_for()) => {
             subject.give_up(&Failed::unrepaired(&subject.chain), before)
         }
         Attempted::Wait(delay) => return Ended::Waits(line, delay),
-        Attempted::Away => return Ended::Away(line),
         Attempted::Failed(failed) if gives_up(before + 1, prepared.route.attempts, subject.broken_for()) => {
             subject.give_up(&failed, before + 1)
         }
