@@ -3,16 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::report::{Report, Wrong};
-use super::run::{SINGLE, until};
-use crate::wire::{Packet, Wire};
+use super::run::until;
+use super::single::{self, MACHINE, SINGLE};
+use crate::wire::Wire;
 
-/// The machine of all steps.
-const MACHINE: &str = "VERIFY-ONE";
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Heartbeats that are done, of all machines.
@@ -161,13 +160,7 @@ async fn heartbeat(deployment: &Deployment, token: &str) -> Result<String, Wrong
     let before = deployment.beats().await.ok_or_else(|| wrong("the back end shows no /metrics".to_owned()))?;
     let began = Instant::now();
     let mut wire = deployment.connect(Some(token)).await.map_err(&wrong)?;
-    let published = async {
-        let payload = br#"{"temperature":4.5,"current_page":1}"#;
-        wire.publish(1, &format!("machine/{MACHINE}/heartbeat"), payload, false).await?;
-        while wire.next().await? != Packet::Acknowledged(1) {}
-        std::io::Result::Ok(())
-    };
-    match tokio::time::timeout(SINGLE, published).await {
+    match tokio::time::timeout(SINGLE, single::beat(&mut wire)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(wrong(format!("the broker did not take it: {error}"))),
         Err(_) => return Err(wrong("the broker acknowledged nothing".to_owned())),
@@ -187,12 +180,7 @@ async fn command(deployment: &Deployment, token: &str) -> Result<String, Wrong> 
     let wrong = |seen: String| wrong(expected, seen, "the gateway's log, the back end's log, the route `command-ack`");
     let io = |error: std::io::Error| wrong(format!("the machine: {error}"));
     let mut wire = deployment.connect(Some(token)).await.map_err(&wrong)?;
-    let subscribed = async {
-        wire.subscribe(&format!("machine/{MACHINE}/command")).await?;
-        while wire.next().await? != Packet::Subscribed {}
-        std::io::Result::Ok(())
-    };
-    let subscribed = tokio::time::timeout(SINGLE, subscribed).await;
+    let subscribed = tokio::time::timeout(SINGLE, single::subscribe(&mut wire)).await;
     subscribed.map_err(|_| wrong("nobody could subscribe".to_owned()))?.map_err(io)?;
     let began = Instant::now();
     let given = deployment.ask("POST", &format!("/api/machines/{MACHINE}/commands"), r#"{"command":"reboot"}"#).await;
@@ -200,23 +188,10 @@ async fn command(deployment: &Deployment, token: &str) -> Result<String, Wrong> 
         (202, body) => body["message_id"].as_str().unwrap_or_default().to_owned(),
         (status, body) => return Err(wrong(format!("it was not given: {status} {body}"))),
     };
-    let received = async {
-        loop {
-            if let Packet::Publish(identifier, payload) = wire.next().await? {
-                if let Some(identifier) = identifier {
-                    wire.acknowledge(identifier).await?;
-                }
-                let told: Value = serde_json::from_slice(&payload).unwrap_or_default();
-                if told["message_id"] == *id {
-                    return std::io::Result::Ok(began.elapsed());
-                }
-            }
-        }
-    };
-    let received = tokio::time::timeout(SINGLE, received).await;
-    let received = received.map_err(|_| wrong(format!("{id} did not reach it within {SINGLE:?}")))?.map_err(io)?;
-    let said = json!({ "message_id": id, "status": "ok" }).to_string();
-    wire.publish(2, &format!("machine/{MACHINE}/command/ack"), said.as_bytes(), false).await.map_err(io)?;
+    let received = tokio::time::timeout(SINGLE, single::reboot(&mut wire, &id)).await;
+    received.map_err(|_| wrong(format!("{id} did not reach it within {SINGLE:?}")))?.map_err(io)?;
+    let received = began.elapsed();
+    single::acknowledge(&mut wire, &id).await.map_err(io)?;
     let mut state = "unknown".to_owned();
     let done = until(SINGLE, async || {
         let (_, body) = deployment.ask("GET", &format!("/api/commands/{id}"), "").await.ok()?;

@@ -3,6 +3,7 @@
 //! - `run`: the steps.
 //! - `report`: what was expected, what was seen, where to look.
 //! - `stage`: broker, Redis, database, gateway, back end.
+//! - `single`: what one machine does in the steps before the load.
 //! - `rows`: the database, as another program sees it.
 //! - `load`: machines that remember what was acknowledged to them.
 //! - `figures`: what is read each second.
@@ -18,6 +19,7 @@ mod load;
 mod report;
 pub(crate) mod rows;
 pub mod run;
+mod single;
 mod stage;
 
 pub use stage::settings as gateway_settings;

@@ -5,24 +5,19 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use super::chart;
 use super::count::{Found, STOCK, named};
 use super::figures::{Meter, Reading};
 use super::load::{Load, Said, serial_no};
 use super::report::{Report, Wrong};
+use super::single::{self, MACHINE, SINGLE};
 use super::stage::Stage;
-use crate::wire::{Packet, Wire};
+use crate::wire::Wire;
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a single message may take through everything.
-pub(super) const SINGLE: Duration = Duration::from_secs(20);
 /// From one reading to the next.
 const SECOND: Duration = Duration::from_secs(1);
-/// The machine of the single steps.
-const MACHINE: &str = "VERIFY-ONE";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -97,10 +92,7 @@ async fn heartbeat(stage: &Stage) -> Result<String, Wrong> {
     let began = Instant::now();
     let published = async {
         let mut wire = Wire::connect(stage.broker.port, MACHINE).await?;
-        wire.publish(1, &format!("machine/{MACHINE}/heartbeat"), br#"{"temperature":4.5,"current_page":1}"#, false)
-            .await?;
-        while wire.next().await? != Packet::Acknowledged(1) {}
-        std::io::Result::Ok(())
+        single::beat(&mut wire).await
     };
     match tokio::time::timeout(SINGLE, published).await {
         Ok(Ok(())) => {}
@@ -135,9 +127,7 @@ async fn command(stage: &Stage) -> Result<String, Wrong> {
     let io = |error: std::io::Error| wrong(format!("the subscriber: {error}"));
     let subscribed = async {
         let mut wire = Wire::connect(stage.broker.port, MACHINE).await?;
-        wire.subscribe(&format!("machine/{MACHINE}/command")).await?;
-        while wire.next().await? != Packet::Subscribed {}
-        std::io::Result::Ok(wire)
+        single::subscribe(&mut wire).await.map(|()| wire)
     };
     let subscribed = tokio::time::timeout(SINGLE, subscribed).await;
     let mut wire = subscribed.map_err(|_| wrong("nobody could subscribe".to_owned()))?.map_err(io)?;
@@ -149,25 +139,10 @@ async fn command(stage: &Stage) -> Result<String, Wrong> {
         return Err(wrong(format!("it was not given: {}", String::from_utf8_lossy(&stderr).trim())));
     }
     let id = String::from_utf8_lossy(&stdout).trim().to_owned();
-    let received = async {
-        loop {
-            if let Packet::Publish(identifier, payload) = wire.next().await? {
-                if let Some(identifier) = identifier {
-                    wire.acknowledge(identifier).await?;
-                }
-                let told: Value = serde_json::from_slice(&payload).unwrap_or_default();
-                if told["message_id"] == *id && told["command"] == "reboot" {
-                    return std::io::Result::Ok(began.elapsed());
-                }
-            }
-        }
-    };
-    let received = tokio::time::timeout(SINGLE, received).await;
-    let received =
-        received.map_err(|_| wrong(format!("command {id} did not reach it within {SINGLE:?}")))?.map_err(io)?;
-    let said = json!({ "message_id": id, "status": "ok" }).to_string();
-    let acknowledged = wire.publish(2, &format!("machine/{MACHINE}/command/ack"), said.as_bytes(), false).await;
-    acknowledged.map_err(io)?;
+    let received = tokio::time::timeout(SINGLE, single::reboot(&mut wire, &id)).await;
+    received.map_err(|_| wrong(format!("command {id} did not reach it within {SINGLE:?}")))?.map_err(io)?;
+    let received = began.elapsed();
+    single::acknowledge(&mut wire, &id).await.map_err(io)?;
     let sql = format!("SELECT state FROM machine_commands WHERE message_id = '{id}'");
     let mut state = "no row".to_owned();
     let done = until(SINGLE, async || {
