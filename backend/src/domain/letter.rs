@@ -3,11 +3,9 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sluicegate_core::dead_letter::LetterId;
+use sluicegate_core::dead_letter::{LetterId, bytes_of};
 
 /// One entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +58,7 @@ impl<'a> Letter<'a> {
     /// What came, byte for byte; none: the letter holds no job, or one that is not base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Cow<'_, [u8]>> {
-        match (&self.job, &self.job_base64) {
-            (Some(text), _) => Some(Cow::Borrowed(text.as_bytes())),
-            (None, Some(base64)) => STANDARD.decode(base64.as_bytes()).ok().map(Cow::Owned),
-            (None, None) => None,
-        }
+        bytes_of(self.job.as_deref(), self.job_base64.as_deref())
     }
 
     /// What the job says of itself.

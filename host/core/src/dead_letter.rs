@@ -62,6 +62,16 @@ pub fn text_or_base64(payload: &[u8]) -> (Option<&str>, Option<String>) {
     }
 }
 
+/// What [`text_or_base64`] was given; none: there is neither of the two, or one that is not base64.
+#[must_use]
+pub fn bytes_of<'a>(text: Option<&'a str>, base64: Option<&str>) -> Option<Cow<'a, [u8]>> {
+    match (text, base64) {
+        (Some(text), _) => Some(Cow::Borrowed(text.as_bytes())),
+        (None, Some(base64)) => STANDARD.decode(base64).ok().map(Cow::Owned),
+        (None, None) => None,
+    }
+}
+
 impl<'a> DeadLetter<'a> {
     /// Its JSON text.
     ///
@@ -83,11 +93,7 @@ impl<'a> DeadLetter<'a> {
     /// What came; none: the letter holds no payload, or one that is not base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
-        match (&self.payload, &self.payload_base64) {
-            (Some(text), _) => Some(text.as_bytes().to_vec()),
-            (None, Some(base64)) => STANDARD.decode(base64.as_bytes()).ok(),
-            (None, None) => None,
-        }
+        bytes_of(self.payload.as_deref(), self.payload_base64.as_deref()).map(Cow::into_owned)
     }
 
     /// When it was given up, or else received; none: neither is a time.
