@@ -215,6 +215,14 @@ impl Gateway {
     /// Where it does not get ready.
     pub async fn run(&mut self) {
         self.spawn().await;
+        self.ready().await;
+    }
+
+    /// Waits until all its connections stand and its plugins are live.
+    ///
+    /// # Panics
+    /// Where it does not get ready.
+    pub async fn ready(&self) {
         eventually(&format!("the gateway is ready; its log:\n{}", self.log()), async || {
             (self.get("/readyz").await?["ready"] == true).then_some(())
         })

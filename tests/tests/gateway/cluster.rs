@@ -195,7 +195,7 @@ async fn a_node_that_is_killed_and_restarted_costs_nothing_and_doubles_nothing()
     gateway.counts(&[("received", 300), ("in_flight", 0), ("spooled", 0)]).await;
     arrive(&cluster, 300).await;
     nothing_stands(&cluster, &["gateway-1"]).await;
-    eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }
 
 #[tokio::test]

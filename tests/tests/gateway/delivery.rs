@@ -273,7 +273,7 @@ async fn a_list_of_results_that_is_refused_raises_an_alarm_and_holds_up_nothing(
     redis.command(&format!("DEL {RESULTS}")).await;
     redis.push(COMMANDS, &[command("M-1", "3", "")]).await;
     assert_eq!(told(&redis, 1).await, [("3".to_owned(), "sent".to_owned())]);
-    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn while_the_dead_letters_are_refused_what_needs_none_is_settled() {
     let letter = json(&redis.list_of(DEAD, 1).await).remove(0);
     assert_eq!(letter["payload"], "not json");
     emptied(&redis).await;
-    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ async fn what_a_cut_connection_left_unanswered_is_not_asked_again_on_the_next() 
     eventually("it is connected", async || gateway.log().contains("session_present").then_some(())).await;
     to_broker.delay(Duration::ZERO);
     to_broker.cut();
-    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     publish(&machine, 0..20).await;
     all_arrive(&redis, 20).await;
@@ -182,5 +182,5 @@ async fn a_redis_that_comes_after_the_gateway_is_found_without_a_message() {
     gateway.spawn().await;
     gateway.says("redis: ").await;
     redis.restart().await;
-    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }

@@ -244,7 +244,7 @@ async fn of_two_with_one_name_the_newer_has_the_commands_and_the_older_says_so()
     newer.kill();
     redis.push(COMMANDS, &[command(200)]).await;
     assert_eq!(machines.next().await.1, command(200));
-    eventually("it is ready again", async || (older.get("/readyz").await?["ready"] == true).then_some(())).await;
+    older.ready().await;
 }
 
 #[tokio::test]

@@ -148,5 +148,5 @@ async fn while_a_plugin_is_missing_nothing_is_taken_and_it_starts_when_the_plugi
     })
     .await;
     rename_into(&gateway, "error", &component("error"));
-    eventually("it is ready", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }

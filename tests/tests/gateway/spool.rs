@@ -115,7 +115,7 @@ async fn a_list_that_redis_refuses_waits_and_the_others_go_on_once() {
     for (code, job) in errors.iter().enumerate() {
         assert!(job.contains(&format!(r#""error_code":{code}"#)), "{job}");
     }
-    eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
     arrive(&redis, 50).await;
 }
 
@@ -222,7 +222,7 @@ async fn fills_its_spool(in_flight_bytes: &str) {
     redis.restart().await;
     arrive(&redis, 600).await;
     gateway.counts(&[("pushed", 600), ("spooled", 0), ("in_flight", 0)]).await;
-    eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }
 
 #[tokio::test]

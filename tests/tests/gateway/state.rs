@@ -195,7 +195,7 @@ async fn while_redis_hangs_or_is_away_nothing_is_lost_given_up_or_counted() {
     sums.dedup();
     assert_eq!(sums.len(), 21, "each is told a sum of its own: {sums:?}");
     assert_eq!(gateway.plugin("keeper").await.expect("it")["usage"]["faults"], 0, "it is no fault of the plugin's");
-    eventually("it is ready again", async || (gateway.get("/readyz").await?["ready"] == true).then_some(())).await;
+    gateway.ready().await;
 }
 
 /// What is acknowledged to nobody comes again, and what it kept is kept again: at least once.
