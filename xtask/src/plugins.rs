@@ -95,7 +95,7 @@ fn place(root: &Path, name: &str) -> Result<Built> {
     let mut component = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .with_context(|| format!("making a component of plugin `{name}`"))?;
     append_section(&mut component, "sluicegate:manifest", &manifest);
     append_section(&mut component, "sluicegate:samples", &section);
