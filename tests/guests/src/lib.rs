@@ -214,9 +214,9 @@ impl Guest {
         let mut resolve = Resolve::default();
         let package = resolve.push_str("plugin.wit", wit).expect("an interface");
         let world = resolve.select_world(&[package], Some(world)).expect("a world");
-        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false).expect("metadata");
+        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
         let mut component =
-            ComponentEncoder::default().module(&core).and_then(|encoder| encoder.encode()).expect("a component");
+            ComponentEncoder::default().module(&core).and_then(|mut encoder| encoder.encode()).expect("a component");
         self.describe(&mut component);
         component
     }
