@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_core::backoff::Backoff;
 use sluicegate_core::canary::{self, Verdict};
 use sluicegate_core::compared::Sum;
 use sluicegate_core::digest::Digest;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::{Current, Live};
-use crate::registry::desk::{Desk, Worse};
+use crate::registry::desk::{Desk, DeskError, Worse};
 use crate::sandbox::Generation;
 use crate::telemetry::board::Board;
 use crate::telemetry::{clock, metrics};
@@ -30,6 +31,9 @@ struct Trial {
     /// It failed at everything, too: to go back to it helps nobody.
     before_broken: bool,
     until: Instant,
+    /// When to try to go back once more, where that failed.
+    again: Instant,
+    backoff: Backoff,
 }
 
 /// The builds that were live at the last look, and those on probation.
@@ -53,11 +57,7 @@ pub(super) async fn run(current: Current, desk: Desk, board: Arc<Board>, stop: C
         for (name, worse) in watch.judge(&live) {
             tokio::select! {
                 () = stop.cancelled() => return,
-                went = desk.roll_back(&name, Some(worse)) => {
-                    if let Err(error) = went {
-                        tracing::error!(plugin = name, %error, "a build does worse than the one before, and there is no way back");
-                    }
-                }
+                went = desk.roll_back(&name, Some(worse)) => watch.went(&name, went.err()),
             }
         }
     }
@@ -84,7 +84,9 @@ impl Watch {
             let (build, before, before_broken) = (build.clone(), before.sum(), before.is_broken());
             self.board.plugin_probation(name, Some(clock::now() + rules.for_));
             metrics::reload(name, Step::Probation.name(), "begun");
-            self.trials.insert(name.to_owned(), Trial { build, before, before_broken, until });
+            let backoff = Backoff::for_servers();
+            self.trials
+                .insert(name.to_owned(), Trial { build, before, before_broken, until, again: Instant::now(), backoff });
         }
     }
 
@@ -98,6 +100,9 @@ impl Watch {
                 ended.push(name.clone());
                 continue;
             };
+            if Instant::now() < trial.again {
+                continue;
+            }
             let now = trial.build.sum();
             let over = Instant::now() >= trial.until;
             let reason = match canary::judge(trial.before, now, min_calls, tolerance, over) {
@@ -114,11 +119,27 @@ impl Watch {
             } else {
                 tracing::info!(plugin = name, %digest, calls = now.calls, failures = now.failures, "a build's probation is over");
                 metrics::reload(name, Step::Probation.name(), "passed");
+                ended.push(name.clone());
             }
-            ended.push(name.clone());
         }
         ended.iter().for_each(|name| self.end(name));
         worse
+    }
+
+    /// What became of going back: the trial goes on where it may still come about, without a limit, since the bad build is live.
+    fn went(&mut self, name: &str, error: Option<DeskError>) {
+        match (error, self.trials.get_mut(name)) {
+            (None, _) => self.end(name),
+            (Some(error @ (DeskError::NoFallback(_) | DeskError::Unknown { .. } | DeskError::Stopping)), _) => {
+                tracing::error!(plugin = name, %error, "a build does worse than the one before, and there is no way back");
+                self.end(name);
+            }
+            (Some(error), Some(trial)) => {
+                tracing::warn!(plugin = name, %error, "the build before could not come back; trying again");
+                trial.again = Instant::now() + trial.backoff.next(clock::chance());
+            }
+            (Some(_), None) => {}
+        }
     }
 
     fn end(&mut self, name: &str) {

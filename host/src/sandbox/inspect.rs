@@ -13,6 +13,10 @@ use super::{http, wasi};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
+/// It is parsed before anything is known of its author.
+const MAX_MANIFEST_BYTES: usize = 64 << 10;
+/// They stay in memory as long as their build.
+const MAX_SAMPLES_BYTES: usize = 16 << 20;
 /// The largest function's body: an honest interpreter's loop has some 100 KiB.
 const MAX_FUNCTION_BYTES: u32 = 1 << 20;
 /// Functions of all modules together: Python has some 20,000.
@@ -108,8 +112,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
         None => return Err(verified(Problem::Manifest("it is missing".to_owned()))),
     };
     let samples = match surface.samples {
-        Some(bytes) => sluicegate_samples::parse_section(bytes)
-            .map_err(|error| verified(Problem::Samples(quoted(&error.to_string()))))?,
+        Some(bytes) => parse_samples(bytes).map_err(|reason| verified(Problem::Samples(reason)))?,
         None => Vec::new(),
     };
     let world = check(&surface.imports, &surface.exports).map_err(|problem| Refusal::new(Step::Checked, problem))?;
@@ -232,7 +235,17 @@ fn within(found: u64, max: u64, what: &'static str) -> Result<(), Problem> {
     if found > max { Err(Problem::TooMuch { found, max, what }) } else { Ok(()) }
 }
 
+fn fits(bytes: &[u8], max: usize) -> Result<(), String> {
+    if bytes.len() > max { Err(format!("it has {} bytes, and at most {max} are allowed", bytes.len())) } else { Ok(()) }
+}
+
+fn parse_samples(bytes: &[u8]) -> Result<Vec<Sample>, String> {
+    fits(bytes, MAX_SAMPLES_BYTES)?;
+    sluicegate_samples::parse_section(bytes).map_err(|error| quoted(&error.to_string()))
+}
+
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    fits(bytes, MAX_MANIFEST_BYTES)?;
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let manifest: Manifest = toml::from_str(text).map_err(|error| quoted(error.message()))?;
     let fit = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);

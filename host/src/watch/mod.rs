@@ -46,6 +46,18 @@ pub struct Watch {
     noticed: Arc<Noticed>,
     folders: Folders,
     again: Interval,
+    /// What is still to be done, where the one who waited went away in the middle of it.
+    due: Due,
+    /// Where files were renamed to since the last look that came to its end.
+    renamed: HashSet<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Look,
+    /// Every file is to be read, whatever it looks like.
+    All,
 }
 
 struct File {
@@ -72,7 +84,7 @@ impl Watch {
         let files = files.into_iter().zip(sights).map(file).collect();
         let mut again = interval_at(Instant::now() + AGAIN, AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { files, noticed, folders, again }
+        Self { files, noticed, folders, again, due: Due::Nothing, renamed: HashSet::new() }
     }
 
     /// Waits until it is worth reading files again, and says which.
@@ -81,29 +93,41 @@ impl Watch {
     /// Nothing is lost: what was noticed and not told is told by the next call.
     pub async fn changed(&mut self) -> Vec<usize> {
         loop {
-            let next = self.files.iter().any(|file| file.unsettled.is_some()).then(|| Instant::now() + QUIET);
-            tokio::select! {
-                () = self.noticed.signal.notified() => sleep(SWARM).await,
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-                _ = self.again.tick() => {
-                    // By their content: a file's size and time may be those of the one before.
-                    self.look().await;
-                    return (0..self.files.len()).filter(|&index| self.files[index].unsettled.is_none()).collect();
-                }
+            if self.due == Due::Nothing {
+                self.wait().await;
             }
             let settled = self.look().await;
-            if !settled.is_empty() {
-                return settled;
+            match std::mem::replace(&mut self.due, Due::Nothing) {
+                // By their content: a file's size and time may be those of the one before.
+                Due::All => {
+                    return (0..self.files.len()).filter(|&index| self.files[index].unsettled.is_none()).collect();
+                }
+                Due::Nothing | Due::Look if !settled.is_empty() => return settled,
+                Due::Nothing | Due::Look => {}
             }
+        }
+    }
+
+    /// Waits until something is due.
+    async fn wait(&mut self) {
+        let next = self.files.iter().any(|file| file.unsettled.is_some()).then(|| Instant::now() + QUIET);
+        tokio::select! {
+            () = self.noticed.signal.notified() => {
+                self.due = Due::Look;
+                sleep(SWARM).await;
+            }
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.due = Due::Look,
+            _ = self.again.tick() => self.due = Due::All,
         }
     }
 
     /// Looks at every file, and says which of them changed and then stayed as they are.
     async fn look(&mut self) -> Vec<usize> {
         // Before the looks: what is renamed after them is for the next ones.
-        let renamed = self.noticed.take_renamed();
+        self.renamed.extend(self.noticed.take_renamed());
         let sights = look::all(self.files.iter().map(|file| file.watched.path.clone()).collect()).await;
         self.folders.follow(&sights);
+        let renamed = std::mem::take(&mut self.renamed);
         let now = Instant::now();
         let mut settled = Vec::new();
         for (index, (file, sight)) in self.files.iter_mut().zip(sights).enumerate() {
@@ -270,6 +294,23 @@ mod tests {
             }
             assert!(watch.look().await.is_empty(), "told once");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_noticed_by_one_who_went_away_is_told_to_the_next() {
+        let folder = TempDir::new().expect("a folder");
+        let (path, mut watch) = watching(&folder, true).await;
+        rename_to(&path);
+        let mut told = None;
+        while watch.due == Due::Nothing && told.is_none() {
+            // Long enough to notice, and shorter than a swarm.
+            told = timeout(SWARM / 10, watch.changed()).await.ok();
+        }
+        let told = match told {
+            Some(told) => told,
+            None => timeout(AGAIN / 2, watch.changed()).await.expect("before it is looked again anyway"),
+        };
+        assert_eq!(told, [0]);
     }
 
     #[tokio::test]

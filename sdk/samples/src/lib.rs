@@ -10,6 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+/// The most samples that one plugin may carry.
+pub const MOST: usize = 10_000;
+
 /// One sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
@@ -138,7 +141,38 @@ pub fn parse_file(name: &str, bytes: &[u8]) -> Result<Sample, SampleError> {
 /// # Errors
 /// [`SampleError`] says where it is wrong.
 pub fn parse_section(bytes: &[u8]) -> Result<Vec<Sample>, SampleError> {
-    serde_json::from_slice::<Vec<Written>>(bytes)?.into_iter().map(Written::resolve).collect()
+    let Several(samples) = serde_json::from_slice(bytes)?;
+    samples.into_iter().map(Written::resolve).collect()
+}
+
+/// Several samples, and never more than [`MOST`], however long the array is.
+struct Several(Vec<Written>);
+
+impl<'de> Deserialize<'de> for Several {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+
+        impl<'de> serde::de::Visitor<'de> for Array {
+            type Value = Several;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array of samples")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut array: A) -> Result<Several, A::Error> {
+                let mut samples = Vec::new();
+                while let Some(sample) = array.next_element()? {
+                    if samples.len() == MOST {
+                        return Err(serde::de::Error::custom(format_args!("at most {MOST} samples are read")));
+                    }
+                    samples.push(sample);
+                }
+                Ok(Several(samples))
+            }
+        }
+
+        deserializer.deserialize_seq(Array)
+    }
 }
 
 impl Sample {

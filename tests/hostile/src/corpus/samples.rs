@@ -101,6 +101,8 @@ pub(super) fn cases() -> Vec<Case> {
             large,
         ),
         sampled("samples-ten-thousand", "10,000 good samples", harmless(), || many(10_000)),
+        sampled("samples-one-too-many", "10,001 good samples", wrong("at most 10000 samples"), || many(10_001)),
+        sampled("samples-of-20-mib", "20 MiB of words", wrong("it has"), || format!("\"{}\"", "x".repeat(20 << 20))),
         Case::file(
             "samples-twice",
             "two sections of samples, the first one a lie",
@@ -122,8 +124,11 @@ fn manifests() -> Vec<Case> {
     vec![
         manifest("manifest-of-no-toml", "words", wrong(""), || "hello, I am a plugin".to_owned()),
         manifest("manifest-of-nothing", "no bytes", wrong("missing field"), String::new),
-        manifest("manifest-of-a-megabyte", "a description of 1 MiB", wrong(sizes), || {
-            described(&format!("\"{}\"", "x".repeat(1 << 20)))
+        manifest("manifest-of-a-long-description", "a description of 60 KB", wrong(sizes), || {
+            described(&format!("\"{}\"", "x".repeat(60_000)))
+        }),
+        manifest("manifest-of-26-mib", "2,000,000 keys", wrong("it has"), || {
+            (0..2_000_000).map(|key| format!("k{key:07} = 1\n")).collect::<String>() + &described("\"d\"")
         }),
         manifest("manifest-in-colours", "a description with ANSI", wrong(sizes), || described(r#""\u001b[31mred""#)),
         manifest("manifest-with-a-newline", "a name with a newline", wrong(sizes), || {
@@ -132,21 +137,21 @@ fn manifests() -> Vec<Case> {
         manifest("manifest-with-more", "an unknown key", wrong("unknown field"), || {
             described("\"d\"") + "admin = true\n"
         }),
-        manifest("manifest-nested-in-arrays", "a description of 500,000 arrays in each other", wrong(""), || {
-            described(&"[".repeat(500_000))
+        manifest("manifest-nested-in-arrays", "a description of 60,000 arrays in each other", wrong(""), || {
+            described(&"[".repeat(60_000))
         }),
-        manifest("manifest-nested-in-tables", "a description of 200,000 tables in each other", wrong(""), || {
-            described(&"{a=".repeat(200_000))
+        manifest("manifest-nested-in-tables", "a description of 20,000 tables in each other", wrong(""), || {
+            described(&"{a=".repeat(20_000))
         }),
-        manifest("manifest-of-dots", "a key of 300,000 names with dots between them", wrong(""), || {
-            format!("{}a = 1\n{}", "a.".repeat(300_000), described("\"d\""))
+        manifest("manifest-of-dots", "a key of 30,000 names with dots between them", wrong(""), || {
+            format!("{}a = 1\n{}", "a.".repeat(30_000), described("\"d\""))
         }),
-        manifest("manifest-of-many-dots", "600 keys of 600 names", wrong(""), || {
-            let keys = |key: usize| format!("{}k{key} = 1\n", "a.".repeat(600));
-            (0..600).map(keys).collect::<String>() + &described("\"d\"")
+        manifest("manifest-of-many-dots", "160 keys of 160 names", wrong(""), || {
+            let keys = |key: usize| format!("{}k{key} = 1\n", "a.".repeat(160));
+            (0..160).map(keys).collect::<String>() + &described("\"d\"")
         }),
-        manifest("manifest-of-many-keys", "100,000 keys", wrong("unknown field"), || {
-            (0..100_000).map(|key| format!("k{key} = 1\n")).collect::<String>() + &described("\"d\"")
+        manifest("manifest-of-many-keys", "5,000 keys", wrong("unknown field"), || {
+            (0..5_000).map(|key| format!("k{key} = 1\n")).collect::<String>() + &described("\"d\"")
         }),
         manifest("manifest-with-a-key-twice", "the name twice", wrong("duplicate key"), || {
             described("\"d\"") + "name = \"other\"\n"
