@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::{Current, Live};
-use crate::registry::desk::{Desk, DeskError, Worse};
+use crate::registry::desk::{Desk, DeskError, RolledBack, Worse};
 use crate::sandbox::Generation;
 use crate::telemetry::board::Board;
 use crate::telemetry::{clock, metrics};
@@ -57,7 +57,7 @@ pub(super) async fn run(current: Current, desk: Desk, board: Arc<Board>, stop: C
         for (name, worse) in watch.judge(&live) {
             tokio::select! {
                 () = stop.cancelled() => return,
-                went = desk.roll_back(&name, Some(worse)) => watch.went(&name, went.err()),
+                went = desk.roll_back(&name, Some(worse)) => watch.went(&name, went),
             }
         }
     }
@@ -127,18 +127,19 @@ impl Watch {
     }
 
     /// What became of going back: the trial goes on where it may still come about, without a limit, since the bad build is live.
-    fn went(&mut self, name: &str, error: Option<DeskError>) {
-        match (error, self.trials.get_mut(name)) {
-            (None, _) => self.end(name),
-            (Some(error @ (DeskError::NoFallback(_) | DeskError::Unknown { .. } | DeskError::Stopping)), _) => {
+    fn went(&mut self, name: &str, went: Result<RolledBack, DeskError>) {
+        match went {
+            Ok(_) => self.end(name),
+            Err(error @ (DeskError::NoFallback(_) | DeskError::Unknown { .. } | DeskError::Stopping)) => {
                 tracing::error!(plugin = name, %error, "a build does worse than the one before, and there is no way back");
                 self.end(name);
             }
-            (Some(error), Some(trial)) => {
+            Err(error) => {
                 tracing::warn!(plugin = name, %error, "the build before could not come back; trying again");
-                trial.again = Instant::now() + trial.backoff.next(clock::chance());
+                if let Some(trial) = self.trials.get_mut(name) {
+                    trial.again = Instant::now() + trial.backoff.next(clock::chance());
+                }
             }
-            (Some(_), None) => {}
         }
     }
 

@@ -14,9 +14,9 @@ use super::{http, wasi};
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
 /// It is parsed before anything is known of its author.
-const MAX_MANIFEST_BYTES: usize = 64 << 10;
+const MAX_MANIFEST_BYTES: u64 = 64 << 10;
 /// They stay in memory as long as their build.
-const MAX_SAMPLES_BYTES: usize = 16 << 20;
+const MAX_SAMPLES_BYTES: u64 = 16 << 20;
 /// The largest function's body: an honest interpreter's loop has some 100 KiB.
 const MAX_FUNCTION_BYTES: u32 = 1 << 20;
 /// Functions of all modules together: Python has some 20,000.
@@ -112,7 +112,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
         None => return Err(verified(Problem::Manifest("it is missing".to_owned()))),
     };
     let samples = match surface.samples {
-        Some(bytes) => parse_samples(bytes).map_err(|reason| verified(Problem::Samples(reason)))?,
+        Some(bytes) => sluicegate_samples::parse_section(bytes)
+            .map_err(|error| verified(Problem::Samples(quoted(&error.to_string()))))?,
         None => Vec::new(),
     };
     let world = check(&surface.imports, &surface.exports).map_err(|problem| Refusal::new(Step::Checked, problem))?;
@@ -162,11 +163,12 @@ impl<'a> Surface<'a> {
                     }
                 }
                 Payload::CustomSection(section) if depth == 0 => {
-                    let (name, place) = match section.name() {
-                        MANIFEST => (MANIFEST, &mut surface.manifest),
-                        SAMPLES => (SAMPLES, &mut surface.samples),
+                    let (name, max, what, place) = match section.name() {
+                        MANIFEST => (MANIFEST, MAX_MANIFEST_BYTES, "bytes of manifest", &mut surface.manifest),
+                        SAMPLES => (SAMPLES, MAX_SAMPLES_BYTES, "bytes of samples", &mut surface.samples),
                         _ => continue,
                     };
+                    within(section.data().len() as u64, max, what)?;
                     // Whoever looks at the file with other tools may be shown the other one.
                     if place.replace(section.data()).is_some() {
                         return Err(Problem::Twice(name));
@@ -235,17 +237,7 @@ fn within(found: u64, max: u64, what: &'static str) -> Result<(), Problem> {
     if found > max { Err(Problem::TooMuch { found, max, what }) } else { Ok(()) }
 }
 
-fn fits(bytes: &[u8], max: usize) -> Result<(), String> {
-    if bytes.len() > max { Err(format!("it has {} bytes, and at most {max} are allowed", bytes.len())) } else { Ok(()) }
-}
-
-fn parse_samples(bytes: &[u8]) -> Result<Vec<Sample>, String> {
-    fits(bytes, MAX_SAMPLES_BYTES)?;
-    sluicegate_samples::parse_section(bytes).map_err(|error| quoted(&error.to_string()))
-}
-
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    fits(bytes, MAX_MANIFEST_BYTES)?;
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let manifest: Manifest = toml::from_str(text).map_err(|error| quoted(error.message()))?;
     let fit = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);

@@ -75,7 +75,7 @@ pub enum Problem {
         /// The limit.
         max: u64,
     },
-    /// More to compile than a plugin may have.
+    /// More of something than a plugin may have.
     #[error("it has {found} {what}; a plugin may have {max}")]
     TooMuch {
         /// How many.

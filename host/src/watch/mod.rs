@@ -97,13 +97,12 @@ impl Watch {
                 self.wait().await;
             }
             let settled = self.look().await;
-            match std::mem::replace(&mut self.due, Due::Nothing) {
+            if std::mem::replace(&mut self.due, Due::Nothing) == Due::All {
                 // By their content: a file's size and time may be those of the one before.
-                Due::All => {
-                    return (0..self.files.len()).filter(|&index| self.files[index].unsettled.is_none()).collect();
-                }
-                Due::Nothing | Due::Look if !settled.is_empty() => return settled,
-                Due::Nothing | Due::Look => {}
+                return (0..self.files.len()).filter(|&index| self.files[index].unsettled.is_none()).collect();
+            }
+            if !settled.is_empty() {
+                return settled;
             }
         }
     }

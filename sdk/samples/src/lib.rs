@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 /// The most samples that one plugin may carry.
-pub const MOST: usize = 10_000;
+const MOST: usize = 10_000;
 
 /// One sample.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -144,10 +144,7 @@ impl Stage {
 
     /// Waits until the gateway is ready.
     pub async fn ready(&self) {
-        eventually("the gateway is ready", async || {
-            (self.gateway.get("/readyz").await?["ready"] == true).then_some(())
-        })
-        .await;
+        self.gateway.ready().await;
     }
 
     /// Waits until what piled up in the broker has arrived.

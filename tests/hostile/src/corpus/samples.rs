@@ -102,7 +102,12 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         sampled("samples-ten-thousand", "10,000 good samples", harmless(), || many(10_000)),
         sampled("samples-one-too-many", "10,001 good samples", wrong("at most 10000 samples"), || many(10_001)),
-        sampled("samples-of-20-mib", "20 MiB of words", wrong("it has"), || format!("\"{}\"", "x".repeat(20 << 20))),
+        sampled(
+            "samples-of-20-mib",
+            "20 MiB of words",
+            refused(Step::Verified, "bytes of samples; a plugin may have 16777216"),
+            || format!("\"{}\"", "x".repeat(20 << 20)),
+        ),
         Case::file(
             "samples-twice",
             "two sections of samples, the first one a lie",
@@ -127,9 +132,12 @@ fn manifests() -> Vec<Case> {
         manifest("manifest-of-a-long-description", "a description of 60 KB", wrong(sizes), || {
             described(&format!("\"{}\"", "x".repeat(60_000)))
         }),
-        manifest("manifest-of-26-mib", "2,000,000 keys", wrong("it has"), || {
-            (0..2_000_000).map(|key| format!("k{key:07} = 1\n")).collect::<String>() + &described("\"d\"")
-        }),
+        manifest(
+            "manifest-of-26-mib",
+            "2,000,000 keys",
+            refused(Step::Verified, "bytes of manifest; a plugin may have 65536"),
+            || (0..2_000_000).map(|key| format!("k{key:07} = 1\n")).collect::<String>() + &described("\"d\""),
+        ),
         manifest("manifest-in-colours", "a description with ANSI", wrong(sizes), || described(r#""\u001b[31mred""#)),
         manifest("manifest-with-a-newline", "a name with a newline", wrong(sizes), || {
             "name = \"guest\\nERROR\"\nversion = \"1\"\ndescription = \"d\"".to_owned()
