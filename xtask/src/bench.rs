@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::{shell, test};
+use crate::shell;
+use crate::test::{self, For};
 
 #[derive(Subcommand)]
 pub(crate) enum What {
@@ -31,7 +32,7 @@ pub(crate) enum What {
 }
 
 pub(crate) fn run(root: &Path, what: What) -> Result<()> {
-    test::prepare(root, &["--release", "--bins"])?;
+    test::prepare(root, For::Release)?;
     let programs = shell::target()?.join("release");
     match what {
         What::Backend { transactions } => {

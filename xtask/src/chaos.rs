@@ -5,10 +5,11 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{shell, test};
+use crate::shell;
+use crate::test::{self, For};
 
 pub(crate) fn run(root: &Path, minutes: u64, seed: Option<u64>, scenarios: &[String]) -> Result<()> {
-    test::prepare(root, &test::AS_TESTS)?;
+    test::prepare(root, For::Tests)?;
     let target = shell::target()?;
     let mut chaos = Command::new(target.join("debug").join("chaos"));
     chaos.arg(minutes.to_string()).arg(seed.map_or("-".to_owned(), |seed| seed.to_string()));

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{shell, test};
+use crate::shell;
+use crate::test::{self, For};
 
 pub(crate) fn run(root: &Path) -> Result<()> {
-    test::prepare(root, &test::AS_TESTS)?;
-    let mut tests = test::cargo(root);
+    test::prepare(root, For::Tests)?;
+    let mut tests = test::linted(root);
     tests.env("HOSTILE_ALL", "1").args(["test", "--workspace", "--test", "hostile", "--", "--nocapture"]);
     shell::run(&mut tests)
 }

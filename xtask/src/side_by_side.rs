@@ -70,7 +70,7 @@ fn programs(root: &Path) -> Result<Vec<String>> {
 }
 
 fn cargo_test(root: &Path, which: &[&str]) -> (Counts, Result<()>) {
-    let mut command = test::cargo(root);
+    let mut command = test::linted(root);
     command.args(["test", "--workspace", "--no-fail-fast"]).args(which);
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -21,22 +21,35 @@ const SERVERS: [Package; 7] = [
     Package { name: "faketime", provides: "/usr/bin/faketime" },
 ];
 
+/// What a build is for.
+#[derive(Clone, Copy)]
+pub(crate) enum For {
+    /// The tests, and what plays with them: they share what they build.
+    Tests,
+    /// What is measured and used.
+    Release,
+}
+
 pub(crate) fn check(root: &Path) -> Result<()> {
-    step("formatting", || shell::run(cargo(root).args(["fmt", "--all", "--check"])))?;
+    formatting(root)?;
     step("lints", || {
         shell::run(cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
     step("house rules", || tidy::check(root))
 }
 
+fn formatting(root: &Path) -> Result<()> {
+    step("formatting", || shell::run(cargo(root).args(["fmt", "--all", "--check"])))
+}
+
 pub(crate) fn test(root: &Path) -> Result<()> {
     step("servers for the tests", || shell::install(&SERVERS).and_then(|()| shell::install(&laravel::PACKAGES)))?;
-    check(root)?;
+    formatting(root)?;
+    step("house rules", || tidy::check(root))?;
     step("advisories, licences, sources", || deny(root))?;
     step("compose file", || compose::check(root))?;
     step("plugins", || plugins::build(root, &[]).map(drop))?;
-    // Gateway and tests together: built one after the other, the libraries would be built twice, with other features.
-    step("gateway and tests", || shell::run(cargo(root).args(["build", "--workspace", "--all-targets", "--quiet"])))?;
+    step("lints, gateway and tests", || build(root, For::Tests))?;
     let began = Instant::now();
     println!("== tests");
     let (counts, tested) = side_by_side::run(root);
@@ -47,15 +60,29 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Servers, plugins and all programs, for the tasks that play with them; `build` says how cargo builds.
-pub(crate) fn prepare(root: &Path, build: &[&str]) -> Result<()> {
+/// Servers, plugins and all programs, for the tasks that play with them.
+pub(crate) fn prepare(root: &Path, what_for: For) -> Result<()> {
     shell::install(&SERVERS)?;
     plugins::build(root, &[])?;
-    shell::run(cargo(root).args(["build", "--workspace", "--quiet"]).args(build))
+    build(root, what_for)
 }
 
-/// As the tests build, so that what they built is used.
-pub(crate) const AS_TESTS: [&str; 1] = ["--all-targets"];
+/// All of the workspace together: built one after the other, the libraries would be built twice, with other features.
+fn build(root: &Path, what_for: For) -> Result<()> {
+    let (mut cargo, targets) = match what_for {
+        For::Tests => (linted(root), &["--all-targets"][..]),
+        For::Release => (cargo(root), &["--release", "--bins"][..]),
+    };
+    shell::run(cargo.args(["build", "--workspace", "--quiet"]).args(targets))
+}
+
+/// Clippy as the compiler of the workspace's own crates, so that one pass lints and builds them: `cargo clippy` beside `cargo build` compiles every dependency
+/// twice, which is a quarter of what a fresh clone takes. For tests alone: it leaves out optimisations.
+pub(crate) fn linted(root: &Path) -> Command {
+    let mut cargo = cargo(root);
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", "-Dwarnings");
+    cargo
+}
 
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(shell::cargo());

@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
-use crate::{shell, test};
+use crate::shell;
+use crate::test::{self, For};
 
 /// For how long nothing may change before what is missing counts as lost, in seconds: a lease that ran out is taken over in less.
 const PATIENCE: &str = "20";
@@ -49,7 +50,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         return deployed(root, [url, redis, api, &arguments.list]);
     }
     println!("Building the plugins, the gateway and the back end (the first time takes a few minutes)");
-    test::prepare(root, &["--release", "--bins"])?;
+    test::prepare(root, For::Release)?;
     let target = shell::target()?;
     let mut verify = Command::new(target.join("release").join("verify"));
     verify.args([arguments.machines.to_string(), arguments.seconds.to_string()]);

@@ -155,3 +155,51 @@ fn came_back(desk: &Desk, name: &str, digest: Digest) -> bool {
     let changes = desk.history().of(Some(name));
     changes.iter().find(|change| change.to == Some(digest)).is_some_and(|change| change.is_rollback())
 }
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+    use sluicegate_core::settings::{Grants, Limits};
+    use sluicegate_guests::Guest;
+
+    use super::*;
+    use crate::sandbox::tests::sandbox;
+
+    #[tokio::test]
+    async fn a_way_back_that_is_closed_for_a_moment_is_tried_again_and_one_that_is_not_there_is_not() {
+        let board = Arc::new(Board::new("test", ["guest".to_owned()], Vec::new()));
+        let build = sandbox().compile(
+            &Guest::echo().handler(),
+            IndexMap::new(),
+            Limits::default(),
+            &Grants::default(),
+            "guest",
+            2,
+        );
+        let trial = Trial {
+            build: Arc::new(build.expect("it compiles")),
+            before: Sum::default(),
+            before_broken: false,
+            until: Instant::now(),
+            again: Instant::now(),
+            backoff: Backoff::for_servers(),
+        };
+        let mut watch = Watch { live: HashMap::new(), trials: HashMap::from([("guest".to_owned(), trial)]), board };
+        let refused = || DeskError::Refused {
+            digest: digest(),
+            step: Step::Rehearsed,
+            reason: "a sample took too long".to_owned(),
+        };
+        for error in [DeskError::Busy, refused()] {
+            let before = Instant::now();
+            watch.went("guest", Err(error));
+            assert!(watch.trials.get("guest").is_some_and(|trial| trial.again > before), "it is tried again, later");
+        }
+        watch.went("guest", Err(DeskError::NoFallback("guest".to_owned())));
+        assert!(watch.trials.is_empty(), "there is nothing to go back to");
+    }
+
+    fn digest() -> Digest {
+        format!("sha256:{}", "0".repeat(64)).parse().expect("a digest")
+    }
+}

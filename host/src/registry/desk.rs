@@ -15,7 +15,7 @@ use super::run::blocking;
 use super::{Proposal, Rehearsal, Wanted, wanted};
 use crate::telemetry::board::{Board, NamedPlugin};
 
-/// Orders that wait while a build is loaded; beyond it the desk says that it is busy.
+/// Orders that wait while another one is done; beyond it the desk says that it is busy.
 const ORDERS: usize = 8;
 
 /// Why an order was not done.

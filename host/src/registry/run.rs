@@ -1,23 +1,29 @@
 //! What is done about each plugin: its file is looked at, loaded where it is another build, the kept one where it is none, and
-//! the build before where somebody asks for that. One thing after another, so that there is one order of what is live.
+//! the build before where somebody asks for that. One thing after another, so that there is one order of what is live; but while a build in
+//! a plugin's file is on its way, which may take minutes, orders are taken.
 //!
 //! - `back`: to a build that is kept.
 //! - `canary`: builds that serve some machines before they serve all.
 //! - `keep`: what outlives a restart.
 //! - `order`: what other settings need.
+//! - `under_way`: a build in a plugin's file, from `found` to `live`.
 
 mod back;
 mod canary;
 mod keep;
 mod order;
+mod under_way;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, absolute};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::{Build, Builds, Step};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Order, Orders};
@@ -26,14 +32,18 @@ use super::history::{What, Who};
 use super::load::{self, File, Loaded};
 use super::{Place, Proposal, Source, Wanted};
 use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
-use crate::telemetry::board::{Board, Candidate, Refused};
+use crate::telemetry::board::{Board, Refused};
 use crate::telemetry::clock;
 use crate::watch::{self, Watch};
 
 use canary::Canary;
+use under_way::{Progress, UnderWay};
 
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
 const TRIES: u32 = 5;
+/// How long a start waits for what lies in the plugins' files, all of them together, where a build is kept that was live before: that one
+/// serves then. Enough for a usual plugin: who replaced a file while the gateway was down expects that the first message meets it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One plugin and what became of its file so far.
 struct Watched {
@@ -94,6 +104,11 @@ pub struct Registry {
     unsaved: bool,
     /// The last number of plugins that the settings do not name any more: where they are named again it is counted on.
     gone: HashMap<String, u64>,
+    /// Plugins whose files are to be looked at, and for whom: each at most once.
+    waiting: VecDeque<(String, Who)>,
+    /// The build that is on its way, and whoever takes it there; another one than the first was given up.
+    under_way: Option<UnderWay>,
+    steps: JoinSet<Result<Loaded, Refusal>>,
 }
 
 /// What came of a build.
@@ -108,6 +123,7 @@ enum Ended {
 enum Event {
     Changed(Vec<usize>),
     Ordered(Order),
+    Ended(under_way::Joined),
 }
 
 impl Registry {
@@ -136,6 +152,9 @@ impl Registry {
             files: HashMap::new(),
             unsaved: false,
             gone: HashMap::new(),
+            waiting: VecDeque::new(),
+            under_way: None,
+            steps: JoinSet::new(),
         }
     }
 
@@ -147,6 +166,7 @@ impl Registry {
             () = self.work() => {}
             () = stop.cancelled() => {}
         }
+        self.give_up();
         // What went live last may not be written down yet.
         if self.unsaved {
             self.save().await;
@@ -157,45 +177,93 @@ impl Registry {
         self.restore().await;
         // Watched first, read then: what changes in between is noticed.
         let mut watch = Watch::new(files(self.plugins.iter().map(|plugin| &plugin.wanted))).await;
-        for index in 0..self.plugins.len() {
-            self.look(index, Who::Start).await;
-            if self.plugins[index].live.is_none() {
-                self.fall_back(index).await;
-            }
-        }
+        self.start().await;
         loop {
+            self.begin_next().await;
             if self.unsaved {
                 self.save().await;
             }
             let event = tokio::select! {
                 changed = watch.changed() => Event::Changed(changed),
                 Some(order) = self.orders.orders.recv() => Event::Ordered(order),
+                Some(ended) = self.steps.join_next_with_id() => Event::Ended(ended),
             };
             match event {
                 Event::Changed(files) => {
-                    let mut plugins: Vec<usize> = files.into_iter().map(|file| file / 2).collect();
-                    plugins.dedup();
-                    for index in plugins {
-                        self.look(index, Who::File).await;
+                    for file in files {
+                        self.queue(file / 2, Who::File).await;
                     }
                 }
                 Event::Ordered(Order::Rollback { plugin, because, done }) => {
+                    self.give_way(&plugin);
                     let went = self.roll_back(&plugin, because).await;
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
                 }
                 Event::Ordered(Order::Promote { plugin, found_good, done }) => {
+                    self.give_way(&plugin);
                     let went = self.promote(&plugin, found_good).await;
                     // The same.
                     let _ = done.send(went);
                 }
                 Event::Ordered(Order::Settings { wanted, answer }) => {
+                    // What it was begun with may not be what is wanted by then.
+                    let given_up = self.give_up();
+                    self.waiting.extend(given_up);
                     let Some(obeyed) = self.obey(wanted, answer).await else { continue };
                     watch = obeyed.watch.unwrap_or(watch);
                     for index in obeyed.look {
-                        self.look(index, Who::Settings).await;
+                        self.queue(index, Who::Settings).await;
                     }
                 }
+                Event::Ended(ended) => self.ended(ended).await,
+            }
+        }
+    }
+
+    /// Brings every plugin up. Those whose files' builds take too long serve with what is kept, and are looked at again.
+    async fn start(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        let mut late = VecDeque::new();
+        for index in 0..self.plugins.len() {
+            self.look(index, Who::Start).await;
+            if self.is_late(index, until).await
+                && let Some(given_up) = self.give_up()
+            {
+                if self.plugins[index].live.is_none() {
+                    let why = "the build in its file was not ready in time, and is made ready now";
+                    self.fall_back(index, Some(why)).await;
+                }
+                if self.plugins[index].live.is_some() {
+                    late.push_back(given_up);
+                    continue;
+                }
+                // Nothing that is kept is good: it is waited for.
+                self.look(index, Who::Start).await;
+            }
+            while self.under_way.is_some()
+                && let Some(ended) = self.steps.join_next_with_id().await
+            {
+                self.ended(ended).await;
+            }
+            if self.plugins[index].live.is_none() {
+                self.fall_back(index, None).await;
+            }
+        }
+        self.waiting = late;
+    }
+
+    /// Waits for the build that is under way, not beyond `until` where another one is kept that was live before. Whether that time is over.
+    async fn is_late(&mut self, index: usize, until: Instant) -> bool {
+        let kept = self.builds(index).live.as_ref().map(|build| build.digest);
+        loop {
+            let Some(under_way) = &self.under_way else { return false };
+            let another = kept.is_some_and(|kept| kept != under_way.file.digest);
+            tokio::select! {
+                // What is ready is taken, however late it is.
+                biased;
+                Some(ended) = self.steps.join_next_with_id() => self.ended(ended).await,
+                () = tokio::time::sleep_until(until), if another => return true,
             }
         }
     }
@@ -237,30 +305,30 @@ impl Registry {
             return;
         }
         let resumed = self.resume(index, file.digest).await;
-        let place = self.place(index);
-        match self.attempt(index, &file, Source::File, place).await {
-            Ended::Taken(loaded) if place == Place::Canary => self.begun(index, file, loaded, who).await,
-            Ended::Taken(Loaded { generation, .. }) => {
-                self.release(index, who, "a newer build took its place").await;
-                self.changed(index, What::Load, Some(file.digest), who, Step::Live, None);
-                self.builds(index).took(build(&file, &generation));
-                self.lives(index, file, &generation);
-                // The file held another build since.
-                self.plugins[index].refused = None;
-                self.note(index, None);
-                self.save().await;
+        self.begin(index, file, who, resumed);
+    }
+
+    /// What takes a build through every step before it is live: `tried`, on real messages, too. It takes as long as that takes.
+    fn steps<At: Fn(Step) + Send + 'static>(
+        &self,
+        sandbox: Sandbox,
+        wanted: Wanted,
+        file: Arc<File>,
+        number: u64,
+        tried: bool,
+        at: At,
+    ) -> impl FnOnce() -> Result<Loaded, Refusal> + Send + use<At> {
+        let rehearsal = self.orders.rehearsal.clone().filter(|_| tried);
+        move || {
+            let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
+            if let Some(rehearsal) = rehearsal {
+                rehearsal.rehearse(&loaded.generation)?;
             }
-            Ended::Refused(refusal) => {
-                self.refused(index, Some(&file), &refusal, who);
-                if resumed {
-                    self.note(index, Some(&refusal.problem.to_string()));
-                }
-            }
-            Ended::NotTaken => {}
+            Ok(loaded)
         }
     }
 
-    /// Takes a build through every step before it is live, off the threads that poll. `tried`: on real messages, too.
+    /// Takes a build through every step before it is live, off the threads that poll.
     async fn through_steps(
         &self,
         wanted: Wanted,
@@ -269,42 +337,35 @@ impl Registry {
         tried: bool,
         at: impl Fn(Step) + Send + 'static,
     ) -> Result<Loaded, Refusal> {
-        let (sandbox, file, rehearsal) =
-            (self.sandbox.clone(), file.clone(), self.orders.rehearsal.clone().filter(|_| tried));
-        let loaded = blocking(move || {
-            let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
-            if let Some(rehearsal) = rehearsal {
-                rehearsal.rehearse(&loaded.generation)?;
-            }
-            Ok(loaded)
-        });
-        loaded.await.unwrap_or_else(|| {
-            let problem = Problem::Host("the engine panicked; see the log".to_owned());
-            Err(Refusal { step: Step::Compiled, problem })
-        })
+        let steps = self.steps(self.sandbox.clone(), wanted, file.clone(), number, tried, at);
+        blocking(steps).await.unwrap_or_else(|| Err(panicked()))
     }
 
-    /// Takes a build through every step, until new messages are handled with it: all, or those of some machines.
-    async fn attempt(&mut self, index: usize, file: &Arc<File>, source: Source, place: Place) -> Ended {
+    /// Takes a kept build through every step, until new messages are handled with it. It has served already, and somebody waits for it.
+    async fn bring_back(&mut self, index: usize, file: &Arc<File>) -> Ended {
         let watched = &self.plugins[index];
         let (wanted, number) = (watched.wanted.clone(), watched.number + 1);
-        let (digest, name) = (file.digest, wanted.name.clone());
-        tracing::debug!(plugin = name, %digest, source = source.name(), "a build was found");
-        let board = self.board.clone();
-        let at = move |step: Step| {
-            let candidate = Candidate { digest: digest.to_string(), step: step.name(), since: clock::now() };
-            board.plugin_candidate(&name, Some(candidate));
-        };
-        at(Step::Found);
-        // What is kept has served already, and somebody waits for it.
-        let ended = match self.through_steps(wanted, file, number, source == Source::File, at.clone()).await {
+        let progress = Progress::new(self.board.clone(), &wanted.name, file.digest);
+        let at = progress.clone();
+        let loaded = self.through_steps(wanted, file, number, false, move |step| at.at(step)).await;
+        self.propose_if_good(loaded, Source::Fallback, Place::Live, &progress).await
+    }
+
+    async fn propose_if_good(
+        &self,
+        loaded: Result<Loaded, Refusal>,
+        source: Source,
+        place: Place,
+        progress: &Progress,
+    ) -> Ended {
+        let ended = match loaded {
             Ok(loaded) => {
-                at(if place == Place::Canary { Step::Canary } else { Step::Live });
+                progress.at(if place == Place::Canary { Step::Canary } else { Step::Live });
                 if self.propose(&loaded, source, place).await { Ended::Taken(loaded) } else { Ended::NotTaken }
             }
             Err(refusal) => Ended::Refused(refusal),
         };
-        self.board.plugin_candidate(&self.plugins[index].wanted.name, None);
+        progress.over();
         ended
     }
 
@@ -416,6 +477,10 @@ fn build(file: &File, generation: &Generation) -> Build {
         name: generation.manifest_name().to_owned(),
         version: generation.version().to_owned(),
     }
+}
+
+fn panicked() -> Refusal {
+    Refusal { step: Step::Compiled, problem: Problem::Host("the engine panicked; see the log".to_owned()) }
 }
 
 /// Does what blocks off the threads that poll; nothing, where it panicked.

@@ -12,6 +12,9 @@ const MAX_DIFFERENCES: usize = 20;
 const MAX_LINES: usize = 10;
 const MAX_TEXT: usize = 2_000;
 
+/// Messages from which on it is judged how long they took: of fewer, what a busy machine held up can be most of it.
+const MIN_TIMED: u64 = 50;
+
 /// What both builds made of the same messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -125,7 +128,8 @@ impl Gathered {
 
     pub(super) fn worse(&self, tolerance: Tolerance) -> Option<Worse> {
         let (before, now) = self.sums();
-        compare(before, now, tolerance)
+        let slowdown = if now.calls < MIN_TIMED { f64::INFINITY } else { tolerance.slowdown };
+        compare(before, now, Tolerance { slowdown, ..tolerance })
     }
 
     /// What it came to; the two builds by their digests, and why the new one is refused.
@@ -199,4 +203,22 @@ fn cut(lines: Vec<String>) -> Vec<String> {
         kept.push(format!("and {rest} more"));
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_few_messages_nothing_is_said_about_their_time_and_all_about_their_failures() {
+        let side = |took, failed| Side { failed, took: Duration::from_millis(took), lines: Vec::new() };
+        let worse = |messages, failed| {
+            let mut gathered = Gathered::default();
+            (0..messages).for_each(|_| gathered.add("t", b"{}", side(1, false), side(100, failed)));
+            gathered.worse(Tolerance { new_failures: 0.0, slowdown: 5.0 })
+        };
+        assert_eq!(worse(MIN_TIMED - 1, false), None);
+        assert!(matches!(worse(MIN_TIMED, false), Some(Worse::Slow { .. })));
+        assert!(matches!(worse(1, true), Some(Worse::Failures { .. })));
+    }
 }

@@ -8,9 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluicegate_core::digest::Digest;
+use sluicegate_core::settings::Limits;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::Component;
+
 use super::compiled::cache::Cache;
-use super::compiled::{Compiled, Compiler};
+use super::compiled::{Compiled, Compiler, Origin};
 use super::http::Net;
+use super::refusal::Refusal;
 use super::state::{Memory, Store};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
@@ -20,8 +26,14 @@ use crate::telemetry::usage::Usage;
 pub(super) const TICK: Duration = Duration::from_millis(2);
 /// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
 const MAX_MEMORY: usize = 256 << 20;
-/// Instances at once, over all plugins and lanes.
-const MAX_INSTANCES: u32 = 1_000;
+/// Instances at once, over all plugins and lanes: twice what the settings may ask for, since those of a build that is replaced go only once what
+/// is under way is done, and some are in shadow.
+const MAX_INSTANCES: u32 = 2 * Limits::INSTANCES_OF_ALL as u32;
+/// The most of each that one instance may be made of. There is room for all of them in every instance, so that no plugin takes what another one
+/// was promised; it is room in the address space alone.
+const CORE_INSTANCES: u32 = 16;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 8;
 /// Of a guest's own stack.
 const WASM_STACK: usize = 512 << 10;
 
@@ -40,10 +52,11 @@ pub enum EngineError {
 #[derive(Clone)]
 pub struct Sandbox {
     engine: Engine,
-    pub(super) compiled: Arc<Compiled>,
+    compiled: Arc<Compiled>,
     usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) net: Arc<Net>,
+    given_up: CancellationToken,
     _clock: Arc<Clock>,
 }
 
@@ -61,6 +74,7 @@ impl Sandbox {
             usages: Arc::default(),
             store: Arc::new(Memory::default()),
             net: Arc::default(),
+            given_up: CancellationToken::new(),
             _clock: Arc::new(clock),
         })
     }
@@ -70,6 +84,18 @@ impl Sandbox {
     pub fn keeping_state_in(mut self, store: Arc<dyn Store>) -> Self {
         self.store = store;
         self
+    }
+
+    /// Compiles no longer than until this is cancelled.
+    #[must_use]
+    pub fn until(mut self, given_up: CancellationToken) -> Self {
+        self.given_up = given_up;
+        self
+    }
+
+    /// The code of a file whose digest this is. It takes as long as compiling takes.
+    pub(super) fn component(&self, digest: &Digest, bytes: &[u8]) -> Result<(Component, Origin), Refusal> {
+        self.compiled.component(&self.engine, digest, bytes, &self.given_up)
     }
 
     /// What a plugin used so far, by whatever build.
@@ -95,13 +121,13 @@ pub(super) enum Allocation {
 pub(super) fn config(allocation: Allocation) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(MAX_INSTANCES)
-        .total_core_instances(MAX_INSTANCES * 4)
-        .total_memories(MAX_INSTANCES)
-        .total_tables(MAX_INSTANCES * 2)
+        .total_core_instances(MAX_INSTANCES * CORE_INSTANCES)
+        .total_memories(MAX_INSTANCES * MEMORIES)
+        .total_tables(MAX_INSTANCES * TABLES)
         .total_stacks(MAX_INSTANCES)
-        .max_core_instances_per_component(16)
-        .max_memories_per_component(4)
-        .max_tables_per_component(8)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
         // A second one is what guests with references to the host's things have.
         .max_tables_per_module(4)
         .max_memory_size(MAX_MEMORY)

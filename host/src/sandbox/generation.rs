@@ -30,6 +30,9 @@ use crate::telemetry::clock;
 use crate::telemetry::metrics::PluginMetrics;
 use crate::telemetry::usage::Usage;
 
+/// Instances of a build in shadow at once: one for a rehearsal, one for whoever asks for its messages.
+const SHADOW_INSTANCES: usize = 2;
+
 /// A build, ready to be instantiated.
 pub struct Generation {
     /// Unique in this process: what warm instances are kept by.
@@ -47,6 +50,8 @@ pub struct Generation {
     pub(super) metrics: PluginMetrics,
     /// Of its instances, over all lanes: `limits.instances` of them.
     pub(super) places: Arc<Semaphore>,
+    /// Of those in shadow, which take none of the messages' own.
+    shadow_places: Arc<Semaphore>,
     pub(super) log: Arc<GuestLog>,
     usage: Arc<Usage>,
     pub(super) share: Share,
@@ -91,7 +96,7 @@ impl Sandbox {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inspection = inspect::inspect(bytes)?;
         grants::check(&inspection.imports, grants).map_err(|problem| Refusal::new(Step::Checked, problem))?;
-        let (component, _) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
+        let (component, _) = self.component(&inspection.digest, bytes)?;
         let linked = self
             .link(&component, &inspection, grants)
             .map_err(|error| Refusal::new(Step::Checked, Problem::Engine(one_line(&error))))?;
@@ -110,6 +115,7 @@ impl Sandbox {
             linked,
             metrics: PluginMetrics::new(name),
             places: Arc::new(Semaphore::new(limits.instances)),
+            shadow_places: Arc::new(Semaphore::new(SHADOW_INSTANCES)),
             log: Arc::new(GuestLog::new(name, &limits)),
             usage: self.usage(name),
             share: Share::new(limits.time_per_second),
@@ -127,7 +133,7 @@ impl Sandbox {
     /// [`Refusal`] names the step and what is wrong.
     pub fn precompile(&self, bytes: &[u8]) -> Result<(Inspection, Origin), Refusal> {
         let inspection = inspect::inspect(bytes)?;
-        let (_, origin) = self.compiled.component(self.engine(), &inspection.digest, bytes)?;
+        let (_, origin) = self.component(&inspection.digest, bytes)?;
         Ok((inspection, origin))
     }
 
@@ -204,12 +210,6 @@ impl Generation {
         &self.usage
     }
 
-    /// A lane spent so long in it.
-    pub(super) fn busy(&self, time: Duration) {
-        self.usage.busy(time);
-        self.share.took(time);
-    }
-
     /// A call for a message or a command ended; it failed where it gave no answer, or refused the message.
     pub fn did(&self, failed: bool, took: Duration) {
         self.done.calls.fetch_add(1, Ordering::Relaxed);
@@ -251,8 +251,9 @@ impl Generation {
     ///
     /// # Cancel safety
     /// Dropped, none was taken.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        self.places.clone().acquire_owned().await.expect("invariant: the places of a build are never closed")
+    pub(super) async fn place(&self, in_shadow: bool) -> OwnedSemaphorePermit {
+        let places = if in_shadow { &self.shadow_places } else { &self.places };
+        places.clone().acquire_owned().await.expect("invariant: the places of a build are never closed")
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

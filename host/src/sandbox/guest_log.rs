@@ -36,15 +36,16 @@ impl GuestLog {
     /// Writes a line, unless the plugin has had its share of this second.
     pub(super) fn line(&self, level: Level, text: &str) {
         let plugin = &*self.plugin;
-        let (written, left_out) = self.count(clock::uptime().as_secs(), text.len());
+        // A newline or an ANSI sequence would forge other lines.
+        let text = text.escape_debug();
+        let length = text.clone().map(char::len_utf8).sum();
+        let (written, left_out) = self.count(clock::uptime().as_secs(), length);
         if left_out > 0 {
             tracing::warn!(target: "sluicegate::plugin", plugin, lines = left_out, "lines were left out: more in a second than limits.log_lines or limits.log_bytes");
         }
         if !written {
             return;
         }
-        // A newline or an ANSI sequence would forge other lines.
-        let text = text.escape_debug();
         match level {
             Level::Debug => tracing::debug!(target: "sluicegate::plugin", plugin, "{text}"),
             Level::Info => tracing::info!(target: "sluicegate::plugin", plugin, "{text}"),
@@ -55,8 +56,9 @@ impl GuestLog {
 
     /// Whether one more may be written in this second; and how many were left out of the one before.
     fn count(&self, second: u64, length: usize) -> (bool, u32) {
-        let before = self.second.swap(second, Ordering::Relaxed);
-        let left_out = if before == second {
+        // Who was held up since it looked at the clock has no second of its own.
+        let before = self.second.fetch_max(second, Ordering::Relaxed);
+        let left_out = if before >= second {
             0
         } else {
             self.lines.store(0, Ordering::Relaxed);
@@ -86,7 +88,8 @@ mod tests {
         assert_eq!(written, 200);
         assert_eq!(log.count(8, 600), (true, 150));
         assert_eq!(log.count(8, 401), (false, 0));
-        assert_eq!(log.count(9, 1_000), (true, 1));
+        assert_eq!(log.count(7, 1), (false, 0), "a second that is over does not come again");
+        assert_eq!(log.count(9, 1_000), (true, 2));
         assert_eq!(log.count(9, 1), (false, 0));
         assert_eq!(log.count(10, 1_001), (false, 1));
     }

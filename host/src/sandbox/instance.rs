@@ -83,7 +83,8 @@ impl Instance {
         loop {
             match Self::try_start(generation, settings.clone(), in_shadow).await {
                 Ok((store, bindings)) => {
-                    let usage = Counted::new(generation.usage().clone());
+                    // In shadow it is nobody's.
+                    let usage = Counted::new(if in_shadow { Arc::default() } else { generation.usage().clone() });
                     let limits = generation.limits;
                     return Ok(Self { store, bindings, limits, state, _place: place, usage, calls: 0 });
                 }

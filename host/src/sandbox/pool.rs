@@ -155,8 +155,10 @@ impl Pool {
         session: &mut Option<Session>,
         work: impl AsyncFnOnce(&mut Instance) -> Result<Result<T, Failure>, Fault>,
     ) -> (Result<Result<T, Failure>, Fault>, Duration) {
-        // Before anything is taken: who waits for its share holds neither a place nor the lane.
-        generation.share.wait().await;
+        if self.counts() {
+            // Before anything is taken: who waits for its share holds neither a place nor the lane.
+            generation.share.wait().await;
+        }
         let mut began = Instant::now();
         let answer = {
             let called = pin!(async {
@@ -168,7 +170,7 @@ impl Pool {
                 self.put(generation, instance);
                 Ok(answer)
             });
-            busy(generation, called).await
+            if self.counts() { busy(generation, called).await } else { called.await }
         };
         let took = began.elapsed();
         let answer = unless_away(answer, session.as_mut());
@@ -190,7 +192,7 @@ impl Pool {
         match idle {
             Some(instance) => Ok(instance),
             None => {
-                let place = generation.place().await;
+                let place = generation.place(self.uncounted).await;
                 *began = Instant::now();
                 let state = match &generation.state {
                     Some(access) if self.uncounted => Some(access.in_shadow()),
@@ -210,7 +212,7 @@ impl Pool {
             && instance.calls < generation.limits.calls
             && warm.idle.len() < MAX_IDLE
             // The last place goes round: kept idle in a quiet lane, it would be lost to the others.
-            && generation.places.available_permits() > 0
+            && (self.uncounted || generation.places.available_permits() > 0)
         {
             warm.idle.push(instance);
         }
@@ -229,9 +231,10 @@ impl Pool {
 /// The work stands where the caller has it: by value, each layer of a call would hold all within it twice, and copy it.
 async fn busy<F: Future>(generation: &Generation, mut work: Pin<&mut F>) -> F::Output {
     poll_fn(|context| {
-        let began = Instant::now();
+        let (began, of_processor) = (Instant::now(), generation.share.now());
         let polled = work.as_mut().poll(context);
-        generation.busy(began.elapsed());
+        generation.usage().busy(began.elapsed());
+        generation.share.took_since(of_processor);
         polled
     })
     .await

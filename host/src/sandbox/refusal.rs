@@ -36,6 +36,12 @@ impl Problem {
         )
     }
 
+    /// Whether the settings say that nobody is to run it.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        matches!(self, Self::Untrusted(Distrust::Revoked(_) | Distrust::FileRevoked { .. }))
+    }
+
     /// Whether there is no file at all.
     #[must_use]
     pub fn is_absence(&self) -> bool {
@@ -131,6 +137,15 @@ pub enum Problem {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// What the compiler makes of it is too large.
+    #[error("its compiled code has more than {max}; leave out what it does not need")]
+    TooMuchCode {
+        /// The limit.
+        max: ByteSize,
+    },
+    /// Something else was wanted meanwhile.
+    #[error("it was given up before it was compiled")]
+    GivenUp,
     /// The compiler did not survive it.
     #[error("the compiler failed on it, alone in its process: {0}")]
     Compiler(String),

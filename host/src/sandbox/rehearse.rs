@@ -73,7 +73,7 @@ pub enum Unanswered {
 /// [`Unanswered`]
 pub async fn answer(generation: &Generation, sample: &Sample) -> Result<Answer, Unanswered> {
     let settings = Arc::new(sample.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
-    let place = generation.place().await;
+    let place = generation.place(true).await;
     // Each sample begins without any, and what it writes is nobody's.
     let state = generation.state.as_ref().map(|access| access.to_nothing());
     let mut instance = Instance::start(generation, settings, state, place, true).await?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 use crate::telemetry::clock;
@@ -24,10 +25,15 @@ impl Share {
         Self { each_second, paid_until: AtomicU64::new(0) }
     }
 
-    /// It took so much.
-    pub(super) fn took(&self, time: Duration) {
-        if let Some(share) = self.each_second {
-            self.take(share, time, clock::uptime());
+    /// What this thread had of the processor so far, where that is asked for: time in which another thread had it is not the build's.
+    pub(super) fn now(&self) -> Option<Duration> {
+        self.each_second.map(|_| of_this_thread())
+    }
+
+    /// All that this thread had since then, it took.
+    pub(super) fn took_since(&self, before: Option<Duration>) {
+        if let Some((share, before)) = self.each_second.zip(before) {
+            self.take(share, of_this_thread().saturating_sub(before), clock::uptime());
         }
     }
 
@@ -61,13 +67,39 @@ impl Share {
     }
 }
 
+fn of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
+
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn what_waits_takes_nothing_and_what_works_does() {
+        let share = Share::new(Some(SECOND));
+        let before = share.now();
+        std::thread::sleep(Duration::from_millis(50));
+        share.took_since(before);
+        let waited = share.paid_until.load(Ordering::Relaxed);
+        let (before, began) = (share.now(), Instant::now());
+        while share.now() < before.map(|before| before + Duration::from_millis(20)) {
+            assert!(began.elapsed() < Duration::from_secs(60), "a thread that works has time of the processor");
+        }
+        share.took_since(before);
+        let worked = share.paid_until.load(Ordering::Relaxed) - waited;
+        // What is saved up begins a second ago.
+        assert!(waited <= nanos(clock::uptime()) && worked >= 20_000_000, "{waited} {worked}");
+        assert_eq!(Share::new(None).now(), None);
+    }
 
     #[test]
     fn what_is_beyond_the_share_is_waited_for() {

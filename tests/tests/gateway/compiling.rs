@@ -17,6 +17,9 @@ fn bomb(rounds: u32) -> Vec<u8> {
     bytes
 }
 
+/// A minute's work at the least, wherever this runs.
+const BOMB: u32 = 300_000;
+
 async fn start(more: &str) -> (Broker, RedisServer, Gateway) {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, more));
@@ -79,6 +82,55 @@ async fn a_compile_bomb_costs_neither_traffic_nor_memory() {
     eventually("the next build is live", async || (gateway.generation("heartbeat").await? == 2).then_some(())).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;
     redis.list_of("mqtt_incoming_jobs", 301).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
+    let (broker, redis, mut gateway) = start("[gateway]\ncompile_time = \"10m\"\n").await;
+    gateway.install("error", &another_build("error", 1));
+    eventually("the other build of the error's is live", async || {
+        (gateway.generation("error").await? == 2).then_some(())
+    })
+    .await;
+    gateway.install("heartbeat", &bomb(BOMB));
+    let child = compiling(gateway.process()).await;
+    // Another plugin goes back to the build before, and the compiler is still at it.
+    let back = gateway.post("/api/plugins/error/rollback", "{}").await;
+    assert!(back.contains("200 OK"), "{back}");
+    assert!(nice(child).is_some(), "it was waited for");
+    assert_eq!(gateway.generation("error").await, Some(3));
+    // Other settings come into force; with them it is begun anew.
+    let settings = fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
+    let settings = format!("{settings}\n[commands]\nexpiry = \"1m\"\n");
+    fs::write(gateway.path("sluicegate.toml"), settings).expect("written");
+    gateway.says("settings 2 are in force").await;
+    eventually("the first one is gone", async || nice(child).is_none().then_some(())).await;
+    let child = compiling(gateway.process()).await;
+    // A good build in its place is wanted in its stead.
+    gateway.install("heartbeat", &another_build("heartbeat", 1));
+    eventually("the good build is live", async || (gateway.generation("heartbeat").await? == 2).then_some(())).await;
+    assert!(nice(child).is_none(), "nobody wants what it would compile");
+    let plugin = gateway.plugin("heartbeat").await.expect("a status");
+    assert_eq!((&plugin["candidate"], &plugin["last_refusal"]), (&Value::Null, &Value::Null), "{plugin}");
+
+    // After a restart the last good build serves, whatever the compiler is at.
+    let digest = plugin["live"]["digest"].clone();
+    gateway.kill();
+    fs::write(gateway.path("plugins/heartbeat.wasm"), bomb(BOMB)).expect("written");
+    gateway.run().await;
+    let child = compiling(gateway.process()).await;
+    let plugin = gateway.plugin("heartbeat").await.expect("a status");
+    assert_eq!((&plugin["live"]["source"], &plugin["live"]["digest"]), (&json!("fallback"), &digest), "{plugin}");
+    assert_eq!(plugin["candidate"]["step"], "compiled", "{plugin}");
+    gateway.says("not with its file: the build in its file was not ready in time").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    machine.publish("machine/M-1/heartbeat", "{}").await;
+    redis.list_of("mqtt_incoming_jobs", 1).await;
+    assert!(nice(child).is_some(), "it was waited for");
+    // Nor does the end wait.
+    gateway.signal("TERM");
+    gateway.ended().await;
+    eventually("it went with the gateway", async || nice(child).is_none().then_some(())).await;
 }
 
 #[tokio::test]

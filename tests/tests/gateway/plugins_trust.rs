@@ -120,6 +120,40 @@ async fn where_a_signature_is_required_only_what_a_trusted_key_signed_goes_live_
 }
 
 #[tokio::test]
+async fn a_live_build_that_is_revoked_gives_way_to_the_build_before() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let settings = |revoked: &[&Value]| {
+        let trust = format!("[trust]\nrevoked = {}\n{}", serde_json::to_string(revoked).expect("JSON"), routes(""));
+        Gateway::settings(broker.port, redis.port, &trust)
+    };
+    let mut gateway = Gateway::with(&settings(&[]));
+    gateway.run().await;
+    let before = is_live(&gateway, 1).await["live"]["digest"].clone();
+    gateway.install("heartbeat", &another_build("heartbeat", 1));
+    let live = is_live(&gateway, 2).await["live"]["digest"].clone();
+    fs::write(gateway.path("sluicegate.toml"), settings(&[&live])).expect("written");
+    let plugin_now = is_live(&gateway, 3).await;
+    assert_eq!((&plugin_now["live"]["digest"], &plugin_now["live"]["source"]), (&before, &"fallback".into()));
+    assert_eq!(plugin_now["rejected"], serde_json::json!([live]), "{plugin_now}");
+    gateway.says("not with its file: what was live is revoked").await;
+    let history = gateway.get("/api/history?plugin=heartbeat").await.expect("JSON");
+    let last = &history["changes"][0];
+    assert_eq!(
+        (&last["what"], &last["who"], &last["to"]),
+        (&"rollback".into(), &"settings".into(), &before),
+        "{history}"
+    );
+    // Nothing is kept behind that one: what would leave the plugin without a build is refused.
+    fs::write(gateway.path("sluicegate.toml"), settings(&[&live, &before])).expect("written");
+    let why = eventually("the edit is refused", async || {
+        gateway.get("/api/status").await?["settings"]["refused"]["reasons"][0].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(why.starts_with("plugin heartbeat: not verified: its digest ") && why.contains(" is revoked"), "{why}");
+    assert_eq!(is_live(&gateway, 3).await["live"]["digest"], before);
+}
+
+#[tokio::test]
 async fn a_pinned_build_is_the_only_one_that_goes_live() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let pinned = another_build("heartbeat", 1);

@@ -88,9 +88,10 @@ async fn a_build_that_is_slow_on_the_last_real_messages_is_never_live() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let gateway = start(&broker, &redis, PATIENT).await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..10).await;
-    redis.list_of(JOBS, 10).await;
-    gateway.install("obedient", &Guest::echo_after(SLEEP));
+    // All of them with both builds are well within the time that a rehearsal has.
+    publish(&machine, 0..60).await;
+    redis.list_of(JOBS, 60).await;
+    gateway.install("obedient", &Guest::echo_after(SLEEP / 4));
     let refusal = refusal(&gateway).await;
     assert_eq!(refusal["step"], "rehearsed");
     let reason = refusal["reason"].as_str().expect("a reason");
@@ -101,8 +102,8 @@ async fn a_build_that_is_slow_on_the_last_real_messages_is_never_live() {
     assert_eq!(gateway.generation("obedient").await, Some(1));
     let shown = gateway.get("/api/plugins/obedient/rehearsal").await.expect("an answer");
     assert_eq!(shown["report"]["new_failures"], 0, "it is right, and slow: {shown}");
-    publish(&machine, 10..20).await;
-    redis.list_of(JOBS, 20).await;
+    publish(&machine, 60..70).await;
+    redis.list_of(JOBS, 70).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What no key can be wrong about alone: lists that must not be one, a flow that feeds itself, a plugin in two roles.
 
-use super::resolved::Settings;
+use super::resolved::{Limits, Plugin, Settings};
 
 /// A mistake between two keys.
 pub(super) struct Mistake {
@@ -84,6 +84,20 @@ pub(super) fn check(settings: &Settings) -> Vec<Mistake> {
                 ));
             }
         }
+    }
+    // Who comes first would have them all, and the others would wait.
+    let places = |plugin: &Plugin| plugin.limits.instances * if plugin.canary.is_some() { 2 } else { 1 };
+    let all: usize = settings.plugins.values().map(places).sum();
+    if let Some((name, most)) = settings.plugins.iter().max_by_key(|(_, plugin)| places(plugin))
+        && all > Limits::INSTANCES_OF_ALL
+    {
+        let key = format!("plugins.{name}.limits.instances");
+        let message = format!(
+            "all plugins together may have {} instances at once, and have {all} (a canary's come on top); this one has {}, more than any other",
+            Limits::INSTANCES_OF_ALL,
+            places(most)
+        );
+        wrong(key, &format!("plugins.{name}.path"), message);
     }
     mistakes
 }

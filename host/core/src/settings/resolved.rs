@@ -291,6 +291,9 @@ const MAX_INSTANCES_BYTES: u64 = 256 << 20;
 const MAX_INSTANCES: usize = 64;
 
 impl Limits {
+    /// How many instances there may be of all plugins together, each by its own limit.
+    pub const INSTANCES_OF_ALL: usize = 1_000;
+
     /// How many instances there may be of a build, where that is not set.
     #[must_use]
     pub fn instances_of(memory: ByteSize) -> usize {

@@ -319,6 +319,26 @@ fn fresh_instances_serve_one_call_and_their_number_follows_from_their_memory() {
 }
 
 #[test]
+fn all_plugins_together_have_no_more_instances_than_there_are() {
+    let read = |a: &str, b: &str| {
+        let text = format!(
+            "[plugins.a]\npath = \"a\"\n{a}\n[plugins.b]\npath = \"b\"\n{b}\n[[routes]]\nname = \"r\"\n\
+             topic = \"{{serial_no}}\"\nhandlers = [\"a\", \"b\"]\n"
+        );
+        read_with(Some(&text), &[]).map(drop).map_err(|errors| errors.to_string())
+    };
+    let of = |instances: usize| format!("limits.instances = {instances}");
+    assert_eq!(read(&of(400), &of(600)), Ok(()));
+    let error = read(&of(400), &of(601)).expect_err("too many");
+    assert!(
+        error.contains("plugins.b.limits.instances")
+            && error.contains("may have 1000 instances at once, and have 1001"),
+        "{error}"
+    );
+    assert!(read(&format!("canary.percent = 5\n{}", of(300)), &of(401)).is_err(), "a canary's come on top");
+}
+
+#[test]
 fn what_is_left_out_and_another_key_gives_is_shown() {
     let shown = to_toml(&read_with(None, &[]).expect("good").effective);
     assert!(

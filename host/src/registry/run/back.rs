@@ -9,14 +9,13 @@ use super::{Ended, Registry, Seen, blocking};
 use crate::registry::desk::{DeskError, RolledBack, Worse};
 use crate::registry::history::{What, Who};
 use crate::registry::load::{self, File, Loaded};
-use crate::registry::{Place, Source};
 use crate::sandbox::{Problem, Refusal};
 use crate::telemetry::board::Refused;
 use crate::telemetry::clock;
 
 impl Registry {
-    /// There is no good file at the start: the build that was live before goes live again, or the one before that.
-    pub(super) async fn fall_back(&mut self, index: usize) {
+    /// There is no good file at the start, or for this reason none yet: the build that was live before goes live again, or the one before that.
+    pub(super) async fn fall_back(&mut self, index: usize, why: Option<&str>) {
         let kept: Vec<Build> = self.builds(index).kept().cloned().collect();
         for (place, kept) in kept.iter().enumerate() {
             let file = match self.kept(kept.digest).await {
@@ -31,7 +30,7 @@ impl Registry {
             if self.plugins[index].refused.as_ref().is_some_and(|refused| refused.seen == Seen::of(&file)) {
                 continue;
             }
-            match self.attempt(index, &file, Source::Fallback, Place::Live).await {
+            match self.bring_back(index, &file).await {
                 Ended::Taken(Loaded { generation, .. }) => {
                     if place > 0 {
                         self.changed(index, What::Load, Some(kept.digest), Who::Start, Step::Fallback, None);
@@ -41,7 +40,8 @@ impl Registry {
                     let rejected =
                         self.builds(index).rejected.first().map(|digest| format!("{digest} was rolled back"));
                     let refused = || self.board.last_refusal(&self.plugins[index].wanted.name);
-                    let why = rejected.or_else(refused).unwrap_or_else(|| "it could not be read".to_owned());
+                    let why = why.map(str::to_owned).or(rejected).or_else(refused);
+                    let why = why.unwrap_or_else(|| "it could not be read".to_owned());
                     self.note(index, Some(&why));
                     return self.save().await;
                 }
@@ -85,7 +85,7 @@ impl Registry {
         }
         let reason = because.map(|worse| worse.reason);
         let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
-            Ok(file) => match self.attempt(index, &file, Source::Fallback, Place::Live).await {
+            Ok(file) => match self.bring_back(index, &file).await {
                 Ended::Taken(Loaded { generation, .. }) => Ok((file, generation)),
                 Ended::Refused(refusal) => Err(refusal),
                 Ended::NotTaken => return Err(DeskError::Stopping),

@@ -37,7 +37,7 @@ impl Registry {
         }
         let Some(kept) = self.builds(index).live.clone().filter(|kept| kept.digest != new) else { return false };
         let Some(Ok(file)) = self.kept(kept.digest).await else { return false };
-        match self.attempt(index, &file, Source::Fallback, Place::Live).await {
+        match self.bring_back(index, &file).await {
             Ended::Taken(Loaded { generation, .. }) => self.lives(index, file, &generation),
             Ended::Refused(refusal) => {
                 let plugin = &self.plugins[index].wanted.name;

@@ -102,13 +102,34 @@ impl Registry {
                 (Err(_), Ok(file)) if wanted.plugin.canary.is_some() => {
                     tracing::debug!(plugin = wanted.name, digest = %file.digest, "the live build does not suit these settings")
                 }
-                (Err(refusal), _) => return Err(refusal),
+                (Err(refusal), _) => return self.instead(wanted, before, number, refusal).await,
             }
         }
         let file = Arc::new(read?);
         let tried = live != Some(file.digest);
-        let loaded = self.through_steps(wanted.clone(), &file, number, tried, |_| {}).await?;
-        Ok((file, Source::File, loaded))
+        match self.through_steps(wanted.clone(), &file, number, tried, |_| {}).await {
+            Err(refusal) if !tried => self.instead(wanted, before, number, refusal).await,
+            loaded => Ok((file, Source::File, loaded?)),
+        }
+    }
+
+    /// The live build was refused. One that is revoked must not serve any longer, and the edit that says so is not to fail for it: the build
+    /// before goes live, where one is kept.
+    async fn instead(
+        &mut self,
+        wanted: &Wanted,
+        index: Option<usize>,
+        number: u64,
+        refusal: Refusal,
+    ) -> Result<(Arc<File>, Source, Loaded), Refusal> {
+        let before = index.filter(|_| refusal.problem.is_revoked());
+        let Some(before) = before.and_then(|index| self.builds(index).fallback.as_ref()).map(|build| build.digest)
+        else {
+            return Err(refusal);
+        };
+        let file = self.kept(before).await.ok_or(refusal)??;
+        let loaded = self.through_steps(wanted.clone(), &file, number, false, |_| {}).await?;
+        Ok((file, Source::Fallback, loaded))
     }
 
     /// What is live, as it is kept.
@@ -162,6 +183,12 @@ impl Registry {
             self.forget(place, Who::Settings, "other settings of the plugin are in force");
             if self.plugins[place].wanted.plugin.canary.is_some() {
                 look.push(place);
+            }
+            let live = self.builds(place).live.as_ref().map(|live| live.digest);
+            if source == Source::Fallback && live.is_some_and(|live| live != file.digest) {
+                self.changed(place, What::Rollback, Some(file.digest), Who::Settings, Step::Fallback, None);
+                self.builds(place).fell_back(true);
+                self.note(place, Some("what was live is revoked"));
             }
             if source == Source::File {
                 self.changed(place, What::Load, Some(file.digest), Who::Settings, Step::Live, None);

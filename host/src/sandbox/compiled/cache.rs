@@ -72,7 +72,8 @@ impl Cache {
         let path = state.join(FOLDER);
         let failed = |source: io::Error| CacheError::Io { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        Self::open(state).map(|cache| cache.expect("invariant: it was made just now, or the error said why not"))
+        let gone = || failed(io::Error::other("it was removed in the moment that it was made"));
+        Self::open(state)?.ok_or_else(gone)
     }
 
     /// The folder within `state`; none, where it is missing.

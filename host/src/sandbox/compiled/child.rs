@@ -18,8 +18,8 @@ use super::super::inspect::MAX_FILE_BYTES;
 pub(super) const REFUSED: u8 = 3;
 /// It could not even begin; standard error says why.
 pub(super) const NOT_BEGUN: u8 = 4;
-/// The largest code that is written.
-const MAX_ARTEFACT_BYTES: u64 = 512 << 20;
+/// The largest code that is written: the gateway holds it in memory, while it loads it twice.
+pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 
 /// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
 #[must_use]

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::CompileLimits;
+use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -58,18 +59,25 @@ impl Compiled {
         Self { compiler, cache, one: Mutex::new(()) }
     }
 
-    /// The code of a file whose digest this is. It takes as long as compiling takes.
+    /// The code of a file whose digest this is, unless it is given up. It takes as long as compiling takes, this one and the one before.
     pub(super) fn component(
         &self,
         engine: &Engine,
         digest: &Digest,
         bytes: &[u8],
+        given_up: &CancellationToken,
     ) -> Result<(Component, Origin), Refusal> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is compiled does not wait for what is not.
         if let Some(component) = self.cached(engine, digest) {
             return Ok((component, Origin::Cache));
         }
-        let artefact = self.compile(engine, bytes).map_err(|problem| Refusal::new(Step::Compiled, problem))?;
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever had the lock may have compiled the same.
+        if let Some(component) = self.cached(engine, digest) {
+            return Ok((component, Origin::Cache));
+        }
+        let artefact =
+            self.compile(engine, bytes, given_up).map_err(|problem| Refusal::new(Step::Compiled, problem))?;
         let component = artefact
             .component(engine)
             .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
@@ -99,9 +107,9 @@ impl Compiled {
         None
     }
 
-    fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Artefact, Problem> {
+    fn compile(&self, engine: &Engine, bytes: &[u8], given_up: &CancellationToken) -> Result<Artefact, Problem> {
         match self.compiler {
-            Compiler::Process(limits) => parent::compile(bytes, limits),
+            Compiler::Process(limits) => parent::compile(bytes, limits, given_up),
             Compiler::Here => Artefact::compile(engine, bytes).map_err(|error| Problem::Engine(one_line(&error))),
         }
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, setpriority_process};
-use sluicegate_core::settings::CompileLimits;
+use sluicegate_core::settings::{ByteSize, CompileLimits};
+use tokio_util::sync::CancellationToken;
 
 use super::super::refusal::Problem;
 use super::child;
@@ -24,17 +25,21 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// From then on messages go before it; at 19 a build waits for a minute under full load, at 10 it has about a tenth of what a message's thread
 /// has. The kernel takes the disk's priority from this number, too.
 const NICE: i32 = 10;
+/// How often it is looked whether somebody still wants it.
+const LOOK: Duration = Duration::from_millis(50);
 /// What is read of what it says.
 const MAX_WORDS: u64 = 1_024;
 
-/// Compiles a file in a process of its own.
-pub(super) fn compile(bytes: &[u8], limits: CompileLimits) -> Result<Artefact, Problem> {
-    let ended = run(bytes, limits).map_err(|error| Problem::Host(format!("the compiling process: {error}")))?;
+/// Compiles a file in a process of its own, which ends when it is given up.
+pub(super) fn compile(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> Result<Artefact, Problem> {
+    let ended =
+        run(bytes, limits, given_up).map_err(|error| Problem::Host(format!("the compiling process: {error}")))?;
     match ended {
         Ended::Status(status, words, output) => judge(status, &words, limits).and_then(|()| {
             Artefact::left_by_the_child(output).map_err(|error| Problem::Host(format!("the compiled code: {error}")))
         }),
         Ended::TooLate => Err(Problem::CompileWait { limit: limits.time * PATIENCE }),
+        Ended::GivenUp => Err(Problem::GivenUp),
     }
 }
 
@@ -42,9 +47,13 @@ enum Ended {
     /// How, what it said, and what it wrote.
     Status(ExitStatus, String, File),
     TooLate,
+    GivenUp,
 }
 
-fn run(bytes: &[u8], limits: CompileLimits) -> io::Result<Ended> {
+fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io::Result<Ended> {
+    if given_up.is_cancelled() {
+        return Ok(Ended::GivenUp);
+    }
     // Files without a name, not pipes: nobody has to feed and drain the process, and what it wrote counts only once it ended well.
     let file = |name: &str| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
     let (mut input, output, mut words) = (file("component")?, file("code")?, file("words")?);
@@ -60,7 +69,9 @@ fn run(bytes: &[u8], limits: CompileLimits) -> io::Result<Ended> {
         .stdout(output.try_clone()?)
         .stderr(words.try_clone()?)
         .spawn()?;
-    let Some(status) = wait(Reaped(child), limits.time * PATIENCE)? else { return Ok(Ended::TooLate) };
+    let Some(status) = wait(Reaped(child), limits.time * PATIENCE, given_up)? else {
+        return Ok(if given_up.is_cancelled() { Ended::GivenUp } else { Ended::TooLate });
+    };
     let length = words.seek(SeekFrom::End(0))?;
     words.seek(SeekFrom::Start(length.saturating_sub(MAX_WORDS)))?;
     let mut last = Vec::new();
@@ -79,15 +90,15 @@ impl Drop for Reaped {
     }
 }
 
-/// How it ended; none: it did not in time, and was killed.
-fn wait(mut child: Reaped, limit: Duration) -> io::Result<Option<ExitStatus>> {
+/// How it ended; none: it did not in time, or was given up, and was killed.
+fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io::Result<Option<ExitStatus>> {
     let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
     let end = pidfd_open(pid, PidfdFlags::empty())?;
     let began = Instant::now();
     let (mut until, mut low) = (began + HEAD_START.min(limit), false);
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() && low {
+        if left.is_zero() && low || given_up.is_cancelled() {
             return Ok(None);
         }
         if left.is_zero() {
@@ -95,6 +106,7 @@ fn wait(mut child: Reaped, limit: Duration) -> io::Result<Option<ExitStatus>> {
             (until, low) = (began + limit, true);
             continue;
         }
+        let left = left.min(LOOK);
         let left =
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)) {
@@ -119,7 +131,7 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
         (_, Some(Signal::ABORT)) if words.contains("memory allocation of") => {
             Err(Problem::CompileMemory { limit: limits.memory })
         }
-        (_, Some(Signal::XFSZ)) => Err(Problem::Compiler("its code would be larger than 512 MiB".to_owned())),
+        (_, Some(Signal::XFSZ)) => Err(Problem::TooMuchCode { max: ByteSize(child::MAX_ARTEFACT_BYTES) }),
         // Nobody here sends it once the process has ended: where a machine has no memory left, the system does.
         (_, Some(Signal::KILL)) => {
             Err(Problem::Host("the system killed the compiling process; the machine may be out of memory".to_owned()))

@@ -24,7 +24,8 @@ impl Kept {
 
     #[track_caller]
     fn origin(&self, bytes: &[u8]) -> Origin {
-        let compiled = self.compiled.component(sandbox().engine(), &inspect::digest(bytes), bytes);
+        let given_up = CancellationToken::new();
+        let compiled = self.compiled.component(sandbox().engine(), &inspect::digest(bytes), bytes, &given_up);
         compiled.expect("it compiles").1
     }
 

@@ -186,6 +186,29 @@ fn what_a_plugin_uses_is_counted() {
 }
 
 #[test]
+fn in_shadow_nothing_counts_and_nobodys_place_is_taken() {
+    let share = Limits { time_per_second: Some(Duration::from_millis(1)), instances: 1, ..limits() };
+    let shadowed = build_as("shadowed", &counting().handler(), share);
+    run(async {
+        let live = Pool::new();
+        // The one place that there is.
+        let mut taken = Box::pin(shadowed.place(false));
+        assert!(futures_util::poll!(&mut taken).is_ready());
+        let shadow = Pool::uncounted();
+        for _ in 0..20 {
+            assert!(shadow.handle(&shadowed, &message("{}")).await.is_ok());
+        }
+        let used = shadowed.usage().now();
+        assert_eq!((used.calls, used.busy_ms, used.memory_peak_bytes, used.instances), (0, 0, 0, 0), "{used:?}");
+        drop(taken);
+        // What they took is no debt.
+        let began = std::time::Instant::now();
+        assert!(live.handle(&shadowed, &message("{}")).await.is_ok());
+        assert_eq!(shadowed.usage().now().calls, 1, "{:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn a_plugin_over_its_share_waits_and_its_neighbours_do_not() {
     let limits = Limits { call_timeout: Duration::from_millis(50), ..limits() };
     let share = Limits { time_per_second: Some(Duration::from_millis(1)), ..limits };

@@ -1,21 +1,28 @@
 //! Components that cost more to check or to compile than they are worth.
 //!
-//! Whether one of them is refused or goes live is a matter of limits; either is harmless, as long as neighbours do not notice.
+//! Without limits all of them go live. Whether a gateway refuses one is a matter of its limits and of the machine: it names the limit then.
 
 use std::fmt::Write as _;
 
 use sluicegate::sandbox::Step;
 use sluicegate_guests::{Guest, hard_to_compile, section};
 
-use crate::case::{Case, Must, refused, refused_or_harmless};
+use crate::case::{Case, Must, harmless, refused, refused_or_harmless};
 
-fn either() -> Must {
-    refused_or_harmless(Step::Compiled, "")
+/// In a gateway: the limits that it has for its compiler are what may refuse it, and nothing else.
+fn within_limits() -> Must {
+    refused_or_harmless(Step::Compiled, "(gateway.compile_")
+}
+
+/// However fast the machine is.
+fn beyond_limits() -> Must {
+    refused(Step::Compiled, "(gateway.compile_")
 }
 
 /// A good plugin with more in its module.
 fn with(name: &str, made_of: &str, extra: impl Fn() -> String + Send + Sync + 'static) -> Case {
-    Case::file(name, made_of, either(), move || Guest { extra: extra(), ..Guest::echo() }.handler())
+    let make = move || Guest { extra: extra(), ..Guest::echo() }.handler();
+    Case::file(name, made_of, harmless(), make).in_gateway(within_limits())
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -105,8 +112,9 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         // Without a limit of memory it takes 600 bytes for each of them: 38 GB.
         inside("instances-without-end", "the same, of 64,000,000 core instances, in 2 KiB", true, || instances(6, 20))
+            .in_gateway(beyond_limits())
             .only_in_gateway(),
-        Case::file("hard-to-compile", "a function of 30,000 loops among 400 values", either(), || {
+        Case::file("hard-to-compile", "a function of 30,000 loops among 400 values", beyond_limits(), || {
             let mut component = Guest::echo().handler();
             section(&mut component, 1, &hard_to_compile(30_000));
             component
@@ -126,7 +134,7 @@ fn instances(levels: usize, times: usize) -> String {
 
 /// A good plugin with another component in it, which is instantiated or not.
 fn inside(name: &str, made_of: &str, instantiated: bool, text: impl Fn() -> String + Send + Sync + 'static) -> Case {
-    Case::file(name, made_of, either(), move || {
+    let make = move || {
         let mut component = Guest::echo().handler();
         section(&mut component, 4, &wat::parse_str(text()).expect("a component"));
         if instantiated {
@@ -134,5 +142,6 @@ fn inside(name: &str, made_of: &str, instantiated: bool, text: impl Fn() -> Stri
             section(&mut component, 5, &[1, 0, 0, 0]);
         }
         component
-    })
+    };
+    Case::file(name, made_of, harmless(), make).in_gateway(within_limits())
 }

@@ -14,7 +14,9 @@ use crate::neighbours::Neighbours;
 use crate::slot::{self, Slot};
 
 /// How long the neighbours are measured by themselves.
-const QUIET: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(8);
+/// What a machine of two cores adds on which everything runs, the machines too.
+const JITTER: Duration = Duration::from_millis(5);
 /// The plugin that means harm, its route and its queue.
 const HOSTILE: &str = "hostile";
 /// Which of the cases are here in an ordinary run: every third.
@@ -71,7 +73,8 @@ async fn run() {
 
     let (mark, before) = (neighbours.now(), gateway.memory("VmRSS:"));
     let mut cases = corpus::all();
-    if std::env::var_os("HOSTILE_ALL").is_none() {
+    let all = std::env::var_os("HOSTILE_ALL").is_some();
+    if !all {
         // `exact` has each of them; an ordinary run has not the time for all of them here.
         cases = cases.into_iter().step_by(SHARE).collect();
     }
@@ -122,4 +125,8 @@ async fn run() {
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(beside.messages >= 1_000, "{beside}");
     assert!(most <= before + LIMITS + MARGIN, "{} MiB", mib(most));
+    // Beside other tests it would say more of them than of the gateway.
+    if all {
+        assert!(beside.p99 <= quiet.p99 * 2 + JITTER, "{beside}; by themselves {quiet}");
+    }
 }
