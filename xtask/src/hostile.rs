@@ -1,4 +1,4 @@
-//! `cargo xtask hostile`: the hostile corpus, with its tables.
+//! `cargo xtask hostile`: the hostile corpus, with its tables. A release build, since the neighbours' latency is measured.
 
 use std::path::Path;
 
@@ -8,8 +8,9 @@ use crate::shell;
 use crate::test::{self, For};
 
 pub(crate) fn run(root: &Path) -> Result<()> {
-    test::prepare(root, For::Tests)?;
-    let mut tests = test::linted(root);
-    tests.env("HOSTILE_ALL", "1").args(["test", "--workspace", "--test", "hostile", "--", "--nocapture"]);
+    test::prepare(root, For::Release)?;
+    let mut tests = test::cargo(root);
+    tests.env("HOSTILE_ALL", "1");
+    tests.args(["test", "--release", "--workspace", "--test", "hostile", "--", "--nocapture"]);
     shell::run(&mut tests)
 }

@@ -115,6 +115,8 @@ impl Watch {
             let (digest, generation) = (trial.build.digest(), trial.build.number());
             if let Some(reason) = reason {
                 tracing::error!(plugin = name, %digest, reason, "a build on probation does worse than the one before");
+                // Its time is over, however often it takes to go back.
+                self.board.plugin_probation(name, None);
                 worse.push((name.clone(), Worse { generation, reason }));
             } else {
                 tracing::info!(plugin = name, %digest, calls = now.calls, failures = now.failures, "a build's probation is over");

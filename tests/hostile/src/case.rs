@@ -106,6 +106,13 @@ impl Case {
         Self::file(name, made_of, must, move || guest.handler())
     }
 
+    /// The engine refuses it, with these words, if it gets so far within a gateway's limits.
+    #[must_use]
+    pub fn refused(mut self, words: &str) -> Self {
+        self.must = refused(Step::Compiled, words);
+        self.in_gateway(refused(Step::Compiled, ""))
+    }
+
     /// In a gateway something else becomes of it.
     #[must_use]
     pub fn in_gateway(mut self, must: Must) -> Self {

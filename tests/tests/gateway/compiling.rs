@@ -9,6 +9,8 @@ use sluicegate_guests::section;
 use sluicegate_tests::gateway::{another_build, binary, component};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
+use super::plugins_lifecycle::kept;
+
 /// The heartbeat's build with a module more, which nobody uses and which takes a compiler long: the more rounds, the longer.
 fn bomb(rounds: u32) -> Vec<u8> {
     let module = sluicegate_guests::hard_to_compile(rounds);
@@ -17,8 +19,13 @@ fn bomb(rounds: u32) -> Vec<u8> {
     bytes
 }
 
-/// A minute's work at the least, wherever this runs.
-const BOMB: u32 = 300_000;
+/// Minutes of a compiler's work, wherever this runs.
+fn bombs() -> Vec<u8> {
+    let module = sluicegate_guests::hard_to_compile(30_000);
+    let mut bytes = component("heartbeat");
+    (0..20).for_each(|_| section(&mut bytes, 1, &module));
+    bytes
+}
 
 async fn start(more: &str) -> (Broker, RedisServer, Gateway) {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
@@ -86,13 +93,13 @@ async fn a_compile_bomb_costs_neither_traffic_nor_memory() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
-    let (broker, redis, mut gateway) = start("[gateway]\ncompile_time = \"10m\"\n").await;
+    let (broker, redis, mut gateway) = start("[gateway]\ncompile_time = \"10m\"\ncompile_memory = \"4GiB\"\n").await;
     gateway.install("error", &another_build("error", 1));
     eventually("the other build of the error's is live", async || {
         (gateway.generation("error").await? == 2).then_some(())
     })
     .await;
-    gateway.install("heartbeat", &bomb(BOMB));
+    gateway.install("heartbeat", &bombs());
     let child = compiling(gateway.process()).await;
     // Another plugin goes back to the build before, and the compiler is still at it.
     let back = gateway.post("/api/plugins/error/rollback", "{}").await;
@@ -101,9 +108,12 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
     assert_eq!(gateway.generation("error").await, Some(3));
     // Other settings come into force; with them it is begun anew.
     let settings = fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
-    let settings = format!("{settings}\n[commands]\nexpiry = \"1m\"\n");
+    let settings = format!("{settings}\n[commands]\nexpiry = \"30s\"\n");
     fs::write(gateway.path("sluicegate.toml"), settings).expect("written");
-    gateway.says("settings 2 are in force").await;
+    eventually("other settings are in force", async || {
+        (gateway.get("/api/status").await?["settings"]["number"] == 2).then_some(())
+    })
+    .await;
     eventually("the first one is gone", async || nice(child).is_none().then_some(())).await;
     let child = compiling(gateway.process()).await;
     // A good build in its place is wanted in its stead.
@@ -115,13 +125,16 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
 
     // After a restart the last good build serves, whatever the compiler is at.
     let digest = plugin["live"]["digest"].clone();
+    kept(&gateway, 2).await;
     gateway.kill();
-    fs::write(gateway.path("plugins/heartbeat.wasm"), bomb(BOMB)).expect("written");
+    fs::write(gateway.path("plugins/heartbeat.wasm"), bombs()).expect("written");
     gateway.run().await;
-    let child = compiling(gateway.process()).await;
-    let plugin = gateway.plugin("heartbeat").await.expect("a status");
+    let plugin = eventually("it is compiled beside the traffic", async || {
+        gateway.plugin("heartbeat").await.filter(|plugin| plugin["candidate"]["step"] == "compiled")
+    })
+    .await;
     assert_eq!((&plugin["live"]["source"], &plugin["live"]["digest"]), (&json!("fallback"), &digest), "{plugin}");
-    assert_eq!(plugin["candidate"]["step"], "compiled", "{plugin}");
+    let child = compiling(gateway.process()).await;
     gateway.says("not with its file: the build in its file was not ready in time").await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;

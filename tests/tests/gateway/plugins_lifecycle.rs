@@ -30,7 +30,7 @@ async fn is_live(gateway: &Gateway, generation: u64) -> Value {
     .await
 }
 
-async fn kept(gateway: &Gateway, builds: usize) {
+pub(crate) async fn kept(gateway: &Gateway, builds: usize) {
     eventually("the builds are kept", async || {
         let index = fs::read_to_string(gateway.path("state/plugins-gateway-1/index.json")).ok()?;
         let index: Value = serde_json::from_str(&index).ok()?;

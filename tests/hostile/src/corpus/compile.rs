@@ -46,7 +46,8 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         with("a-huge-table-of-branches", "a `br_table` of 100,000 targets", || {
             format!("(func (param i32) (block (block (br_table {} (local.get 0)))))", "0 1 ".repeat(50_000))
-        }),
+        })
+        .refused("`br_table` has 99999 targets"),
         with("many-locals", "20 functions of 49,000 locals", || {
             format!("(func (local {}))", "i64 ".repeat(49_000)).repeat(20)
         }),
@@ -93,14 +94,16 @@ pub(super) fn cases() -> Vec<Case> {
                 let _ = write!(text, "(type $t{level} (tuple $t{before} $t{before}))", before = level - 1);
             }
             text + ")"
-        }),
+        })
+        .refused("effective type size exceeds the limit"),
         inside("types-that-are-wide", "a record of 1,000 records of 1,000 records of 1,000 numbers", false, || {
             let record = |of: &str| {
                 let fields: String = (0..1_000).map(|field| format!("(field \"f{field}\" {of})")).collect();
                 format!("(record {fields})")
             };
             format!("(component (type $a {}) (type $b {}) (type $c {}))", record("u8"), record("$a"), record("$b"))
-        }),
+        })
+        .refused("effective type size exceeds the limit"),
         inside(
             "instances-of-instances",
             "components that instantiate the one before ten times, seven levels deep",
@@ -109,7 +112,8 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         inside("instances-that-multiply", "such components, instantiated: 100,000 core instances", true, || {
             instances(5, 10)
-        }),
+        })
+        .refused("core module instances, which exceeds the configured maximum of 16"),
         // Without a limit of memory it takes 600 bytes for each of them: 38 GB.
         inside("instances-without-end", "the same, of 64,000,000 core instances, in 2 KiB", true, || instances(6, 20))
             .in_gateway(beyond_limits())

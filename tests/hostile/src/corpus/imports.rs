@@ -8,7 +8,7 @@ use sluicegate_guests::http::Asker;
 
 use super::calls::doing;
 use super::files::described;
-use crate::case::{Case, harmless, refused};
+use crate::case::{Case, Must, harmless, refused};
 
 /// A handler that imports a function of WASI, calls it and traps where `code` finds power behind it.
 fn wasi(
@@ -18,12 +18,13 @@ fn wasi(
     function: &'static str,
     core: &'static str,
     code: &'static str,
+    must: Must,
 ) -> Case {
     let interface = import.split('@').next().unwrap_or(import);
     Case::file(
         name,
         &format!("imports `{function}` of {interface}, and traps where it finds something behind it"),
-        harmless(),
+        must,
         move || {
             let (package, rest) = import.split_once('/').expect("a package");
             let (interface, version) = rest.split_once('@').expect("a version");
@@ -34,6 +35,11 @@ fn wasi(
                 )
         },
     )
+}
+
+/// The names are WASI's, the types are its own.
+fn other_types() -> Must {
+    refused(Step::Checked, "a matching implementation was not found")
 }
 
 /// A component that imports something and is nothing else.
@@ -59,6 +65,7 @@ pub(super) fn cases() -> Vec<Case> {
             "get-environment",
             "(param i32)",
             lists,
+            harmless(),
         ),
         wasi(
             "wasi-arguments",
@@ -67,6 +74,7 @@ pub(super) fn cases() -> Vec<Case> {
             "get-arguments",
             "(param i32)",
             lists,
+            harmless(),
         ),
         wasi(
             "wasi-files",
@@ -75,6 +83,7 @@ pub(super) fn cases() -> Vec<Case> {
             "get-directories",
             "(param i32)",
             lists,
+            other_types(),
         ),
         wasi(
             "wasi-sockets",
@@ -83,8 +92,9 @@ pub(super) fn cases() -> Vec<Case> {
             "create-tcp-socket",
             "(param i32 i32)",
             "(call $wasi (i32.const 0) (i32.const 512)) (if (i32.eqz (i32.load8_u (i32.const 512))) (then unreachable))",
+            other_types(),
         ),
-        wasi("wasi-exit", "wasi:cli/exit@0.2.3", "exit: func(status: result);", "exit", "(param i32)", ""),
+        wasi("wasi-exit", "wasi:cli/exit@0.2.3", "exit: func(status: result);", "exit", "(param i32)", "", harmless()),
         wasi(
             "wasi-random",
             "wasi:random/random@0.2.3",
@@ -92,6 +102,7 @@ pub(super) fn cases() -> Vec<Case> {
             "get-random-u64",
             "(result i64)",
             "(drop (call $wasi))",
+            harmless(),
         ),
         wasi(
             "wasi-clock",
@@ -100,6 +111,7 @@ pub(super) fn cases() -> Vec<Case> {
             "now",
             "(result i64)",
             "(drop (call $wasi))",
+            harmless(),
         ),
     ];
     let names = [

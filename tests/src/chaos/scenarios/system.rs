@@ -33,12 +33,13 @@ async fn clock_jumps(trial: Trial) -> Outcome {
         ("DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let mut stage = Stage::set_up(trial, Setup { environment, ..Setup::default() }).await;
-    let days = 10 * 86_400;
-    for _ in 0..stage.trial.times(4, 20) {
-        let offset =
-            i64::try_from(stage.chance.number(0..2 * days)).expect("days") - i64::try_from(days).expect("days");
-        set_clock(&file, offset);
+    for jump in 0..stage.trial.times(4, 20) {
+        // Forth and back, each time to another day.
+        let days = i64::try_from(jump % 5).expect("few") * 2 + if jump % 2 == 0 { 1 } else { -10 };
+        let seconds = i64::try_from(stage.chance.number(0..86_400)).expect("a day");
+        set_clock(&file, days * 86_400 + seconds);
         stage.chance.pause(50..500).await;
+        stage.fleet.more(20).await;
         stage.balances().await;
         if stage.chance.number(0..4) == 0 {
             stage.to_redis.cut();
