@@ -142,16 +142,17 @@ impl Outcome {
     /// Where nothing was swapped.
     #[must_use]
     pub fn table(&self) -> String {
-        let times = |of: fn(&Swap) -> Duration| {
+        let share = |of: fn(&Swap) -> Duration, share: f64| {
             let mut times: Vec<Duration> = self.swaps.iter().map(of).collect();
             times.sort_unstable();
-            let share = |of: f64| times[((times.len() as f64 * of) as usize).min(times.len() - 1)].as_millis();
-            format!("{} / {} ms", share(0.5), share(0.99))
+            times[((times.len() as f64 * share) as usize).min(times.len() - 1)]
         };
+        let times = |of| format!("{} / {} ms", share(of, 0.5).as_millis(), share(of, 0.99).as_millis());
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let memory: Vec<f64> = self.swaps.iter().map(|swap| mebibytes(swap.memory)).collect();
         let tenth = (memory.len() / 10).max(1);
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (first, last) = (mean(&memory[..tenth]), mean(&memory[memory.len() - tenth..]));
         let calm = f64::midpoint(self.before.rate(), self.after.rate());
         let rows = [
             ("swaps that went live".to_owned(), self.swaps.len().to_string()),
@@ -173,12 +174,16 @@ impl Outcome {
             stretch("during", &self.during),
             stretch("after", &self.after),
             ("throughput during / calm".to_owned(), format!("{:.3}", self.during.rate() / calm)),
-            (
-                "memory, first tenth / last tenth of the swaps".to_owned(),
-                format!("{:.1} / {:.1} MiB", mean(&memory[..tenth]), mean(&memory[memory.len() - tenth..])),
-            ),
+            ("memory, first tenth / last tenth of the swaps".to_owned(), format!("{first:.1} / {last:.1} MiB")),
         ];
-        let rows = rows.into_iter().chain(wrong).chain(rest);
+        // Of this machine as much as of the gateway: said, and no failure.
+        let aims = [
+            ("rename to live, median, under 250 ms", share(|swap| swap.live, 0.5) < Duration::from_millis(250)),
+            ("throughput during / calm of 0.95", self.during.rate() / calm >= 0.95),
+            ("no more memory at the end, 5 % aside", last <= first * 1.05),
+        ];
+        let aims = aims.map(|(aim, met)| (format!("aim: {aim}"), if met { "met" } else { "missed" }.to_owned()));
+        let rows = rows.into_iter().chain(wrong).chain(rest).chain(aims);
         rows.map(|(what, value)| format!("{what:<46} {value}\n")).collect()
     }
 }
