@@ -17,6 +17,12 @@ impl Backoff {
         Self { first: Duration::from_millis(50), most: Duration::from_secs(5), attempts: 0 }
     }
 
+    /// For a build that is to come back and is refused: from 1 s to 5 minutes. Each attempt may take a while of the processor.
+    #[must_use]
+    pub fn for_rollbacks() -> Self {
+        Self { first: Duration::from_secs(1), most: Duration::from_secs(300), attempts: 0 }
+    }
+
     /// For a message in memory, whose acknowledgement waits: from 50 ms on. Whoever counts to a second parks it then.
     #[must_use]
     pub fn for_messages() -> Self {

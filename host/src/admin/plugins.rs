@@ -30,7 +30,9 @@ impl From<DeskError> for Refused {
     fn from(error: DeskError) -> Self {
         let status = match error {
             DeskError::Unknown { .. } => StatusCode::NOT_FOUND,
-            DeskError::NoFallback(_) | DeskError::NoCanary(_) | DeskError::Refused { .. } => StatusCode::CONFLICT,
+            DeskError::NoFallback(_) | DeskError::NoCanary(_) | DeskError::Overtaken(_) | DeskError::Refused { .. } => {
+                StatusCode::CONFLICT
+            }
             DeskError::Busy | DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error)

@@ -60,7 +60,14 @@ async fn carry_out(desk: &Desk, name: &str, decision: Decision) {
     };
     match went {
         // What is not done now is found again at the next look.
-        Ok(()) | Err(DeskError::Busy | DeskError::Stopping | DeskError::NoCanary(_) | DeskError::NoFallback(_)) => {}
+        Ok(())
+        | Err(
+            DeskError::Busy
+            | DeskError::Stopping
+            | DeskError::NoCanary(_)
+            | DeskError::NoFallback(_)
+            | DeskError::Overtaken(_),
+        ) => {}
         Err(error) => tracing::error!(plugin = name, %error, "what was decided of a canary was not done"),
     }
 }

@@ -74,9 +74,16 @@ impl Watch {
             if before.number() == build.number() {
                 continue;
             }
+            if before.digest() == build.digest()
+                && let Some(trial) = self.trials.get_mut(name)
+            {
+                // With other settings it is judged on.
+                trial.build = build.clone();
+                continue;
+            }
             self.end(name);
             let Some(rules) = live.settings.plugins.get(name).map(|plugin| plugin.probation) else { continue };
-            // The same build with other settings has no other build to go back to; and one that came back is what was gone back to.
+            // The same build was judged before; and one that came back is what was gone back to.
             if before.digest() == build.digest() || came_back(desk, name, build.digest()) || rules.for_.is_zero() {
                 continue;
             }
@@ -84,7 +91,7 @@ impl Watch {
             let (build, before, before_broken) = (build.clone(), before.sum(), before.is_broken());
             self.board.plugin_probation(name, Some(clock::now() + rules.for_));
             metrics::reload(name, Step::Probation.name(), "begun");
-            let backoff = Backoff::for_servers();
+            let backoff = Backoff::for_rollbacks();
             self.trials
                 .insert(name.to_owned(), Trial { build, before, before_broken, until, again: Instant::now(), backoff });
         }
@@ -132,6 +139,8 @@ impl Watch {
     fn went(&mut self, name: &str, went: Result<RolledBack, DeskError>) {
         match went {
             Ok(_) => self.end(name),
+            // What serves now is judged by itself.
+            Err(DeskError::Overtaken(_)) => {}
             Err(error @ (DeskError::NoFallback(_) | DeskError::Unknown { .. } | DeskError::Stopping)) => {
                 tracing::error!(plugin = name, %error, "a build does worse than the one before, and there is no way back");
                 self.end(name);
@@ -184,7 +193,7 @@ mod tests {
             before_broken: false,
             until: Instant::now(),
             again: Instant::now(),
-            backoff: Backoff::for_servers(),
+            backoff: Backoff::for_rollbacks(),
         };
         let mut watch = Watch { live: HashMap::new(), trials: HashMap::from([("guest".to_owned(), trial)]), board };
         let refused = || DeskError::Refused {

@@ -30,8 +30,13 @@ impl Rehearsal for RealMessages {
         let Some(current) = self.current.get() else { return Ok(()) };
         let live = current.load_full();
         let Some(plugin) = live.settings.plugins.get(build.name()) else { return Ok(()) };
-        let rehearsed = block_on(rehearsal::rehearse(&live, &self.recent, build, plugin.rehearse))?;
-        let Some(report) = rehearsed else { return Ok(()) };
+        let rehearsed = block_on(async {
+            tokio::select! {
+                rehearsed = rehearsal::rehearse(&live, &self.recent, build, plugin.rehearse) => Ok(rehearsed),
+                () = build.given_up() => Err(Refusal { step: Step::Rehearsed, problem: Problem::GivenUp }),
+            }
+        })?;
+        let Some(report) = rehearsed? else { return Ok(()) };
         tracing::info!(
             plugin = build.name(),
             digest = %build.digest(),

@@ -51,7 +51,7 @@ pub(super) struct Force {
     look: Instant,
 }
 
-/// An edit on its way. One at a time: the next is proposed once this one is answered.
+/// An edit on its way. One at a time: the next one takes its place.
 enum Pending {
     /// Its plugins are being loaded.
     Loading { edit: Box<Edit>, ordered: oneshot::Receiver<Ordered> },
@@ -128,6 +128,8 @@ impl Force {
     /// The file says something.
     pub(super) fn propose(&mut self, proposal: Proposal) {
         let Proposal { by, resolved, file, answer } = proposal;
+        // The file says something else by now: what it said before is not wanted any more.
+        self.pending = None;
         let resolved = match *resolved {
             Ok(resolved) => resolved,
             Err(errors) => {

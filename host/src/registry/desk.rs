@@ -34,6 +34,9 @@ pub enum DeskError {
         "plugin `{0}` has no build to go back to: one is kept when another one takes its place, and a rollback uses it up"
     )]
     NoFallback(String),
+    /// The build that was to go serves no more.
+    #[error("another build of plugin `{0}` serves by now")]
+    Overtaken(String),
     /// No build serves some machines before it serves all.
     #[error(
         "plugin `{0}` has no canary: a new build is one where the settings say so (plugins.NAME.canary), until its time is over"

@@ -83,9 +83,10 @@ impl Change {
         self.what == What::Rollback && self.outcome == Outcome::Live
     }
 
-    /// Whether it says what the other one says, at another time: a start finds the bad file of the start before, or its canary.
+    /// Whether it says what the other one says, at another time: a start finds the bad file of the start before, or its canary; a build that is to
+    /// come back is refused again.
     fn repeats(&self, other: &Self) -> bool {
-        self.who == Who::Start
+        (self.who == Who::Start || self.who == Who::Rollback)
             && matches!(self.outcome, Outcome::Refused | Outcome::Canary)
             && self.outcome == other.outcome
             && (self.to, self.step, &self.reason) == (other.to, other.step, &other.reason)

@@ -96,7 +96,7 @@ impl Source {
 }
 
 /// A plugin as the settings name it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     /// The settings' name for it.
     pub name: String,

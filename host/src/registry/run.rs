@@ -5,12 +5,14 @@
 //! - `back`: to a build that is kept.
 //! - `canary`: builds that serve some machines before they serve all.
 //! - `keep`: what outlives a restart.
+//! - `making`: a build through every step.
 //! - `order`: what other settings need.
 //! - `under_way`: a build in a plugin's file, from `found` to `live`.
 
 mod back;
 mod canary;
 mod keep;
+mod making;
 mod order;
 mod under_way;
 
@@ -23,7 +25,7 @@ use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::{Build, Builds, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Order, Orders};
@@ -31,12 +33,15 @@ use super::folder::{Folder, Index};
 use super::history::{What, Who};
 use super::load::{self, File, Loaded};
 use super::{Place, Proposal, Source, Wanted};
-use crate::sandbox::{Generation, Problem, Refusal, Sandbox};
+use crate::sandbox::compiled::Urgency;
+use crate::sandbox::{Generation, Refusal, Sandbox};
 use crate::telemetry::board::{Board, Refused};
 use crate::telemetry::clock;
 use crate::watch::{self, Watch};
 
 use canary::Canary;
+use making::Maker;
+use order::{Made, Ordering, Remembered};
 use under_way::{Progress, UnderWay};
 
 /// How often a build is tried that failed for what may pass; the files are looked at again every 30 s.
@@ -60,16 +65,30 @@ struct Watched {
     unreadable: Option<String>,
     /// The last number that was given.
     number: u64,
+    /// What is kept was tried in this run, since the file held nothing good, or nothing in time.
+    fell_back: bool,
+    /// It is said that what serves is not what lies in the file.
+    noted: bool,
 }
 
 impl Watched {
     fn new(wanted: Wanted, number: u64) -> Self {
-        Self { wanted, live: None, serves: 0, canary: None, refused: None, unreadable: None, number }
+        Self {
+            wanted,
+            live: None,
+            serves: 0,
+            canary: None,
+            refused: None,
+            unreadable: None,
+            number,
+            fell_back: false,
+            noted: false,
+        }
     }
 }
 
 /// What tells one file from another, and one signature of it.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Seen {
     digest: Digest,
     signature: Option<Vec<u8>>,
@@ -90,7 +109,7 @@ struct Tried {
 
 /// Looks after the plugins' builds.
 pub struct Registry {
-    sandbox: Sandbox,
+    maker: Maker,
     plugins: Vec<Watched>,
     proposals: mpsc::Sender<Proposal>,
     board: Arc<Board>,
@@ -108,7 +127,13 @@ pub struct Registry {
     waiting: VecDeque<(String, Who)>,
     /// The build that is on its way, and whoever takes it there; another one than the first was given up.
     under_way: Option<UnderWay>,
-    steps: JoinSet<Result<Loaded, Refusal>>,
+    tasks: JoinSet<Result<Loaded, Refusal>>,
+    /// Until when what lies in a file is waited for where another build is kept that was live before the start.
+    patience: Instant,
+    /// Other settings that are on their way.
+    ordering: Option<Ordering>,
+    /// What such settings needed and was refused, by the plugin's name.
+    denied: HashMap<String, Remembered>,
 }
 
 /// What came of a build.
@@ -124,6 +149,8 @@ enum Event {
     Changed(Vec<usize>),
     Ordered(Order),
     Ended(under_way::Joined),
+    Made(Option<Made>),
+    Late,
 }
 
 impl Registry {
@@ -141,8 +168,10 @@ impl Registry {
         for Watched { wanted, .. } in &plugins {
             show_path(&board, wanted);
         }
+        let maker = Maker { sandbox, rehearsal: orders.rehearsal.clone() };
+        let waiting = plugins.iter().map(|plugin| (plugin.wanted.name.clone(), Who::Start)).collect();
         Self {
-            sandbox,
+            maker,
             plugins,
             proposals,
             board,
@@ -152,9 +181,12 @@ impl Registry {
             files: HashMap::new(),
             unsaved: false,
             gone: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting,
             under_way: None,
-            steps: JoinSet::new(),
+            tasks: JoinSet::new(),
+            patience: Instant::now() + PATIENCE,
+            ordering: None,
+            denied: HashMap::new(),
         }
     }
 
@@ -177,95 +209,50 @@ impl Registry {
         self.restore().await;
         // Watched first, read then: what changes in between is noticed.
         let mut watch = Watch::new(files(self.plugins.iter().map(|plugin| &plugin.wanted))).await;
-        self.start().await;
+        self.patience = Instant::now() + PATIENCE;
         loop {
             self.begin_next().await;
             if self.unsaved {
                 self.save().await;
             }
+            let late = self.late();
             let event = tokio::select! {
-                changed = watch.changed() => Event::Changed(changed),
+                // What is ready is taken, however late it is.
+                biased;
+                Some(ended) = self.tasks.join_next_with_id() => Event::Ended(ended),
+                made = Ordering::made(&mut self.ordering) => Event::Made(made),
                 Some(order) = self.orders.orders.recv() => Event::Ordered(order),
-                Some(ended) = self.steps.join_next_with_id() => Event::Ended(ended),
+                changed = watch.changed() => Event::Changed(changed),
+                () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => Event::Late,
             };
             match event {
+                Event::Ended(ended) => self.ended(ended).await,
+                Event::Made(made) => watch = self.obey(made).await.unwrap_or(watch),
+                Event::Late => self.is_late().await,
                 Event::Changed(files) => {
                     for file in files {
-                        self.queue(file / 2, Who::File).await;
+                        self.file_changed(file / 2).await;
                     }
                 }
                 Event::Ordered(Order::Rollback { plugin, because, done }) => {
-                    self.give_way(&plugin);
                     let went = self.roll_back(&plugin, because).await;
+                    self.done(&plugin, went.is_ok());
                     // Who asked may have gone away; it is done all the same.
                     let _ = done.send(went);
                 }
                 Event::Ordered(Order::Promote { plugin, found_good, done }) => {
-                    self.give_way(&plugin);
                     let went = self.promote(&plugin, found_good).await;
+                    self.done(&plugin, went.is_ok());
                     // The same.
                     let _ = done.send(went);
                 }
-                Event::Ordered(Order::Settings { wanted, answer }) => {
-                    // What it was begun with may not be what is wanted by then.
-                    let given_up = self.give_up();
-                    self.waiting.extend(given_up);
-                    let Some(obeyed) = self.obey(wanted, answer).await else { continue };
-                    watch = obeyed.watch.unwrap_or(watch);
-                    for index in obeyed.look {
-                        self.queue(index, Who::Settings).await;
-                    }
-                }
-                Event::Ended(ended) => self.ended(ended).await,
+                Event::Ordered(Order::Settings { wanted, answer }) => self.order(wanted, answer),
             }
         }
     }
 
-    /// Brings every plugin up. Those whose files' builds take too long serve with what is kept, and are looked at again.
-    async fn start(&mut self) {
-        let until = Instant::now() + PATIENCE;
-        let mut late = VecDeque::new();
-        for index in 0..self.plugins.len() {
-            self.look(index, Who::Start).await;
-            if self.is_late(index, until).await
-                && let Some(given_up) = self.give_up()
-            {
-                if self.plugins[index].live.is_none() {
-                    let why = "the build in its file was not ready in time, and is made ready now";
-                    self.fall_back(index, Some(why)).await;
-                }
-                if self.plugins[index].live.is_some() {
-                    late.push_back(given_up);
-                    continue;
-                }
-                // Nothing that is kept is good: it is waited for.
-                self.look(index, Who::Start).await;
-            }
-            while self.under_way.is_some()
-                && let Some(ended) = self.steps.join_next_with_id().await
-            {
-                self.ended(ended).await;
-            }
-            if self.plugins[index].live.is_none() {
-                self.fall_back(index, None).await;
-            }
-        }
-        self.waiting = late;
-    }
-
-    /// Waits for the build that is under way, not beyond `until` where another one is kept that was live before. Whether that time is over.
-    async fn is_late(&mut self, index: usize, until: Instant) -> bool {
-        let kept = self.builds(index).live.as_ref().map(|build| build.digest);
-        loop {
-            let Some(under_way) = &self.under_way else { return false };
-            let another = kept.is_some_and(|kept| kept != under_way.file.digest);
-            tokio::select! {
-                // What is ready is taken, however late it is.
-                biased;
-                Some(ended) = self.steps.join_next_with_id() => self.ended(ended).await,
-                () = tokio::time::sleep_until(until), if another => return true,
-            }
-        }
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.plugins.iter().position(|plugin| plugin.wanted.name == name)
     }
 
     fn builds(&mut self, index: usize) -> &mut Builds {
@@ -289,6 +276,9 @@ impl Registry {
         watched.unreadable = None;
         if watched.live.as_ref().is_some_and(|live| live.digest == file.digest) {
             watched.refused = None;
+            if watched.noted {
+                self.note(index, None);
+            }
             self.release(index, who, "the file holds the live build again").await;
             return self.signature(index, file).await;
         }
@@ -304,41 +294,8 @@ impl Registry {
             tracing::debug!(plugin, digest = %file.digest, "the file holds a build that was rolled back");
             return;
         }
-        let resumed = self.resume(index, file.digest).await;
-        self.begin(index, file, who, resumed);
-    }
-
-    /// What takes a build through every step before it is live: `tried`, on real messages, too. It takes as long as that takes.
-    fn steps<At: Fn(Step) + Send + 'static>(
-        &self,
-        sandbox: Sandbox,
-        wanted: Wanted,
-        file: Arc<File>,
-        number: u64,
-        tried: bool,
-        at: At,
-    ) -> impl FnOnce() -> Result<Loaded, Refusal> + Send + use<At> {
-        let rehearsal = self.orders.rehearsal.clone().filter(|_| tried);
-        move || {
-            let loaded = load::load(&sandbox, &wanted, &file, number, at)?;
-            if let Some(rehearsal) = rehearsal {
-                rehearsal.rehearse(&loaded.generation)?;
-            }
-            Ok(loaded)
-        }
-    }
-
-    /// Takes a build through every step before it is live, off the threads that poll.
-    async fn through_steps(
-        &self,
-        wanted: Wanted,
-        file: &Arc<File>,
-        number: u64,
-        tried: bool,
-        at: impl Fn(Step) + Send + 'static,
-    ) -> Result<Loaded, Refusal> {
-        let steps = self.steps(self.sandbox.clone(), wanted, file.clone(), number, tried, at);
-        blocking(steps).await.unwrap_or_else(|| Err(panicked()))
+        self.resume(index, file.digest).await;
+        self.begin(index, file, who);
     }
 
     /// Takes a kept build through every step, until new messages are handled with it. It has served already, and somebody waits for it.
@@ -346,8 +303,9 @@ impl Registry {
         let watched = &self.plugins[index];
         let (wanted, number) = (watched.wanted.clone(), watched.number + 1);
         let progress = Progress::new(self.board.clone(), &wanted.name, file.digest);
-        let at = progress.clone();
-        let loaded = self.through_steps(wanted, file, number, false, move |step| at.at(step)).await;
+        let (at, file) = (progress.clone(), file.clone());
+        let order = making::Order { wanted, file, number, tried: false };
+        let loaded = self.maker.make(order, Urgency::Back, move |step| at.at(step)).await;
         self.propose_if_good(loaded, Source::Fallback, Place::Live, &progress).await
     }
 
@@ -477,10 +435,6 @@ fn build(file: &File, generation: &Generation) -> Build {
         name: generation.manifest_name().to_owned(),
         version: generation.version().to_owned(),
     }
-}
-
-fn panicked() -> Refusal {
-    Refusal { step: Step::Compiled, problem: Problem::Host("the engine panicked; see the log".to_owned()) }
 }
 
 /// Does what blocks off the threads that poll; nothing, where it panicked.

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::Limits;
-use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 
 use super::compiled::cache::Cache;
-use super::compiled::{Compiled, Compiler, Origin};
+use super::compiled::{Claim, Compiled, Compiler, Origin};
 use super::http::Net;
 use super::refusal::Refusal;
 use super::state::{Memory, Store};
@@ -29,11 +28,14 @@ const MAX_MEMORY: usize = 256 << 20;
 /// Instances at once, over all plugins and lanes: twice what the settings may ask for, since those of a build that is replaced go only once what
 /// is under way is done, and some are in shadow.
 const MAX_INSTANCES: u32 = 2 * Limits::INSTANCES_OF_ALL as u32;
-/// The most of each that one instance may be made of. There is room for all of them in every instance, so that no plugin takes what another one
-/// was promised; it is room in the address space alone.
+/// The most of each that one instance may be made of. There is room for all core instances and memories in every instance, so that no plugin takes
+/// what another one was promised; it is room in the address space alone.
 const CORE_INSTANCES: u32 = 16;
 const MEMORIES: u32 = 4;
+/// Of tables there is room for four in each instance that the settings may ask for, which is one more than any compiler makes: the engine maps them
+/// writable, and a system without so much memory would refuse more.
 const TABLES: u32 = 8;
+const ALL_TABLES: u32 = 4 * Limits::INSTANCES_OF_ALL as u32;
 /// Of a guest's own stack.
 const WASM_STACK: usize = 512 << 10;
 
@@ -56,7 +58,7 @@ pub struct Sandbox {
     usages: Arc<Mutex<HashMap<String, Arc<Usage>>>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) net: Arc<Net>,
-    given_up: CancellationToken,
+    claim: Claim,
     _clock: Arc<Clock>,
 }
 
@@ -74,7 +76,7 @@ impl Sandbox {
             usages: Arc::default(),
             store: Arc::new(Memory::default()),
             net: Arc::default(),
-            given_up: CancellationToken::new(),
+            claim: Claim::default(),
             _clock: Arc::new(clock),
         })
     }
@@ -86,16 +88,24 @@ impl Sandbox {
         self
     }
 
-    /// Compiles no longer than until this is cancelled.
+    /// From now on it compiles, and builds are tried by their samples, for this purpose and as long as they are wanted.
     #[must_use]
-    pub fn until(mut self, given_up: CancellationToken) -> Self {
-        self.given_up = given_up;
+    pub fn claiming(mut self, claim: Claim) -> Self {
+        self.claim = claim;
         self
+    }
+
+    /// Nobody wants what it makes any more.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub(super) async fn given_up(&self) {
+        self.claim.given_up.cancelled().await;
     }
 
     /// The code of a file whose digest this is. It takes as long as compiling takes.
     pub(super) fn component(&self, digest: &Digest, bytes: &[u8]) -> Result<(Component, Origin), Refusal> {
-        self.compiled.component(&self.engine, digest, bytes, &self.given_up)
+        self.compiled.component(&self.engine, digest, bytes, &self.claim)
     }
 
     /// What a plugin used so far, by whatever build.
@@ -123,7 +133,7 @@ pub(super) fn config(allocation: Allocation) -> Config {
     pool.total_component_instances(MAX_INSTANCES)
         .total_core_instances(MAX_INSTANCES * CORE_INSTANCES)
         .total_memories(MAX_INSTANCES * MEMORIES)
-        .total_tables(MAX_INSTANCES * TABLES)
+        .total_tables(ALL_TABLES)
         .total_stacks(MAX_INSTANCES)
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)

@@ -204,10 +204,24 @@ impl Generation {
         self.http.is_some()
     }
 
+    /// Nobody wants it any more, before it was ever live.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing happened.
+    pub async fn given_up(&self) {
+        self.sandbox.given_up().await;
+    }
+
     /// What the plugin used so far, by all of its builds.
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
+    }
+
+    /// It had so much of the processor.
+    pub(super) fn busy(&self, time: Duration) {
+        self.usage.busy(time);
+        self.share.took(time);
     }
 
     /// A call for a message or a command ended; it failed where it gave no answer, or refused the message.

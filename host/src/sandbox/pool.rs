@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::generation::Generation;
 use super::instance::Instance;
+use super::share::of_this_thread;
 use super::state::{RUNS, Session};
 
 /// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
@@ -226,15 +227,14 @@ impl Pool {
     }
 }
 
-/// Counts the time that this lane spends in it, each time it is its turn: what it waits for is not its work.
+/// Counts the time of the processor that it takes, each time it is its turn: what it waits for is not its work, nor is another thread's.
 ///
 /// The work stands where the caller has it: by value, each layer of a call would hold all within it twice, and copy it.
 async fn busy<F: Future>(generation: &Generation, mut work: Pin<&mut F>) -> F::Output {
     poll_fn(|context| {
-        let (began, of_processor) = (Instant::now(), generation.share.now());
+        let before = of_this_thread();
         let polled = work.as_mut().poll(context);
-        generation.usage().busy(began.elapsed());
-        generation.share.took_since(of_processor);
+        generation.busy(of_this_thread().saturating_sub(before));
         polled
     })
     .await

@@ -144,7 +144,7 @@ pub enum Problem {
         max: ByteSize,
     },
     /// Something else was wanted meanwhile.
-    #[error("it was given up before it was compiled")]
+    #[error("it was given up, since something else was wanted")]
     GivenUp,
     /// The compiler did not survive it.
     #[error("the compiler failed on it, alone in its process: {0}")]

@@ -40,9 +40,12 @@ pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
         }
         Ok(samples.len())
     };
-    match timeout(MAX_TIME, all).await {
-        Ok(ran) => ran.map_err(refused),
-        Err(_) => Err(refused(Problem::Slow { samples: samples.len(), limit: MAX_TIME })),
+    tokio::select! {
+        ran = timeout(MAX_TIME, all) => match ran {
+            Ok(ran) => ran.map_err(refused),
+            Err(_) => Err(refused(Problem::Slow { samples: samples.len(), limit: MAX_TIME })),
+        },
+        () = generation.given_up() => Err(refused(Problem::GivenUp)),
     }
 }
 

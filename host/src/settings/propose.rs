@@ -1,5 +1,6 @@
 //! Reads the settings' file again when it changes, when somebody asks, and every 30 seconds (a file that `${file:…}` names may hold
-//! something else by then), and proposes to the gateway what it says. One after another: each is answered before the next is read.
+//! something else by then), and proposes to the gateway what it says. One after another: each is answered before the next is read, unless the file
+//! says something else meanwhile.
 
 use std::path::{Path, PathBuf};
 
@@ -54,18 +55,38 @@ impl Proposer {
         // It may have changed since it was read for the start.
         let mut next = if changes { Some(Asked { by: By::File, answer: None }) } else { self.asked.recv().await };
         while let Some(asked) = next {
-            let (answer, answered) = oneshot::channel();
-            let resolved = Box::new(self.read().await);
-            let proposal = Proposal { by: asked.by, resolved, file: self.file.clone(), answer };
+            let (answer, mut answered) = oneshot::channel();
+            let resolved = self.read().await;
+            let proposed = Box::new(resolved.clone());
+            let proposal = Proposal { by: asked.by, resolved: proposed, file: self.file.clone(), answer };
             if self.proposals.send(proposal).await.is_err() {
                 return;
             }
-            let Ok(answer) = answered.await else { return };
-            // Who asked may be gone.
-            drop(asked.answer.map(|asked| asked.send(answer)));
-            next = tokio::select! {
-                asked = self.asked.recv() => asked,
-                _ = watch.changed(), if changes => Some(Asked { by: By::File, answer: None }),
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut answered => match answer {
+                        Ok(answer) => break Some(answer),
+                        Err(_) => return,
+                    },
+                    // What the file says by now is wanted, not what is still being loaded.
+                    _ = watch.changed(), if changes => {
+                        if !same(&self.read().await, &resolved) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            next = match answer {
+                Some(answer) => {
+                    // Who asked may be gone.
+                    drop(asked.answer.map(|asked| asked.send(answer)));
+                    tokio::select! {
+                        asked = self.asked.recv() => asked,
+                        _ = watch.changed(), if changes => Some(Asked { by: By::File, answer: None }),
+                    }
+                }
+                // Who asked is told what becomes of that.
+                None => Some(asked),
             };
         }
     }
@@ -83,6 +104,15 @@ impl Proposer {
             load(file.as_deref())
         });
         read.await.unwrap_or_else(|_| Err(mistake(None, "reading the settings panicked; see the log".to_owned())))
+    }
+}
+
+/// Whether the file says the same.
+fn same(one: &Result<Resolved, SettingsErrors>, other: &Result<Resolved, SettingsErrors>) -> bool {
+    match (one, other) {
+        (Ok(one), Ok(other)) => one.settings == other.settings,
+        (Err(one), Err(other)) => one == other,
+        _ => false,
     }
 }
 

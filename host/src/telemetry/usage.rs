@@ -22,7 +22,7 @@ pub struct Used {
     pub calls: u64,
     /// Those that gave no answer.
     pub faults: u64,
-    /// Time that lanes spent in its code, and in the host's code for it.
+    /// Time of the processor that its code took, and the host's code for it.
     pub busy_ms: u64,
     /// The most memory that one instance had.
     pub memory_peak_bytes: u64,
@@ -39,7 +39,7 @@ impl Usage {
         }
     }
 
-    /// A lane spent so long in it.
+    /// It had so much of the processor.
     pub fn busy(&self, time: Duration) {
         self.busy_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

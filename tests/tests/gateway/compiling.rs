@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use sluicegate_guests::section;
-use sluicegate_tests::gateway::{another_build, binary, component};
+use sluicegate_tests::gateway::{another_build, binary, component, plugins, route};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 use super::plugins_lifecycle::kept;
@@ -21,8 +21,12 @@ fn bomb(rounds: u32) -> Vec<u8> {
 
 /// Minutes of a compiler's work, wherever this runs.
 fn bombs() -> Vec<u8> {
+    bombs_of("heartbeat")
+}
+
+fn bombs_of(name: &str) -> Vec<u8> {
     let module = sluicegate_guests::hard_to_compile(30_000);
-    let mut bytes = component("heartbeat");
+    let mut bytes = component(name);
     (0..20).for_each(|_| section(&mut bytes, 1, &module));
     bytes
 }
@@ -106,7 +110,7 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
     assert!(back.contains("200 OK"), "{back}");
     assert!(nice(child).is_some(), "it was waited for");
     assert_eq!(gateway.generation("error").await, Some(3));
-    // Other settings come into force; with them it is begun anew.
+    // Other settings come into force.
     let settings = fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
     let settings = format!("{settings}\n[commands]\nexpiry = \"30s\"\n");
     fs::write(gateway.path("sluicegate.toml"), settings).expect("written");
@@ -114,12 +118,11 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
         (gateway.get("/api/status").await?["settings"]["number"] == 2).then_some(())
     })
     .await;
-    eventually("the first one is gone", async || nice(child).is_none().then_some(())).await;
-    let child = compiling(gateway.process()).await;
+    assert!(nice(child).is_some(), "it has nothing to do with them");
     // A good build in its place is wanted in its stead.
     gateway.install("heartbeat", &another_build("heartbeat", 1));
     eventually("the good build is live", async || (gateway.generation("heartbeat").await? == 2).then_some(())).await;
-    assert!(nice(child).is_none(), "nobody wants what it would compile");
+    eventually("nobody wants what it compiled", async || nice(child).is_none().then_some(())).await;
     let plugin = gateway.plugin("heartbeat").await.expect("a status");
     assert_eq!((&plugin["candidate"], &plugin["last_refusal"]), (&Value::Null, &Value::Null), "{plugin}");
 
@@ -144,6 +147,49 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
     gateway.signal("TERM");
     gateway.ended().await;
     eventually("it went with the gateway", async || nice(child).is_none().then_some(())).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_edit_that_needs_a_compile_bomb() {
+    let own = plugins(&["heartbeat", "error"]) + &route("heartbeat", "") + &route("error", "");
+    let limits = "[gateway]\ncompile_time = \"10m\"\ncompile_memory = \"4GiB\"\n";
+    let (_broker, _redis, gateway) = start(&format!("{limits}{own}")).await;
+    let good = fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
+    let write = |text: &str| fs::write(gateway.path("sluicegate.toml"), text).expect("written");
+    let elsewhere = |name: &str| good.replace("plugins/heartbeat.wasm", name);
+    assert_ne!(elsewhere("x"), good);
+    let number = async || gateway.get("/api/status").await?["settings"]["number"].as_u64();
+    gateway.install("error", &another_build("error", 1));
+    eventually("it is live", async || (gateway.generation("error").await? == 2).then_some(())).await;
+
+    fs::write(gateway.path("bombs.wasm"), bombs()).expect("written");
+    write(&elsewhere("bombs.wasm"));
+    compiling(gateway.process()).await;
+    // Another plugin goes back to the build before.
+    let back = gateway.post("/api/plugins/error/rollback", "{}").await;
+    assert!(back.contains("200 OK"), "{back}");
+    assert_eq!((gateway.generation("error").await, number().await), (Some(3), Some(1)));
+    // What the file says by then is wanted.
+    let child = compiling(gateway.process()).await;
+    write(&format!("{good}\n[commands]\nexpiry = \"30s\"\n"));
+    eventually("the edit of the edit is in force", async || (number().await? == 2).then_some(())).await;
+    eventually("nobody wants what it compiled", async || nice(child).is_none().then_some(())).await;
+
+    // One that is refused for a plugin's sake keeps no build from going live, however often it is read.
+    fs::write(gateway.path("bombs.wasm"), b"garbage").expect("written");
+    write(&elsewhere("bombs.wasm"));
+    eventually("it is refused", async || {
+        let refused = gateway.get("/api/status").await?["settings"]["refused"]["reasons"][0].clone();
+        refused.as_str()?.starts_with("plugin heartbeat: not verified: ").then_some(())
+    })
+    .await;
+    gateway.install("error", &bombs_of("error"));
+    let child = compiling(gateway.process()).await;
+    for _ in 0..3 {
+        let again = gateway.post("/api/settings/reload", "{}").await;
+        assert!(again.contains("409 Conflict") && again.contains("plugin heartbeat"), "{again}");
+    }
+    assert!(nice(child).is_some(), "it is the same that compiles");
 }
 
 #[tokio::test]

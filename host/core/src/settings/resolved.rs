@@ -288,11 +288,11 @@ pub struct HttpLimits {
 /// What all instances of a build may hold together, where their number is not set.
 const MAX_INSTANCES_BYTES: u64 = 256 << 20;
 /// The most that there are then, however small they are: other builds need places of the engine too.
-const MAX_INSTANCES: usize = 64;
+const MAX_INSTANCES: usize = 32;
 
 impl Limits {
     /// How many instances there may be of all plugins together, each by its own limit.
-    pub const INSTANCES_OF_ALL: usize = 1_000;
+    pub const INSTANCES_OF_ALL: usize = 500;
 
     /// How many instances there may be of a build, where that is not set.
     #[must_use]

@@ -338,7 +338,7 @@ pub const KEYS: &[Key] = &[
         "instances",
         Integer(1, 1_000),
         None,
-        "Instances at once, over all lanes; unless set, as many as have 256 MiB together, 2 to 64.",
+        "Instances at once, over all lanes; unless set, as many as have 256 MiB together, 2 to 32; those of all plugins together are 500 at the most.",
     ),
     key("plugins.*.limits", "state_keys", Integer(1, 10_000_000), Some("10000"), "Keys of its state (grants.state)."),
     key(

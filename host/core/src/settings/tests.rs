@@ -328,14 +328,13 @@ fn all_plugins_together_have_no_more_instances_than_there_are() {
         read_with(Some(&text), &[]).map(drop).map_err(|errors| errors.to_string())
     };
     let of = |instances: usize| format!("limits.instances = {instances}");
-    assert_eq!(read(&of(400), &of(600)), Ok(()));
-    let error = read(&of(400), &of(601)).expect_err("too many");
+    assert_eq!(read(&of(200), &of(300)), Ok(()));
+    let error = read(&of(200), &of(301)).expect_err("too many");
     assert!(
-        error.contains("plugins.b.limits.instances")
-            && error.contains("may have 1000 instances at once, and have 1001"),
+        error.contains("plugins.b.limits.instances") && error.contains("may have 500 instances at once, and have 501"),
         "{error}"
     );
-    assert!(read(&format!("canary.percent = 5\n{}", of(300)), &of(401)).is_err(), "a canary's come on top");
+    assert!(read(&format!("canary.percent = 5\n{}", of(150)), &of(201)).is_err(), "a canary's come on top");
 }
 
 #[test]

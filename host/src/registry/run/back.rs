@@ -5,11 +5,11 @@ use std::sync::Arc;
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::{Build, Step};
 
-use super::{Ended, Registry, Seen, blocking};
+use super::{Ended, Registry, Seen};
 use crate::registry::desk::{DeskError, RolledBack, Worse};
 use crate::registry::history::{What, Who};
-use crate::registry::load::{self, File, Loaded};
-use crate::sandbox::{Problem, Refusal};
+use crate::registry::load::{File, Loaded};
+use crate::sandbox::Refusal;
 use crate::telemetry::board::Refused;
 use crate::telemetry::clock;
 
@@ -80,8 +80,7 @@ impl Registry {
         let builds = self.builds(index).clone();
         let (live, kept) = builds.live.zip(builds.fallback).ok_or_else(none)?;
         if because.as_ref().is_some_and(|worse| worse.generation != self.plugins[index].serves) {
-            // Another one took its place meanwhile.
-            return Err(none());
+            return Err(DeskError::Overtaken(name.to_owned()));
         }
         let reason = because.map(|worse| worse.reason);
         let ended = match self.kept(kept.digest).await.ok_or(DeskError::Stopping)? {
@@ -135,24 +134,13 @@ impl Registry {
 
     /// A build that is kept: in memory where it could not be written yet.
     pub(super) async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
-        if let Some(file) = self.files.get(&digest) {
-            return Some(Ok(file.clone()));
-        }
-        let path = self.folder.as_ref()?.file(digest);
-        let read = blocking(move || {
-            let file = load::read_kept(&path)?;
-            if file.digest != digest {
-                let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
-                return Err(Refusal { step: Step::Found, problem });
-            }
-            Ok(Arc::new(file))
-        });
-        read.await
+        self.keeper().kept(digest).await
     }
 
     /// What serves is not what lies in the plugin's file, for this reason.
     pub(super) fn note(&mut self, index: usize, reason: Option<&str>) {
         let name = self.plugins[index].wanted.name.clone();
+        self.plugins[index].noted = reason.is_some();
         let live = self.builds(index).live.clone();
         let text = reason.zip(live).map(|(reason, live)| {
             format!(
@@ -163,6 +151,11 @@ impl Registry {
         if let Some(text) = &text {
             tracing::warn!(plugin = name, "{text}");
         }
-        self.board.notice(&format!("plugin {name} serves with a kept build"), text.as_deref());
+        self.board.notice(&kept_notice(&name), text.as_deref());
     }
+}
+
+/// The notice that what serves is not what lies in the plugin's file.
+pub(super) fn kept_notice(plugin: &str) -> String {
+    format!("plugin {plugin} serves with a kept build")
 }

@@ -29,23 +29,26 @@ impl Registry {
         if watched.live.is_some() && watched.wanted.plugin.canary.is_some() { Place::Canary } else { Place::Live }
     }
 
-    /// Nothing is live yet, and this new build is to be a canary: what was live before the gateway's last end goes on. Whether it does.
-    pub(super) async fn resume(&mut self, index: usize, new: Digest) -> bool {
+    /// Nothing is live yet, and this new build is to be a canary: what was live before the gateway's last end goes on.
+    pub(super) async fn resume(&mut self, index: usize, new: Digest) {
         let watched = &self.plugins[index];
         if watched.live.is_some() || watched.wanted.plugin.canary.is_none() {
-            return false;
+            return;
         }
-        let Some(kept) = self.builds(index).live.clone().filter(|kept| kept.digest != new) else { return false };
-        let Some(Ok(file)) = self.kept(kept.digest).await else { return false };
+        let Some(kept) = self.builds(index).live.clone().filter(|kept| kept.digest != new) else { return };
+        let Some(Ok(file)) = self.kept(kept.digest).await else { return };
         match self.bring_back(index, &file).await {
-            Ended::Taken(Loaded { generation, .. }) => self.lives(index, file, &generation),
+            Ended::Taken(Loaded { generation, .. }) => {
+                self.lives(index, file, &generation);
+                // Said where the new one is refused.
+                self.plugins[index].noted = true;
+            }
             Ended::Refused(refusal) => {
                 let plugin = &self.plugins[index].wanted.name;
                 tracing::warn!(plugin, digest = %kept.digest, %refusal, "what was live before is refused now; the new build is no canary, since there is nothing beside it");
             }
             Ended::NotTaken => {}
         }
-        self.plugins[index].live.is_some()
     }
 
     /// A build serves some machines, in the place of a canary that there was.

@@ -1,12 +1,16 @@
 //! What outlives a restart: read at the start, written down after each change.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 
 use super::{Registry, blocking};
-use crate::registry::folder::FolderError;
+use crate::registry::folder::{Folder, FolderError};
 use crate::registry::history::{Change, Outcome, What, Who};
-use crate::sandbox::Problem;
+use crate::registry::load::{self, File};
+use crate::sandbox::{Problem, Refusal};
 use crate::telemetry::board::Kept;
 use crate::telemetry::causes::with_causes;
 use crate::telemetry::clock;
@@ -14,7 +18,38 @@ use crate::telemetry::clock;
 /// Raised while a build could not be kept.
 const UNKEPT: &str = "a plugin's fallback is not kept";
 
+/// Where builds are that are kept. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    /// Those that may not be written yet.
+    files: HashMap<Digest, Arc<File>>,
+    folder: Option<Folder>,
+}
+
+impl Keeper {
+    /// A build that is kept; none: there is no folder, or reading it panicked.
+    pub(super) async fn kept(&self, digest: Digest) -> Option<Result<Arc<File>, Refusal>> {
+        if let Some(file) = self.files.get(&digest) {
+            return Some(Ok(file.clone()));
+        }
+        let path = self.folder.as_ref()?.file(digest);
+        let read = blocking(move || {
+            let file = load::read_kept(&path)?;
+            if file.digest != digest {
+                let problem = Problem::File { path: path.display().to_string(), reason: "it is damaged".to_owned() };
+                return Err(Refusal { step: Step::Found, problem });
+            }
+            Ok(Arc::new(file))
+        });
+        read.await
+    }
+}
+
 impl Registry {
+    pub(super) fn keeper(&self) -> Keeper {
+        Keeper { files: self.files.clone(), folder: self.folder.clone() }
+    }
+
     /// Reads what an earlier run left.
     pub(super) async fn restore(&mut self) {
         let Some(folder) = self.folder.clone() else { return };

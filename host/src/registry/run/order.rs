@@ -1,35 +1,84 @@
 //! Other settings: what changes in their plugins is loaded through all steps before anything else changes. One refusal, and all stays
-//! as it is.
+//! as it is. They are made ready beside all else, from what is known of the plugins then; where that changes meanwhile, it is begun anew.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sluicegate_core::lifecycle::Step;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sluicegate_core::digest::Digest;
+use sluicegate_core::lifecycle::{Builds, Step};
 use sluicegate_core::settings::Plugin;
 use tokio::sync::oneshot;
 
-use super::{Registry, Watched, blocking, build, files, show_path};
+use super::back::kept_notice;
+use super::keep::Keeper;
+use super::making::{self, Maker};
+use super::{Registry, Seen, TRIES, Watched, blocking, build, files, show_path};
 use crate::registry::Place;
 use crate::registry::desk::{Ordered, Ready};
 use crate::registry::history::{What, Who};
 use crate::registry::load::{self, File, Loaded};
 use crate::registry::{Proposal, Source, Wanted};
+use crate::sandbox::compiled::Urgency;
 use crate::sandbox::{Generation, Problem, Refusal};
 use crate::watch::Watch;
+
+/// Other settings on their way.
+pub(super) struct Ordering {
+    /// Every plugin that they name.
+    wanted: Vec<Wanted>,
+    answer: oneshot::Sender<Ordered>,
+    /// Never locked: it lets other threads hold a reference to the registry.
+    making: Mutex<BoxFuture<'static, Made>>,
+}
+
+/// What their plugins came to.
+pub(super) struct Made {
+    wanted: Vec<Wanted>,
+    /// Of the plugins' files; none: they are those of before.
+    watch: Option<Watch>,
+    built: Vec<(Built, Loaded)>,
+    refused: Vec<(String, Denied)>,
+}
 
 /// A build that was loaded for an order: of the plugin at this place in it.
 struct Built {
     place: usize,
     file: Arc<File>,
     source: Source,
-    generation: Arc<Generation>,
 }
 
-/// What is to be done once an order of other settings is in force.
-pub(super) struct Obeyed {
-    /// Of the plugins' files; none: they are those of before.
-    pub(super) watch: Option<Watch>,
-    /// Plugins whose file holds another build than the live one: a canary to be.
-    pub(super) look: Vec<usize>,
+/// A build that an order needed and that was refused.
+struct Denied {
+    refusal: Refusal,
+    /// The file that it was; none: there is none that can be read.
+    seen: Option<Seen>,
+}
+
+/// What is remembered of a build that an order needed: the settings' file is read again every 30 seconds, and it is not made each time.
+#[derive(Clone)]
+pub(super) struct Remembered {
+    wanted: Wanted,
+    seen: Seen,
+    refusal: Refusal,
+    tries: u32,
+}
+
+/// What is known of a plugin that is looked after.
+struct Known {
+    wanted: Wanted,
+    live: Option<Digest>,
+    builds: Builds,
+}
+
+/// Makes ready what other settings need.
+struct Loader {
+    maker: Maker,
+    keeper: Keeper,
+    known: HashMap<String, Known>,
+    numbers: HashMap<String, u64>,
+    remembered: HashMap<String, Remembered>,
 }
 
 /// Whether what is loaded of a plugin is what these settings need, too. Which machines a canary serves is no part of a build.
@@ -38,133 +87,117 @@ fn suits(before: &Wanted, wanted: &Wanted) -> bool {
     (&plugin, before.world, &before.trust) == (&wanted.plugin, wanted.world, &wanted.trust)
 }
 
+impl Ordering {
+    /// What their plugins came to; none: nobody waits for it any more.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on with the next call.
+    pub(super) async fn made(ordering: &mut Option<Self>) -> Option<Made> {
+        match ordering {
+            Some(Self { answer, making, .. }) => tokio::select! {
+                made = making.get_mut().unwrap_or_else(PoisonError::into_inner) => Some(made),
+                () = answer.closed() => None,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Registry {
-    /// Loads what is not loaded yet, and once the gateway has taken it, looks after these plugins and no others. None: the order was refused,
-    /// or not taken.
-    pub(super) async fn obey(&mut self, mut wanted: Vec<Wanted>, answer: oneshot::Sender<Ordered>) -> Option<Obeyed> {
-        let (paths, before) = (files(wanted.iter()), files(self.plugins.iter().map(|plugin| &plugin.wanted)));
-        // The watch of the same files goes on: it may have noticed something already. Another one watches first, and what changes while
-        // this reads is noticed.
-        let watch = if paths == before { None } else { Some(Watch::new(paths).await) };
-        let (mut built, mut builds, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, wanted) in wanted.iter_mut().enumerate() {
-            let before = self.plugins.iter().position(|watched| watched.wanted.name == wanted.name);
-            if let Some(before) = before.map(|before| &self.plugins[before].wanted)
-                && suits(before, wanted)
-            {
-                wanted.before.clone_from(&before.before);
-                continue;
-            }
-            match self.load(wanted, before).await {
-                Ok((file, source, Loaded { generation, signed_by })) => {
-                    wanted.before = Some(generation.manifest_name().to_owned());
-                    // Whether it is live is told for all of them at once.
-                    let (taken, _) = oneshot::channel();
-                    built.push(Built { place, file, source, generation: generation.clone() });
-                    builds.push(Proposal { generation, place: Place::Live, source, signed_by, taken });
-                }
-                Err(refusal) => refused.push(format!("plugin {}: {refusal}", wanted.name)),
-            }
+    /// Makes ready what these settings need, in the place of others that are on their way.
+    pub(super) fn order(&mut self, wanted: Vec<Wanted>, answer: oneshot::Sender<Ordered>) {
+        let known = self.plugins.iter().map(|watched| {
+            let name = watched.wanted.name.clone();
+            let builds = self.index.plugins.get(&name).cloned().unwrap_or_default();
+            let live = watched.live.as_ref().map(|live| live.digest);
+            (name, Known { wanted: watched.wanted.clone(), live, builds })
+        });
+        let known = known.collect();
+        let mut numbers = self.gone.clone();
+        numbers.extend(self.plugins.iter().map(|watched| (watched.wanted.name.clone(), watched.number)));
+        let loader = Loader {
+            maker: self.maker.clone(),
+            keeper: self.keeper(),
+            known,
+            numbers,
+            remembered: self.denied.clone(),
+        };
+        // The watch of the same files goes on: it may have noticed something already.
+        let paths = files(wanted.iter());
+        let others = paths != files(self.plugins.iter().map(|plugin| &plugin.wanted));
+        let mine = wanted.clone();
+        let making = async move {
+            // Another one watches first, and what changes while this reads is noticed.
+            let watch = if others { Some(Watch::new(paths).await) } else { None };
+            loader.load(mine, watch).await
+        };
+        self.ordering = Some(Ordering { wanted, answer, making: Mutex::new(making.boxed()) });
+    }
+
+    /// What is known of the plugins is not what it was: what other settings need is made ready anew. What is compiled stays so.
+    pub(super) fn order_anew(&mut self) {
+        if let Some(Ordering { wanted, answer, .. }) = self.ordering.take() {
+            self.order(wanted, answer);
+        }
+    }
+
+    /// Everything that other settings need is made, or was refused. Once the gateway has taken it, these plugins are looked after and no others.
+    /// Gives what watches their files, where those are others.
+    pub(super) async fn obey(&mut self, made: Option<Made>) -> Option<Watch> {
+        let Ordering { wanted: asked, answer, .. } = self.ordering.take()?;
+        let Made { wanted, watch, built, refused } = made?;
+        if refused.iter().any(|(_, denied)| denied.refusal.problem == Problem::GivenUp) {
+            // Something more urgent came in between.
+            self.order(asked, answer);
+            return None;
         }
         if !refused.is_empty() {
+            let told = refused.iter().map(|(name, denied)| format!("plugin {name}: {}", denied.refusal)).collect();
+            for (name, denied) in refused {
+                self.remember(&asked, name, denied);
+            }
             // Who asked may be gone.
-            let _ = answer.send(Err(refused));
+            let _ = answer.send(Err(told));
             return None;
+        }
+        self.denied.clear();
+        let (mut builds, mut done) = (Vec::new(), Vec::new());
+        for (built, Loaded { generation, signed_by }) in built {
+            // Whether it is live is told for all of them at once.
+            let (taken, _) = oneshot::channel();
+            let proposal =
+                Proposal { generation: generation.clone(), place: Place::Live, source: built.source, signed_by, taken };
+            builds.push(proposal);
+            done.push((built, generation));
         }
         let (taken, went) = oneshot::channel();
         let sent = answer.send(Ok(Ready { builds, taken }));
         if sent.is_err() || went.await.is_err() {
             return None;
         }
-        let look = self.take_over(wanted, built).await;
-        Some(Obeyed { watch, look })
+        self.take_over(wanted, done, watch.is_some()).await;
+        watch
     }
 
-    /// One plugin through every step. Another build is tried on real messages, too; the same one with other settings is not: what it does
-    /// otherwise then is what somebody wants.
-    async fn load(
-        &mut self,
-        wanted: &mut Wanted,
-        before: Option<usize>,
-    ) -> Result<(Arc<File>, Source, Loaded), Refusal> {
-        let live = before.and_then(|before| self.plugins[before].live.as_ref()).map(|live| live.digest);
-        // In another file another plugin may be meant.
-        let before = before.filter(|before| self.plugins[*before].wanted.plugin.path == wanted.plugin.path);
-        wanted.before = before.and_then(|before| self.plugins[before].wanted.before.clone());
-        let number = self.number(&wanted.name) + 1;
-        let stays = self.stays(wanted, before).await;
-        let read = read(wanted).await;
-        if let Some(stays) = stays.filter(|stays| self.keeps(wanted, before, stays, &read)) {
-            let loaded = self.through_steps(wanted.clone(), &stays, number, false, |_| {}).await;
-            match (loaded, &read) {
-                (Ok(loaded), _) => return Ok((stays, Source::Fallback, loaded)),
-                // What would have been a canary beside it may be what these settings want.
-                (Err(_), Ok(file)) if wanted.plugin.canary.is_some() => {
-                    tracing::debug!(plugin = wanted.name, digest = %file.digest, "the live build does not suit these settings")
-                }
-                (Err(refusal), _) => return self.instead(wanted, before, number, refusal).await,
+    fn remember(&mut self, asked: &[Wanted], name: String, Denied { refusal, seen }: Denied) {
+        let Some((seen, wanted)) = seen.zip(asked.iter().find(|wanted| wanted.name == name)) else { return };
+        let before = self.denied.remove(&name).filter(|before| before.is_of(wanted, &seen));
+        let tries = before.map_or(0, |before| before.tries) + 1;
+        self.denied.insert(name, Remembered { wanted: wanted.clone(), seen, refusal, tries });
+    }
+
+    /// The settings are in force.
+    async fn take_over(&mut self, wanted: Vec<Wanted>, built: Vec<(Built, Arc<Generation>)>, others: bool) {
+        if let Some(under_way) = &self.under_way {
+            let name = under_way.name.clone();
+            let its = |all: &[Wanted]| all.iter().find(|wanted| wanted.name == name).cloned();
+            let before = self.index_of(&name).map(|index| self.plugins[index].wanted.clone());
+            // It was begun with what is not wanted any more.
+            if !before.zip(its(&wanted)).is_some_and(|(before, wanted)| suits(&before, &wanted)) {
+                let given_up = self.give_up();
+                self.waiting.extend(given_up);
             }
         }
-        let file = Arc::new(read?);
-        let tried = live != Some(file.digest);
-        match self.through_steps(wanted.clone(), &file, number, tried, |_| {}).await {
-            Err(refusal) if !tried => self.instead(wanted, before, number, refusal).await,
-            loaded => Ok((file, Source::File, loaded?)),
-        }
-    }
-
-    /// The live build was refused. One that is revoked must not serve any longer, and the edit that says so is not to fail for it: the build
-    /// before goes live, where one is kept.
-    async fn instead(
-        &mut self,
-        wanted: &Wanted,
-        index: Option<usize>,
-        number: u64,
-        refusal: Refusal,
-    ) -> Result<(Arc<File>, Source, Loaded), Refusal> {
-        let before = index.filter(|_| refusal.problem.is_revoked());
-        let Some(before) = before.and_then(|index| self.builds(index).fallback.as_ref()).map(|build| build.digest)
-        else {
-            return Err(refusal);
-        };
-        let file = self.kept(before).await.ok_or(refusal)??;
-        let loaded = self.through_steps(wanted.clone(), &file, number, false, |_| {}).await?;
-        Ok((file, Source::Fallback, loaded))
-    }
-
-    /// What is live, as it is kept.
-    async fn stays(&mut self, wanted: &Wanted, before: Option<usize>) -> Option<Arc<File>> {
-        let live = self.builds(before?).live.as_ref()?.digest;
-        match self.kept(live).await? {
-            Ok(file) => Some(file),
-            Err(refusal) => {
-                tracing::debug!(plugin = wanted.name, digest = %live, %refusal, "the live build is not kept");
-                None
-            }
-        }
-    }
-
-    /// Whether what is live stays so by the new settings, and not what lies in the plugin's file: that is gone, or was rolled back, or is to be
-    /// a canary first.
-    fn keeps(&mut self, wanted: &Wanted, before: Option<usize>, live: &File, read: &Result<File, Refusal>) -> bool {
-        match read {
-            Ok(file) => {
-                let other = file.digest != live.digest;
-                let rejected = before.is_some_and(|before| self.builds(before).is_rejected(file.identity()));
-                rejected || other && wanted.plugin.canary.is_some()
-            }
-            Err(refusal) => refusal.problem.is_absence(),
-        }
-    }
-
-    fn number(&self, name: &str) -> u64 {
-        let watched = self.plugins.iter().find(|watched| watched.wanted.name == name);
-        watched.map(|watched| watched.number).or_else(|| self.gone.get(name).copied()).unwrap_or(0)
-    }
-
-    /// The settings are in force. Gives the plugins whose files are to be looked at.
-    async fn take_over(&mut self, wanted: Vec<Wanted>, built: Vec<Built>) -> Vec<usize> {
-        let mut look = Vec::new();
         let mut before = std::mem::take(&mut self.plugins);
         for wanted in wanted {
             let at = before.iter().position(|watched| watched.wanted.name == wanted.name);
@@ -173,16 +206,23 @@ impl Registry {
             watched.wanted = wanted;
             self.plugins.push(watched);
         }
-        self.gone.extend(before.into_iter().map(|watched| (watched.wanted.name, watched.number)));
+        for watched in before {
+            self.board.notice(&kept_notice(&watched.wanted.name), None);
+            self.gone.insert(watched.wanted.name, watched.number);
+        }
         let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
         self.index.plugins.retain(|name, _| named(name));
-        for Built { place, file, source, generation } in built {
+        if others {
+            // What the watch before had noticed nobody is told any more.
+            (0..self.plugins.len()).for_each(|index| self.wait(index, Who::File));
+        }
+        for (Built { place, file, source }, generation) in built {
             show_path(&self.board, &self.plugins[place].wanted);
             self.plugins[place].unreadable = None;
             // With other settings it would be compared with what it was not begun beside.
             self.forget(place, Who::Settings, "other settings of the plugin are in force");
             if self.plugins[place].wanted.plugin.canary.is_some() {
-                look.push(place);
+                self.wait(place, Who::Settings);
             }
             let live = self.builds(place).live.as_ref().map(|live| live.digest);
             if source == Source::Fallback && live.is_some_and(|live| live != file.digest) {
@@ -199,7 +239,122 @@ impl Registry {
             self.lives(place, file, &generation);
         }
         self.save().await;
-        look
+    }
+}
+
+impl Remembered {
+    fn is_of(&self, wanted: &Wanted, seen: &Seen) -> bool {
+        self.wanted == *wanted && self.seen == *seen
+    }
+
+    /// Whether the same would come of it, or it was tried often enough.
+    fn stands(&self) -> bool {
+        !self.refusal.problem.may_pass() || self.tries >= TRIES
+    }
+}
+
+impl Loader {
+    /// Loads what is not loaded yet.
+    async fn load(self, mut wanted: Vec<Wanted>, watch: Option<Watch>) -> Made {
+        let (mut built, mut refused) = (Vec::new(), Vec::new());
+        for (place, wanted) in wanted.iter_mut().enumerate() {
+            if let Some(known) = self.known.get(&wanted.name).filter(|known| suits(&known.wanted, wanted)) {
+                wanted.before.clone_from(&known.wanted.before);
+                continue;
+            }
+            match self.one(wanted).await {
+                Ok((file, source, loaded)) => {
+                    wanted.before = Some(loaded.generation.manifest_name().to_owned());
+                    built.push((Built { place, file, source }, loaded));
+                }
+                Err(denied) => refused.push((wanted.name.clone(), denied)),
+            }
+        }
+        Made { wanted, watch, built, refused }
+    }
+
+    /// One plugin through every step. Another build is tried on real messages, too; the same one with other settings is not: what it does
+    /// otherwise then is what somebody wants.
+    async fn one(&self, wanted: &Wanted) -> Result<(Arc<File>, Source, Loaded), Denied> {
+        let asked = wanted;
+        let known = self.known.get(&wanted.name);
+        let live = known.and_then(|known| known.live);
+        // In another file another plugin may be meant.
+        let known = known.filter(|known| known.wanted.plugin.path == wanted.plugin.path);
+        let wanted = Wanted { before: known.and_then(|known| known.wanted.before.clone()), ..wanted.clone() };
+        let stays = match known.and_then(|known| known.builds.live.as_ref()) {
+            Some(live) => self.kept(&wanted.name, live.digest).await,
+            None => None,
+        };
+        let read = read(&wanted).await;
+        let mut kept_refused = None;
+        if let Some(stays) = stays.as_ref().filter(|stays| keeps(&wanted, known, stays, &read)) {
+            match self.make(&wanted, stays, false).await {
+                Ok(loaded) => return Ok((stays.clone(), Source::Fallback, loaded)),
+                Err(refusal) => kept_refused = Some(refusal),
+            }
+        }
+        let denied = match (kept_refused, read) {
+            (Some(refusal), Err(_)) | (None, Err(refusal)) => Denied { refusal, seen: None },
+            (Some(refusal), Ok(_)) if wanted.plugin.canary.is_none() => Denied { refusal, seen: None },
+            // What would have been a canary beside it may be what these settings want.
+            (_, Ok(file)) => {
+                let seen = Seen::of(&file);
+                let file = Arc::new(file);
+                let remembered = self.remembered.get(&wanted.name);
+                if let Some(remembered) = remembered.filter(|one| one.is_of(asked, &seen) && one.stands()) {
+                    return Err(Denied { refusal: remembered.refusal.clone(), seen: Some(seen) });
+                }
+                match self.make(&wanted, &file, live != Some(file.digest)).await {
+                    Ok(loaded) => return Ok((file, Source::File, loaded)),
+                    Err(refusal) => Denied { refusal, seen: Some(seen) },
+                }
+            }
+        };
+        self.instead(&wanted, known, stays).await.ok_or(denied)
+    }
+
+    /// A live build that is revoked must not serve any longer, and the edit that says so is not to fail for what else there is: the build before
+    /// goes live, where one is kept.
+    async fn instead(
+        &self,
+        wanted: &Wanted,
+        known: Option<&Known>,
+        stays: Option<Arc<File>>,
+    ) -> Option<(Arc<File>, Source, Loaded)> {
+        let before = known?.builds.fallback.as_ref()?.digest;
+        let (signed, stays) = (wanted.clone(), stays?);
+        let signer = blocking(move || load::signer(&signed, &stays)).await?;
+        if !signer.is_err_and(|refusal| refusal.problem.is_revoked()) {
+            return None;
+        }
+        let file = self.kept(&wanted.name, before).await?;
+        let loaded = self.make(wanted, &file, false).await.ok()?;
+        Some((file, Source::Fallback, loaded))
+    }
+
+    async fn make(&self, wanted: &Wanted, file: &Arc<File>, tried: bool) -> Result<Loaded, Refusal> {
+        let number = self.numbers.get(&wanted.name).copied().unwrap_or(0) + 1;
+        let order = making::Order { wanted: wanted.clone(), file: file.clone(), number, tried };
+        self.maker.make(order, Urgency::Settings, |_| {}).await
+    }
+
+    async fn kept(&self, plugin: &str, digest: Digest) -> Option<Arc<File>> {
+        let kept = self.keeper.kept(digest).await?;
+        kept.inspect_err(|refusal| tracing::debug!(plugin, %digest, %refusal, "a kept build is not there")).ok()
+    }
+}
+
+/// Whether what is live stays so by the new settings, and not what lies in the plugin's file: that is gone, or was rolled back, or is to be
+/// a canary first.
+fn keeps(wanted: &Wanted, known: Option<&Known>, live: &File, read: &Result<File, Refusal>) -> bool {
+    match read {
+        Ok(file) => {
+            let other = file.digest != live.digest;
+            let rejected = known.is_some_and(|known| known.builds.is_rejected(file.identity()));
+            rejected || other && wanted.plugin.canary.is_some()
+        }
+        Err(refusal) => refusal.problem.is_absence(),
     }
 }
 

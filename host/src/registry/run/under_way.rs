@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sluicegate_core::digest::Digest;
 use sluicegate_core::lifecycle::Step;
 use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Registry, Seen, blocking, build, panicked};
+use super::making::{self, panicked};
+use super::{Ended, Registry, Seen, blocking, build};
 use crate::registry::history::{What, Who};
 use crate::registry::load::{self, File, Loaded};
 use crate::registry::{Place, Source};
-use crate::sandbox::Refusal;
+use crate::sandbox::compiled::Claim;
+use crate::sandbox::{Problem, Refusal};
 use crate::telemetry::board::{Board, Candidate};
 use crate::telemetry::clock;
 
@@ -20,16 +23,14 @@ pub(super) type Joined = Result<(Id, Result<Loaded, Refusal>), JoinError>;
 
 /// A build that is on its way.
 pub(super) struct UnderWay {
-    index: usize,
-    pub(super) file: Arc<File>,
+    /// Its plugin's.
+    pub(super) name: String,
+    file: Arc<File>,
     who: Who,
-    place: Place,
-    /// Nothing was live, and what is kept was brought up beside it.
-    resumed: bool,
     progress: Progress,
     /// Whoever takes it there.
-    steps: Id,
-    /// Stops them.
+    task: Id,
+    /// Stops that.
     given_up: CancellationToken,
 }
 
@@ -65,66 +66,104 @@ impl Progress {
 }
 
 impl Registry {
-    /// This plugin's file is to be looked at. What is under way of it goes on where the file still holds that.
-    pub(super) async fn queue(&mut self, index: usize, who: Who) {
-        let Some(name) = self.plugins.get(index).map(|plugin| plugin.wanted.name.clone()) else { return };
-        if let Some(UnderWay { index: at, file, .. }) = &self.under_way
-            && *at == index
-        {
-            let (path, seen) = (self.plugins[index].wanted.plugin.path.clone(), Seen::of(file));
+    /// This plugin's file is to be looked at.
+    pub(super) fn wait(&mut self, index: usize, who: Who) {
+        let name = &self.plugins[index].wanted.name;
+        match self.waiting.iter_mut().find(|(waiting, _)| waiting == name) {
+            Some((_, before)) => *before = who,
+            None => self.waiting.push_back((name.clone(), who)),
+        }
+    }
+
+    /// This plugin's file, or its signature, may be another. What is under way of it goes on where it is not.
+    pub(super) async fn file_changed(&mut self, index: usize) {
+        let Some(plugin) = self.plugins.get(index) else { return };
+        if let Some(under_way) = self.under_way.as_ref().filter(|under_way| under_way.name == plugin.wanted.name) {
+            let (path, seen) = (plugin.wanted.plugin.path.clone(), Seen::of(&under_way.file));
             let read = blocking(move || load::read(&path)).await;
-            match read {
-                Some(Ok(file)) if Seen::of(&file) != seen => drop(self.give_up()),
-                _ => return,
+            if !matches!(read, Some(Ok(file)) if Seen::of(&file) != seen) {
+                return;
             }
+            self.give_up();
         }
-        if !self.waiting.iter().any(|(waiting, _)| *waiting == name) {
-            self.waiting.push_back((name, who));
-        }
+        self.wait(index, Who::File);
     }
 
     /// Looks at the next file, where nothing is under way.
     pub(super) async fn begin_next(&mut self) {
         while self.under_way.is_none()
+            && self.ordering.is_none()
             && let Some((name, who)) = self.waiting.pop_front()
         {
             // The settings may not name it any more.
-            if let Some(index) = self.plugins.iter().position(|plugin| plugin.wanted.name == name) {
-                self.look(index, who).await;
+            let Some(index) = self.index_of(&name) else { continue };
+            self.look(index, who).await;
+            if self.under_way.is_none() {
+                self.fall_back_once(index, None).await;
             }
         }
     }
 
-    pub(super) fn begin(&mut self, index: usize, file: Arc<File>, who: Who, resumed: bool) {
+    pub(super) fn begin(&mut self, index: usize, file: Arc<File>, who: Who) {
         let watched = &self.plugins[index];
         let (wanted, number) = (watched.wanted.clone(), watched.number + 1);
-        tracing::debug!(plugin = wanted.name, digest = %file.digest, "a build was found");
-        let progress = Progress::new(self.board.clone(), &wanted.name, file.digest);
-        let given_up = CancellationToken::new();
-        let sandbox = self.sandbox.clone().until(given_up.clone());
-        let at = progress.clone();
-        let steps = self.steps(sandbox, wanted, file.clone(), number, true, move |step| at.at(step));
-        let steps = self.steps.spawn_blocking(steps).id();
-        let place = self.place(index);
-        self.under_way = Some(UnderWay { index, file, who, place, resumed, progress, steps, given_up });
+        let (name, digest) = (wanted.name.clone(), file.digest);
+        tracing::debug!(plugin = name, %digest, "a build was found");
+        let progress = Progress::new(self.board.clone(), &name, digest);
+        let (claim, at) = (Claim::default(), progress.clone());
+        let given_up = claim.given_up.clone();
+        let order = making::Order { wanted, file: file.clone(), number, tried: true };
+        let task = self.tasks.spawn_blocking(self.maker.steps(order, claim, move |step| at.at(step))).id();
+        self.under_way = Some(UnderWay { name, file, who, progress, task, given_up });
     }
 
-    /// Something is to be done with this plugin: what is under way of it is looked at again afterwards.
-    pub(super) fn give_way(&mut self, plugin: &str) {
-        let same = |under_way: &UnderWay| self.plugins[under_way.index].wanted.name == plugin;
-        if self.under_way.as_ref().is_some_and(same)
-            && let Some(given_up) = self.give_up()
-        {
-            self.waiting.push_front(given_up);
+    /// Something was done with a plugin: what was begun before is begun anew.
+    pub(super) fn done(&mut self, plugin: &str, done: bool) {
+        if !done {
+            return;
         }
+        if self.under_way.as_ref().is_some_and(|under_way| under_way.name == plugin) {
+            let given_up = self.give_up();
+            self.waiting.extend(given_up);
+        }
+        self.order_anew();
     }
 
     /// What is under way is not wanted any more: whose it is, and who wanted it.
     pub(super) fn give_up(&mut self) -> Option<(String, Who)> {
-        let UnderWay { index, who, progress, given_up, .. } = self.under_way.take()?;
+        let UnderWay { name, who, progress, given_up, .. } = self.under_way.take()?;
         given_up.cancel();
         progress.over();
-        Some((self.plugins[index].wanted.name.clone(), who))
+        Some((name, who))
+    }
+
+    /// When what is under way is late: nothing is live of its plugin, and another build is kept that was.
+    pub(super) fn late(&self) -> Option<Instant> {
+        let under_way = self.under_way.as_ref()?;
+        let watched = &self.plugins[self.index_of(&under_way.name)?];
+        let kept = self.index.plugins.get(&under_way.name)?.live.as_ref()?.digest;
+        let late = watched.live.is_none() && !watched.fell_back && kept != under_way.file.digest;
+        late.then_some(self.patience)
+    }
+
+    /// What is kept serves until the build that is under way is ready, which others do not wait for.
+    pub(super) async fn is_late(&mut self) {
+        let Some((name, who)) = self.give_up() else { return };
+        let Some(index) = self.index_of(&name) else { return };
+        self.fall_back_once(index, Some("the build in its file was not ready in time, and is made ready now")).await;
+        if self.plugins[index].live.is_some() {
+            self.waiting.push_back((name, who));
+        } else {
+            self.waiting.push_front((name, who));
+        }
+    }
+
+    /// Where nothing is live of this plugin and what is kept was not tried yet, that is brought up.
+    async fn fall_back_once(&mut self, index: usize, why: Option<&str>) {
+        let watched = &mut self.plugins[index];
+        if watched.live.is_none() && !std::mem::replace(&mut watched.fell_back, true) {
+            self.fall_back(index, why).await;
+        }
     }
 
     /// The steps of a build came to their end: it goes live, or not.
@@ -137,11 +176,17 @@ impl Registry {
             }
         };
         // Another one was given up.
-        let Some(UnderWay { index, file, who, place, resumed, progress, .. }) =
-            self.under_way.take_if(|under_way| under_way.steps == id)
+        let Some(UnderWay { name, file, who, progress, .. }) = self.under_way.take_if(|under_way| under_way.task == id)
         else {
             return;
         };
+        let Some(index) = self.index_of(&name) else { return progress.over() };
+        if matches!(&loaded, Err(refusal) if refusal.problem == Problem::GivenUp) {
+            // Something more urgent was compiled in its place.
+            progress.over();
+            return self.waiting.push_front((name, who));
+        }
+        let place = self.place(index);
         match self.propose_if_good(loaded, Source::File, place, &progress).await {
             Ended::Taken(loaded) if place == Place::Canary => self.begun(index, file, loaded, who).await,
             Ended::Taken(Loaded { generation, .. }) => {
@@ -156,11 +201,13 @@ impl Registry {
             }
             Ended::Refused(refusal) => {
                 self.refused(index, Some(&file), &refusal, who);
-                if self.plugins[index].live.is_some() && (resumed || who == Who::Start) {
+                if self.plugins[index].noted {
                     self.note(index, Some(&refusal.problem.to_string()));
                 }
+                self.fall_back_once(index, None).await;
             }
             Ended::NotTaken => {}
         }
+        self.order_anew();
     }
 }

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use sluicegate_core::digest::Digest;
 use wasmtime::Engine;
 
+use super::child::MAX_ARTEFACT_BYTES;
 use super::precompiled::Artefact;
 
 /// Within the folder of the state.
@@ -28,9 +29,9 @@ const KEY: &str = "key";
 /// Files that are kept, and bytes; beyond them the one that was not used for longest goes.
 const MAX_FILES: usize = 64;
 const MAX_BYTES: u64 = 1 << 30;
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 513 << 20;
 const MAC_BYTES: usize = 32;
+/// The largest file that is read.
+const MAX_FILE_BYTES: u64 = MAX_ARTEFACT_BYTES + MAC_BYTES as u64;
 
 /// Why a folder is not used.
 #[derive(Debug, thiserror::Error)]

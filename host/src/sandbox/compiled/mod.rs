@@ -6,6 +6,7 @@
 //! - [`parent`]: starts the process that compiles, and judges how it ended.
 //! - [`child`]: that process: its limits first, then the file.
 //! - [`cache`]: what was compiled before.
+//! - [`turns`]: whose file is compiled next.
 //! - [`precompiled`]: code that is run as it is read: the only `unsafe` of the project.
 
 pub mod cache;
@@ -14,12 +15,10 @@ mod parent;
 mod precompiled;
 #[cfg(test)]
 mod tests;
-
-use std::sync::{Mutex, PoisonError};
+mod turns;
 
 use sluicegate_core::digest::Digest;
 use sluicegate_core::settings::CompileLimits;
-use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -27,6 +26,8 @@ use super::generation::one_line;
 use super::refusal::{Problem, Refusal, Step};
 use cache::Cache;
 use precompiled::Artefact;
+use turns::Turns;
+pub use turns::{Claim, Urgency};
 
 /// Where files are compiled.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +51,13 @@ pub enum Origin {
 pub(super) struct Compiled {
     compiler: Compiler,
     cache: Option<Cache>,
-    /// Held while a file is compiled: two at once would need twice the memory and hold up the traffic twice as much.
-    one: Mutex<()>,
+    /// Two at once would need twice the memory and hold up the traffic twice as much.
+    turns: Turns,
 }
 
 impl Compiled {
     pub(super) fn new(compiler: Compiler, cache: Option<Cache>) -> Self {
-        Self { compiler, cache, one: Mutex::new(()) }
+        Self { compiler, cache, turns: Turns::default() }
     }
 
     /// The code of a file whose digest this is, unless it is given up. It takes as long as compiling takes, this one and the one before.
@@ -65,22 +66,20 @@ impl Compiled {
         engine: &Engine,
         digest: &Digest,
         bytes: &[u8],
-        given_up: &CancellationToken,
+        claim: &Claim,
     ) -> Result<(Component, Origin), Refusal> {
         // What is compiled does not wait for what is not.
         if let Some(component) = self.cached(engine, digest) {
             return Ok((component, Origin::Cache));
         }
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever had the lock may have compiled the same.
+        let refused = |problem| Refusal::new(Step::Compiled, problem);
+        let _turn = self.turns.wait(claim).ok_or_else(|| refused(Problem::GivenUp))?;
+        // Whoever had it before may have compiled the same.
         if let Some(component) = self.cached(engine, digest) {
             return Ok((component, Origin::Cache));
         }
-        let artefact =
-            self.compile(engine, bytes, given_up).map_err(|problem| Refusal::new(Step::Compiled, problem))?;
-        let component = artefact
-            .component(engine)
-            .map_err(|error| Refusal::new(Step::Compiled, Problem::Engine(one_line(&error))))?;
+        let artefact = self.compile(engine, bytes, claim).map_err(refused)?;
+        let component = artefact.component(engine).map_err(|error| refused(Problem::Engine(one_line(&error))))?;
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put(engine, digest, &artefact)
         {
@@ -107,9 +106,9 @@ impl Compiled {
         None
     }
 
-    fn compile(&self, engine: &Engine, bytes: &[u8], given_up: &CancellationToken) -> Result<Artefact, Problem> {
+    fn compile(&self, engine: &Engine, bytes: &[u8], claim: &Claim) -> Result<Artefact, Problem> {
         match self.compiler {
-            Compiler::Process(limits) => parent::compile(bytes, limits, given_up),
+            Compiler::Process(limits) => parent::compile(bytes, limits, &claim.given_up),
             Compiler::Here => Artefact::compile(engine, bytes).map_err(|error| Problem::Engine(one_line(&error))),
         }
     }

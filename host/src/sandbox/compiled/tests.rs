@@ -24,8 +24,7 @@ impl Kept {
 
     #[track_caller]
     fn origin(&self, bytes: &[u8]) -> Origin {
-        let given_up = CancellationToken::new();
-        let compiled = self.compiled.component(sandbox().engine(), &inspect::digest(bytes), bytes, &given_up);
+        let compiled = self.compiled.component(sandbox().engine(), &inspect::digest(bytes), bytes, &Claim::default());
         compiled.expect("it compiles").1
     }
 
