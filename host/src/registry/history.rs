@@ -171,8 +171,11 @@ mod tests {
         history.add(change(7, Who::Start, Outcome::Refused));
         history.add(Change { at: Timestamp::MAX, ..change(7, Who::Start, Outcome::Refused) });
         assert_eq!((history.of(None)[0].at.as_second(), history.of(None)[1].to), (7, Some(Digest([120; 32]))));
+        // Nor does a build that cannot come back.
+        (0..3).for_each(|_| history.add(change(8, Who::Rollback, Outcome::Refused)));
+        assert_eq!((history.of(None)[0].to, history.of(None)[1].to), (Some(Digest([8; 32])), Some(Digest([7; 32]))));
         history.restore(vec![change(1, Who::File, Outcome::Live)]);
-        assert_eq!((history.all().len(), history.all()[0].to), (MOST, Some(Digest([22; 32]))));
+        assert_eq!((history.all().len(), history.all()[0].to), (MOST, Some(Digest([23; 32]))));
     }
 
     #[test]

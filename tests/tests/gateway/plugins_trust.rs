@@ -121,6 +121,16 @@ async fn where_a_signature_is_required_only_what_a_trusted_key_signed_goes_live_
 
 #[tokio::test]
 async fn a_live_build_that_is_revoked_gives_way_to_the_build_before() {
+    revoked_gives_way(None).await;
+}
+
+#[tokio::test]
+async fn it_does_so_whatever_lies_in_its_file() {
+    revoked_gives_way(Some(b"garbage")).await;
+}
+
+/// Where the file holds the live build, or something else that was refused.
+async fn revoked_gives_way(file: Option<&[u8]>) {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let settings = |revoked: &[&Value]| {
         let trust = format!("[trust]\nrevoked = {}\n{}", serde_json::to_string(revoked).expect("JSON"), routes(""));
@@ -131,10 +141,14 @@ async fn a_live_build_that_is_revoked_gives_way_to_the_build_before() {
     let before = is_live(&gateway, 1).await["live"]["digest"].clone();
     gateway.install("heartbeat", &another_build("heartbeat", 1));
     let live = is_live(&gateway, 2).await["live"]["digest"].clone();
+    if let Some(file) = file {
+        gateway.install("heartbeat", file);
+        refused(&gateway, "not a WebAssembly component").await;
+    }
     fs::write(gateway.path("sluicegate.toml"), settings(&[&live])).expect("written");
     let plugin_now = is_live(&gateway, 3).await;
     assert_eq!((&plugin_now["live"]["digest"], &plugin_now["live"]["source"]), (&before, &"fallback".into()));
-    assert_eq!(plugin_now["rejected"], serde_json::json!([live]), "{plugin_now}");
+    assert!(file.is_some() || plugin_now["rejected"] == serde_json::json!([live]), "{plugin_now}");
     gateway.says("not with its file: what was live is revoked").await;
     let history = gateway.get("/api/history?plugin=heartbeat").await.expect("JSON");
     let last = &history["changes"][0];
@@ -149,7 +163,8 @@ async fn a_live_build_that_is_revoked_gives_way_to_the_build_before() {
         gateway.get("/api/status").await?["settings"]["refused"]["reasons"][0].as_str().map(str::to_owned)
     })
     .await;
-    assert!(why.starts_with("plugin heartbeat: not verified: its digest ") && why.contains(" is revoked"), "{why}");
+    assert!(why.starts_with("plugin heartbeat: not verified: "), "{why}");
+    assert!(file.is_some() || why.contains(" is revoked"), "{why}");
     assert_eq!(is_live(&gateway, 3).await["live"]["digest"], before);
 }
 

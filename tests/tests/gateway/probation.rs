@@ -135,6 +135,30 @@ async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing()
 }
 
 #[tokio::test]
+async fn an_edit_of_its_section_ends_no_probation() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";
+    let gateway = start(&broker, &redis, rules).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..50).await;
+    redis.list_of(JOBS, 50).await;
+    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
+    gateway.install("obedient", &refusing());
+    is_on_probation(&gateway).await;
+    let settings = std::fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
+    let edited = settings.replace("[[routes]]", "[plugins.obedient.settings]\ncolour = \"green\"\n[[routes]]");
+    std::fs::write(gateway.path("sluicegate.toml"), edited).expect("written");
+    eventually("the edit is in force", async || (gateway.generation("obedient").await? == 3).then_some(())).await;
+    let mut seq = 50;
+    eventually("the build before is live again", async || {
+        publish(&machine, seq..seq + 10).await;
+        seq += 10;
+        (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_flows() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";

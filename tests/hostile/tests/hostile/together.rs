@@ -17,6 +17,8 @@ use crate::slot::{self, Slot};
 const QUIET: Duration = Duration::from_secs(8);
 /// What a machine of two cores adds on which everything runs, the machines too.
 const JITTER: Duration = Duration::from_millis(5);
+/// What no case may hold up a neighbour's message for.
+const LONGEST: Duration = Duration::from_secs(1);
 /// The plugin that means harm, its route and its queue.
 const HOSTILE: &str = "hostile";
 /// Which of the cases are here in an ordinary run: every third.
@@ -127,6 +129,7 @@ async fn run() {
     assert!(most <= before + LIMITS + MARGIN, "{} MiB", mib(most));
     // Beside other tests it would say more of them than of the gateway.
     if all {
+        assert!(beside.longest <= LONGEST, "{beside}");
         assert!(beside.p99 <= quiet.p99 * 2 + JITTER, "{beside}; by themselves {quiet}");
     }
 }
