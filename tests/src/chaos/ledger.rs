@@ -45,6 +45,8 @@ struct Entry {
     acknowledged: Option<Instant>,
     /// How often it was published: the broker may have it as often.
     sends: u32,
+    /// What was kept of it was destroyed.
+    destroyed: bool,
 }
 
 /// What machines remember. Cheap to clone.
@@ -79,10 +81,10 @@ impl Ledger {
         }
     }
 
-    /// This one may be lost: as if it were not acknowledged.
+    /// What was kept of this one was destroyed: it may be lost, and where the broker still has it, it comes behind later ones.
     pub fn forgive(&self, key: &Key) {
         if let Some(entry) = self.all().get_mut(key) {
-            entry.acknowledged = None;
+            (entry.acknowledged, entry.destroyed) = (None, true);
         }
     }
 
@@ -109,7 +111,7 @@ impl Ledger {
             if *count == 1 {
                 // What comes again later was there in its order already.
                 let newest = newest.entry((key.machine.clone(), key.route.clone())).or_default();
-                if key.seq < *newest {
+                if key.seq < *newest && !all.get(&key).is_some_and(|entry| entry.destroyed) {
                     comparison.out_of_order.push(key.clone());
                 }
                 *newest = key.seq.max(*newest);

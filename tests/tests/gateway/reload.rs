@@ -157,6 +157,11 @@ async fn routes_come_change_and_go_under_traffic() {
     let on_the_old_topic = steady.next.get();
     stage.applied(&format!("{HEARTBEAT}{moved}"), "routes.a.topic").await;
     steady.publish("moved", 100).await;
+    let here = on_the_old_topic + 100;
+    eventually("they are pushed by these settings", async || {
+        (seqs(&jobs(&stage.redis.list(JOBS).await), "M-1", "a").len() as u64 >= here).then_some(())
+    })
+    .await;
     // An order of routes, a queue, a type.
     let other = moved.replace("handlers", "queue = \"other\"\ntype = \"new\"\nhandlers");
     steady.meanwhile("moved", stage.applied(&format!("{HEARTBEAT}{B}{other}"), "routes.a.queue")).await;
@@ -170,7 +175,7 @@ async fn routes_come_change_and_go_under_traffic() {
     })
     .await;
     let mut of_the_steady = seqs(&first, "M-1", "a");
-    assert!(of_the_steady.len() as u64 >= on_the_old_topic + 100, "the old topic's and the new one's");
+    assert!(of_the_steady.len() as u64 >= here, "the old topic's and the new one's");
     of_the_steady.extend(seqs(&second, "M-1", "new"));
     in_order(&of_the_steady);
     let of_the_passing = in_order(&seqs(&first, "M-2", "b"));
