@@ -14,7 +14,7 @@ use crate::neighbours::Neighbours;
 use crate::slot::{self, Slot};
 
 /// How long the neighbours are measured by themselves.
-const QUIET: Duration = Duration::from_secs(8);
+const QUIET: Duration = Duration::from_secs(4);
 /// What a machine of two cores adds on which everything runs, the machines too.
 const JITTER: Duration = Duration::from_millis(5);
 /// What no case may hold up a neighbour's message for.
