@@ -11,7 +11,7 @@ use crate::database::fault::Fault;
 use crate::domain::job::Source;
 use crate::domain::lanes::{self, Progress};
 use crate::redis::connect::RedisFault;
-use crate::redis::lists::{Keeper, Standing};
+use crate::redis::lists::{Keeper, Mended, Standing};
 
 /// One of the two servers.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +38,18 @@ pub(super) fn places(source: &Source, standing: &Standing, notes: &[Progress]) -
     lanes::standing(standing.settled, notes, machines.iter().map(String::as_str))
 }
 
-/// Begins.
-pub(super) async fn begin(parts: &Parts, keeper: &mut Keeper) -> Result<Begun, Trouble> {
+/// Begins a tenure in which the lease has `number`; none: it has another by now.
+pub(super) async fn begin(parts: &Parts, keeper: &mut Keeper, number: u64) -> Result<Option<Begun>, Trouble> {
     let name = parts.name(&parts.instance);
     loop {
         let (epoch, notes) = parts.database.within(parts.database.fence(&name, parts.lanes, clock::now())).await?;
         let standing = keeper.standing(&parts.instance).await?;
         let found = places(&parts.source, &standing, &notes);
         // Nothing else settles for this instance now, but an answer of its own may come late.
-        if !keeper.mend(&parts.instance, standing.settled, found.settled, &found.done).await? {
-            continue;
+        match keeper.mend(&parts.instance, number, standing.settled, found.settled, &found.done).await? {
+            Mended::Done => {}
+            Mended::Settled => continue,
+            Mended::NotHeld => return Ok(None),
         }
         let done: BTreeSet<usize> = found.done.into_iter().collect();
         if !standing.entries.is_empty() {
@@ -58,6 +60,6 @@ pub(super) async fn begin(parts: &Parts, keeper: &mut Keeper) -> Result<Begun, T
             );
         }
         let left = standing.entries.into_iter().enumerate().filter(|(place, _)| !done.contains(place));
-        return Ok(Begun { epoch, settled: found.settled, standing: left.map(|(_, entry)| entry).collect() });
+        return Ok(Some(Begun { epoch, settled: found.settled, standing: left.map(|(_, entry)| entry).collect() }));
     }
 }

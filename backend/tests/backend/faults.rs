@@ -9,6 +9,7 @@ use crate::stage::{Backend, JOBS, Stage, job, sale};
 
 on_both!(
     killed_at_random_moments_under_load_loses_and_doubles_nothing,
+    of_two_with_one_name_under_load_nothing_is_lost_or_doubled,
     what_a_dead_instance_left_is_taken_over_once,
     one_that_was_paused_past_its_lease_commits_nothing_that_was_taken_over,
     an_orderly_end_leaves_what_is_not_begun_to_others,
@@ -79,6 +80,26 @@ async fn killed_at_random_moments_under_load_loses_and_doubles_nothing(stage: St
     println!("{kills} kills in {:?}", began.elapsed());
     let _last = stage.start("b1");
     exact(&mut stage, pushed).await;
+}
+
+/// Two hosts with the default name, or a restart that overlaps: the older goes on until its lease's next renewal says that a newer has it.
+async fn of_two_with_one_name_under_load_nothing_is_lost_or_doubled(stage: Stage) {
+    let mut stage = stage.with("[listener]\nbatch = 20\nalert_levels = []");
+    ready(&mut stage).await;
+    let mut backends = vec![stage.start_named("first", "b1")];
+    let mut pushed = 0;
+    for file in ["second", "third", "fourth"] {
+        let before = stage.count("transactions").await;
+        stage.push(&load(pushed, 500)).await;
+        pushed += 500;
+        let some = format!("CAST(COUNT(*) > {before} AS CHAR) FROM transactions");
+        stage.has(&format!("SELECT {some}"), &["1"]).await;
+        backends.push(stage.start_named(file, "b1"));
+    }
+    exact(&mut stage, pushed).await;
+    for older in &backends[..backends.len() - 1] {
+        older.logged("a newer process has this instance's name").await;
+    }
 }
 
 /// Waits until an instance is in the middle of something; one that was faster than the look is through with it.

@@ -2,8 +2,11 @@
 
 use std::fs;
 
-use sluicegate_tests::RedisServer;
+use sluicegate_backend::redis::lease::Leases;
+use sluicegate_backend::redis::lists::{Taken, Taker};
+use sluicegate_core::lease::Answer;
 use sluicegate_tests::gateway::root;
+use sluicegate_tests::{RedisServer, eventually};
 
 use crate::stage::{LETTERS, Stage, TOKEN, job, sale};
 
@@ -79,4 +82,57 @@ async fn what_does_not_fit_is_said_with_what_to_do() {
         let said = answer["errors"][0]["message"].as_str().unwrap_or_default();
         assert!(found == code && said.contains(part), "{url} {more}: {found} {answer}");
     }
+}
+
+/// Whatever an older process of the name, or this one before a fault, has on its way to Redis moves nothing once the lease has another number.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_moved_under_an_older_number_of_the_lease() {
+    let stage = Stage::sqlite().await;
+    let (connector, keys) = stage.list();
+    let mut first = Leases::new(connector.clone(), keys.clone(), "b1");
+    let taker = |leases: &Leases| Taker::new(connector.clone(), &keys, "b1", leases.number().expect("it has one"));
+    first.renew().await.expect("a lease");
+    let mut older = taker(&first);
+    stage.push(&["1".to_owned(), "2".to_owned(), "3".to_owned()]).await;
+    assert_eq!(older.take(1).await, Ok(Taken::Jobs(vec!["1".into()])));
+    assert_eq!(first.anew().await, Ok(Answer::Held));
+    assert_eq!(older.take(1).await, Ok(Taken::NotHeld));
+    let mut newer = taker(&first);
+    assert_eq!(newer.take(1).await, Ok(Taken::Jobs(vec!["2".into()])));
+    let mut second = Leases::new(connector.clone(), keys.clone(), "b1");
+    second.renew().await.expect("a lease");
+    assert_eq!(newer.take(1).await, Ok(Taken::NotHeld));
+    assert_eq!(first.anew().await, Ok(Answer::Superseded), "it is not taken back");
+    assert_eq!(taker(&second).take(9).await, Ok(Taken::Jobs(vec!["3".into()])));
+    second.release().await.expect("an answer");
+    assert_eq!(taker(&second).take(9).await, Ok(Taken::NotHeld));
+}
+
+/// Whoever waits for work takes none: what nobody hears of is not moved, and others are woken as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_work_leaves_the_list_as_it_is() {
+    let stage = Stage::sqlite().await;
+    let (connector, keys) = stage.list();
+    let mut leases = Leases::new(connector.clone(), keys.clone(), "b1");
+    leases.renew().await.expect("a lease");
+    let mut takers = [(); 2].map(|()| Taker::new(connector.clone(), &keys, "b1", leases.number().expect("one")));
+    let [one, other] = &mut takers;
+    let pushing = async {
+        eventually("both wait", async || {
+            let clients: String = stage.redis.ask("CLIENT LIST").await.ok()?;
+            (clients.matches("cmd=blmove").count() == 2).then_some(())
+        })
+        .await;
+        stage.push(&["1".to_owned(), "2".to_owned()]).await;
+    };
+    let (one, other, ()) = tokio::join!(one.take(1), other.take(1), pushing);
+    let mut taken = Vec::new();
+    for came in [one, other] {
+        match came.expect("an answer") {
+            Taken::Jobs(jobs) => taken.extend(jobs),
+            Taken::NotHeld => panic!("the lease is held"),
+        }
+    }
+    taken.sort();
+    assert_eq!(taken, ["1", "2"]);
 }
