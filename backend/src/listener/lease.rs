@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use super::begin::{Trouble, places};
+use super::begin::{Trouble, look};
 use crate::clock;
 use crate::redis::lease::Leases;
 use crate::redis::lists::{Keeper, TakenOver};
@@ -220,7 +220,6 @@ pub(super) async fn take_over_from(parts: &Parts, keeper: &mut Keeper, instance:
     let Some(starts) = keeper.unleased(instance).await? else { return Ok(TakenOver::Not) };
     let name = parts.name(instance);
     let (_, notes) = parts.database.within(parts.database.fence(&name, 0, clock::now())).await?;
-    let standing = keeper.standing(instance).await?;
-    let found = places(&parts.source, &standing, &notes);
+    let (standing, found) = look(parts, keeper, instance, &notes).await?;
     Ok(keeper.take_over(instance, starts, standing.settled, found.settled, &found.done).await?)
 }

@@ -105,14 +105,9 @@ struct Working<'a> {
 
 impl Working<'_> {
     /// Works through it: first what stood in the list.
-    async fn run(&mut self, standing: Vec<Bytes>, patience: &mut Patience<'_>, stop: &CancellationToken) -> Ended {
-        for batch in standing.chunks(self.parts.batch) {
-            if stop.is_cancelled() {
-                return Ended::Stop;
-            }
-            if let Some(ended) = self.batch(batch).await {
-                return ended;
-            }
+    async fn run(&mut self, standing: usize, patience: &mut Patience<'_>, stop: &CancellationToken) -> Ended {
+        if let Some(ended) = self.standing(standing, stop).await {
+            return ended;
         }
         let (send, mut batches) = mpsc::channel::<Vec<Bytes>>(AHEAD);
         let (held, tenure) = (self.held, self.term.tenure);
@@ -138,6 +133,37 @@ impl Working<'_> {
             // It lost count of what it moved: what it told of is committed first.
             () = &mut taking => committing.await,
         }
+    }
+
+    /// The first so many entries of the list, batch by batch: all of them at once may be more than this process may hold.
+    async fn standing(&mut self, mut left: usize, stop: &CancellationToken) -> Option<Ended> {
+        let (parts, held, tenure) = (self.parts, self.held, self.term.tenure);
+        let mut patience = Patience::new(&parts.board, "reading what stands in the processing list");
+        while left > 0 {
+            if stop.is_cancelled() {
+                return Some(Ended::Stop);
+            }
+            match self.keeper.entries(&parts.instance, 0, left.min(parts.batch)).await {
+                // Another has taken it over.
+                Ok(batch) if batch.is_empty() => return Some(Ended::Anew),
+                Ok(batch) => {
+                    patience.good();
+                    if let Some(ended) = self.batch(&batch).await {
+                        return Some(ended);
+                    }
+                    left = left.saturating_sub(batch.len());
+                }
+                Err(fault) => {
+                    let delay = patience.bad(&fault);
+                    tokio::select! {
+                        () = stop.cancelled() => return Some(Ended::Stop),
+                        () = held.over(tenure) => return Some(Ended::Anew),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// One batch: committed and off the list, unless it ends before.

@@ -14,20 +14,37 @@ use super::script::Script;
 const BLOCK: Duration = Duration::from_secs(2);
 /// A server that is silent for longer than a blocking move lasts is away.
 const SILENCE: Duration = Duration::from_secs(7);
+/// Whoever has got so many bytes of jobs asks for no more in the same step: a job may have a megabyte, and a batch is in memory several times over. So
+/// one step brings less than this and one job more, and a listener, which has three batches, a few times as much.
+pub const ENOUGH: usize = 4 << 20;
+/// The most entries of one look at a list.
+const PAGE: usize = 500;
 /// Put in the place of a job before it is taken off: no JSON is this.
 const TAKEN_OFF: &str = "\0taken off";
 
 /// Moves jobs, oldest first, where the lease has this number: whoever took it anew cut off in that step what others of the name had on its way, be it in
-/// a socket's buffer. Nil: it has another, or has run out. KEYS: lease, processing list, list; ARGV: number, the most.
+/// a socket's buffer. Nil: it has another, or has run out. KEYS: lease, processing list, list; ARGV: number, the most, bytes that are enough.
 const TAKE: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-local taken = {}
-for place = 1, tonumber(ARGV[2]) do
+local taken, bytes = {}, 0
+while #taken < tonumber(ARGV[2]) and bytes < tonumber(ARGV[3]) do
   local job = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
   if not job then break end
-  taken[place] = job
+  taken[#taken + 1] = job
+  bytes = bytes + #job
 end
 return taken
+";
+/// Entries from a place on, up to a number of them or of bytes. KEYS: list; ARGV: place, the most, bytes that are enough.
+const READ: &str = r"
+local entries, bytes, place = {}, 0, tonumber(ARGV[1])
+while #entries < tonumber(ARGV[2]) and bytes < tonumber(ARGV[3]) do
+  local entry = redis.call('LINDEX', KEYS[1], place)
+  if not entry then break end
+  entries[#entries + 1] = entry
+  bytes, place = bytes + #entry, place + 1
+end
+return entries
 ";
 /// Takes the first so many entries off, as the batch behind ARGV[1]; done once however often it is asked for. 0: another batch was settled
 /// there, so it is not this process's list any more. LTRIM comes first: it needs no memory, and what comes after a write in a script is done
@@ -143,7 +160,7 @@ impl Taker {
         }
     }
 
-    /// Moves up to `most` jobs, oldest first; waits a few seconds for the first one.
+    /// Moves up to `most` jobs, or [`ENOUGH`] bytes of them, oldest first; waits a few seconds for the first one.
     ///
     /// # Errors
     /// [`RedisFault`]: jobs may have been moved that nobody was told of, or may yet be, until the lease has another number. They stand in the
@@ -170,7 +187,7 @@ impl Taker {
 
     async fn ask(&mut self, most: usize) -> Result<Taken, RedisFault> {
         let keys = [self.lease.as_str(), &self.processing, &self.list];
-        let arguments = [self.number.to_string(), most.to_string()];
+        let arguments = [self.number.to_string(), most.to_string(), ENOUGH.to_string()];
         let connection = connected(&self.connector, &mut self.connection).await?;
         let taken = self.take.run::<Option<Vec<Vec<u8>>>>(connection, &keys, &arguments);
         Ok(match within(&self.list, taken).await? {
@@ -212,8 +229,8 @@ async fn within<T>(key: &str, answer: impl Future<Output = redis::RedisResult<T>
 pub struct Standing {
     /// As Redis has it; none: it has none.
     pub settled: Option<u64>,
-    /// The entries, oldest first.
-    pub entries: Vec<Bytes>,
+    /// Whose each entry is, oldest first.
+    pub machines: Vec<String>,
 }
 
 /// What became of an attempt to mend.
@@ -244,6 +261,7 @@ pub enum TakenOver {
 pub struct Keeper {
     line: Line,
     keys: ListKeys,
+    read: Script,
     settle: Script,
     mend: Script,
     take_over: Script,
@@ -256,23 +274,45 @@ impl Keeper {
         Self {
             line: Line::new(connector),
             keys,
+            read: Script::new(READ),
             settle: Script::new(SETTLE),
             mend: Script::new(MEND),
             take_over: Script::new(TAKE_OVER),
         }
     }
 
-    /// What stands in an instance's processing list.
+    /// What stands in an instance's processing list; `machine` says whose an entry is. It is read page by page, and is one state of the list only where
+    /// nobody moves anything, and what is done next finds nothing settled since.
     ///
     /// # Errors
     /// [`RedisFault`].
-    pub async fn standing(&mut self, instance: &str) -> Result<Standing, RedisFault> {
-        let (processing, settled) = (self.keys.processing(instance), self.keys.settled(instance));
-        let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("GET").arg(&settled).cmd("LRANGE").arg(&processing).arg(0).arg(-1);
-        let answer = pipeline.query_async::<(Option<u64>, Vec<Vec<u8>>)>(self.line.get().await?).await;
-        let (settled, entries) = self.line.heard(&processing, answer)?;
-        Ok(Standing { settled, entries: entries.into_iter().map(Bytes::from).collect() })
+    pub async fn standing(
+        &mut self,
+        instance: &str,
+        machine: impl Fn(&[u8]) -> String,
+    ) -> Result<Standing, RedisFault> {
+        let key = self.keys.settled(instance);
+        let settled = redis::cmd("GET").arg(&key).query_async::<Option<u64>>(self.line.get().await?).await;
+        let settled = self.line.heard(&key, settled)?;
+        let mut machines = Vec::new();
+        loop {
+            let page = self.entries(instance, machines.len(), PAGE).await?;
+            if page.is_empty() {
+                return Ok(Standing { settled, machines });
+            }
+            machines.extend(page.iter().map(|entry| machine(entry)));
+        }
+    }
+
+    /// Up to `most` entries of an instance's processing list, or [`ENOUGH`] bytes of them, from a place on. None: there are no more.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn entries(&mut self, instance: &str, from: usize, most: usize) -> Result<Vec<Bytes>, RedisFault> {
+        let processing = self.keys.processing(instance);
+        let arguments = [from, most, ENOUGH];
+        let page = self.read.run::<Vec<Vec<u8>>>(self.line.get().await?, &[&processing], &arguments).await;
+        Ok(self.line.heard(&processing, page)?.into_iter().map(Bytes::from).collect())
     }
 
     /// A batch is committed: its entries, the first so many, leave the list. After an error the same is to be asked for again. False: the list

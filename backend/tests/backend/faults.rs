@@ -94,12 +94,16 @@ async fn of_two_with_one_name_under_load_nothing_is_lost_or_doubled(stage: Stage
         pushed += 500;
         let some = format!("CAST(COUNT(*) > {before} AS CHAR) FROM transactions");
         stage.has(&format!("SELECT {some}"), &["1"]).await;
-        backends.push(stage.start_named(file, "b1"));
+        let newer = stage.start_named(file, "b1");
+        newer.logged("the listener takes jobs").await;
+        backends.push(newer);
     }
     exact(&mut stage, pushed).await;
-    for older in &backends[..backends.len() - 1] {
-        older.logged("a newer process has this instance's name").await;
-    }
+    let said = "a newer process has this instance's name";
+    let superseded = async || {
+        (backends.iter().filter(|backend| backend.log().contains(said)).count() == 3).then_some(())
+    };
+    eventually("all but one know that they are not the newest", superseded).await;
 }
 
 /// Waits until an instance is in the middle of something; one that was faster than the look is through with it.

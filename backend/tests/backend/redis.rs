@@ -136,3 +136,32 @@ async fn waiting_for_work_leaves_the_list_as_it_is() {
     taken.sort();
     assert_eq!(taken, ["1", "2"]);
 }
+
+/// A batch has so many bytes, not only so many jobs; and what stood in the list at a start comes in such batches, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_jobs_come_in_small_batches() {
+    let mut stage = Stage::sqlite().await.with("[listener]\nbatch = 1000");
+    let large = |number: u32| job("heartbeat", "M-001", number, &format!(r#"{{"more":"{}"}}"#, "x".repeat(1 << 20)));
+    let (connector, keys) = stage.list();
+    let mut leases = Leases::new(connector.clone(), keys.clone(), "other");
+    leases.renew().await.expect("a lease");
+    stage.push(&(0..8).map(large).collect::<Vec<_>>()).await;
+    let mut taker = Taker::new(connector.clone(), &keys, "other", leases.number().expect("one"));
+    let Ok(Taken::Jobs(jobs)) = taker.take(1_000).await else { panic!("jobs were there") };
+    assert_eq!(jobs.len(), 4, "each is a little larger than a fourth of what is enough");
+    leases.release().await.expect("an answer");
+    // What an older version has left.
+    for part in 0..10 {
+        stage
+            .redis
+            .push("{mqtt_incoming_jobs}:processing:b1", &(0..12).map(|n| large(12 * part + n)).collect::<Vec<_>>())
+            .await;
+        stage.push(&(0..12).map(|n| large(1_000 + 12 * part + n)).collect::<Vec<_>>()).await;
+    }
+    let backend = stage.start("b1");
+    stage.all_taken().await;
+    let peak = backend.memory_peak();
+    println!("{peak} MiB at the most");
+    assert!(peak < 150, "{peak} MiB, of 248 that stood there");
+    stage.has("SELECT CAST(COUNT(last_heard_at) AS CHAR) FROM machines", &["1"]).await;
+}

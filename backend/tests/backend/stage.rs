@@ -264,6 +264,14 @@ impl Backend {
         self.signal("CONT");
     }
 
+    /// The most memory that it has had, in MiB.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let id = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its state");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
+    }
+
     /// Has it read its settings again.
     pub(crate) fn hang_up(&self) {
         self.signal("HUP");
