@@ -17,6 +17,7 @@ on_both!(
     an_alert_is_signed_and_sent_until_it_is_taken,
     of_one_machine_and_code_one_is_told_in_a_window,
     a_machine_that_falls_silent_is_offline_and_recovers,
+    one_that_falls_silent_again_within_the_window_is_told_after_it,
 );
 
 const SECRET: &str = "a shared secret";
@@ -143,4 +144,33 @@ async fn a_machine_that_falls_silent_is_offline_and_recovers(stage: Stage) {
     stage.push(&[beat("M-001")]).await;
     assert_eq!(kinds(&hook.told(2).await), ["M-001 offline", "M-001 recovered"]);
     assert_eq!(stage.rows("SELECT serial_no FROM machines WHERE offline_at IS NOT NULL").await, [] as [&str; 0]);
+}
+
+/// The last word that people have is what is so, although one alert of a kind goes out in a window.
+async fn one_that_falls_silent_again_within_the_window_is_told_after_it(stage: Stage) {
+    let hook = Hook::start(0).await;
+    let mut stage = stage.with(&hook.settings("window = \"15m\"\noffline_after = \"1h\"\noffline_every = \"100ms\""));
+    let _backend = stage.start("b1");
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let beat = format!(r#"{{"type":"heartbeat","serial_no":"M-001","payload":{{}},"received_at":"{now}"}}"#);
+    stage.push(&[job("heartbeat", "M-001", 0, "{}")]).await;
+    hook.told(1).await;
+    stage.push(&[beat]).await;
+    hook.told(2).await;
+    // It is silent again; a second machine shows that there was a look meanwhile.
+    let silent = "UPDATE machines SET last_heard_at = '2026-04-14 02:00:00.000'";
+    stage.execute(silent).await;
+    stage.push(&[job("heartbeat", "M-002", 0, "{}")]).await;
+    hook.told(3).await;
+    let of = |kind: &str| {
+        format!("SELECT CAST(occurrences AS CHAR) FROM machine_alerts WHERE serial_no = 'M-001' AND kind = '{kind}'")
+    };
+    assert_eq!(stage.rows(&of("offline")).await, ["1"], "looks are not counted");
+    assert_eq!(hook.came().len(), 3, "one goes out in a window");
+    // The window is over.
+    stage
+        .execute("UPDATE machine_alerts SET raised_at = '2026-04-14 02:00:00.000', told_at = '2026-04-14 02:00:00.000'")
+        .await;
+    let came = hook.told(4).await;
+    assert_eq!([&came[3].1["serial_no"], &came[3].1["kind"]], ["M-001", "offline"]);
 }

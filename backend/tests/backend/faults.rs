@@ -100,9 +100,8 @@ async fn of_two_with_one_name_under_load_nothing_is_lost_or_doubled(stage: Stage
     }
     exact(&mut stage, pushed).await;
     let said = "a newer process has this instance's name";
-    let superseded = async || {
-        (backends.iter().filter(|backend| backend.log().contains(said)).count() == 3).then_some(())
-    };
+    let superseded =
+        async || (backends.iter().filter(|backend| backend.log().contains(said)).count() == 3).then_some(());
     eventually("all but one know that they are not the newest", superseded).await;
 }
 
