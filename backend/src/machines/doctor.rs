@@ -97,12 +97,43 @@ impl Machines {
         for (serial_no, entry) in all.iter().zip(&entries) {
             let hash = expected.get(*serial_no).map(String::as_str);
             let Some(problem) = judge(serial_no, hash, entry, format) else { continue };
-            findings.push(Finding { serial_no: (*serial_no).to_owned(), problem });
-            if repair {
-                auth.write(serial_no, hash.filter(|_| check_target(serial_no).is_ok())).await?;
-            }
+            // What was read of all may be long over: a token that was revoked since must not be good again.
+            let problem = if repair { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
+            findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
         Ok(findings)
+    }
+
+    /// Gives Redis what the database has of one machine; what was wrong with its key, if it still was. Whoever issues, rotates or revokes holds the
+    /// machine's row until Redis has the same; where there is no row yet, what is written now is not taken away.
+    async fn repair(
+        &self,
+        auth: &mut Auth,
+        serial_no: &str,
+        format: AuthFormat,
+    ) -> Result<Option<Problem>, TokenError> {
+        let reading = async {
+            let mut session = self.database.begin().await?;
+            let rows = session.rows(&machines::token_of(self.database.tongue(), serial_no)).await?;
+            let mut hash = None;
+            for row in &rows {
+                // A collation may take another machine's name for the same.
+                if row.must_text(1)? == serial_no {
+                    hash = row.text(0)?.filter(|hash| !hash.is_empty());
+                }
+            }
+            Ok((session, hash))
+        };
+        let (session, hash) = self.database.within(reading).await?;
+        let entry = auth.look(serial_no).await?;
+        let problem = judge(serial_no, hash.as_deref(), &entry, format);
+        if problem.is_some() {
+            let hash = hash.as_deref().filter(|_| check_target(serial_no).is_ok());
+            auth.replace(serial_no, &entry, hash, format).await?;
+        }
+        // It wrote nothing: this lets go of the row.
+        self.database.within(session.commit()).await?;
+        Ok(problem)
     }
 
     /// The hash of each machine that has a token.
@@ -147,22 +178,32 @@ pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, R
     let all = auth.all().await?;
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut done = Converted::default();
-    for (serial_no, entry) in all.iter().zip(auth.read(&all).await?) {
-        let (hash, had) = match entry {
-            Entry::String(hash) => (hash, AuthFormat::String),
-            Entry::Hash(Some(hash), _) => (hash, AuthFormat::Hash),
-            Entry::None | Entry::Hash(None, _) | Entry::Other(_) => {
+    for (serial_no, mut entry) in all.iter().zip(auth.read(&all).await?) {
+        loop {
+            let (hash, had) = match &entry {
+                // It was revoked since.
+                Entry::None => break,
+                Entry::String(hash) => (hash, AuthFormat::String),
+                Entry::Hash(Some(hash), _) => (hash, AuthFormat::Hash),
+                Entry::Hash(None, _) | Entry::Other(_) => {
+                    done.left += 1;
+                    break;
+                }
+            };
+            if from_hex(hash).is_none() {
                 done.left += 1;
-                continue;
+                break;
             }
-        };
-        if from_hex(&hash).is_none() {
-            done.left += 1;
-        } else if had == format {
-            done.unchanged += 1;
-        } else {
-            auth.write(serial_no, Some(&hash.to_lowercase())).await?;
-            done.converted += 1;
+            if had == format {
+                done.unchanged += 1;
+                break;
+            }
+            if auth.replace(serial_no, &entry, Some(&hash.to_lowercase()), format).await? {
+                done.converted += 1;
+                break;
+            }
+            // Another has changed it in between.
+            entry = auth.look(serial_no).await?;
         }
     }
     Ok(done)

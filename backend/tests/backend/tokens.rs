@@ -3,6 +3,12 @@
 use serde_json::json;
 use sluicegate_backend::machines::token::{sha256, to_hex};
 
+use sluicegate_backend::database::session::Statement;
+use sluicegate_backend::machines::Machines;
+use sluicegate_backend::machines::doctor::{Finding, Problem};
+use sluicegate_backend::redis::auth::{Auth, Entry};
+use sluicegate_backend::settings::AuthFormat;
+
 use crate::on_both;
 use crate::stage::{Stage, TOKEN};
 
@@ -104,4 +110,57 @@ async fn keys_are_converted_between_the_formats(mut stage: Stage) {
     let kind: String = stage.redis.ask("TYPE machine_auth:M-001").await.expect("a type");
     assert_eq!(kind, "hash");
     assert_eq!(stage.rows("SELECT serial_no FROM machines").await, ["M-001"]);
+}
+
+/// What the doctor reads of all machines is long over when it comes to one of them: what is revoked in between stays revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctor_revives_no_token_that_is_revoked_meanwhile() {
+    let mut stage = Stage::mariadb().await;
+    let database = stage.database().await;
+    let (connector, _) = stage.list();
+    let auth = || Auth::new(connector.clone(), "machine_auth:".to_owned(), AuthFormat::String);
+    let machines = Machines::new(database.clone(), auth());
+    machines.issue("M-001").await.expect("a token");
+    // Somebody revokes it: Redis has it no more, and the commit is under way.
+    let mut revoking = database.begin().await.expect("a transaction");
+    let sql = "UPDATE machines SET api_token_hash = NULL WHERE serial_no = 'M-001'".to_owned();
+    revoking.execute(&Statement { sql, values: Vec::new() }).await.expect("done");
+    stage.redis.command("DEL machine_auth:M-001").await;
+    let committing = async {
+        let waits = "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
+        stage.has(waits, &["1"]).await;
+        revoking.commit().await.expect("committed");
+    };
+    let (findings, ()) = tokio::join!(machines.doctor(AuthFormat::String, true), committing);
+    assert_eq!(findings.expect("it looked"), [], "it was right when it came to it");
+    assert_eq!(key(&stage, "M-001").await, None);
+    // Without a row nobody is waited for.
+    stage.redis.command("SET machine_auth:M-404 secret").await;
+    let stale = Finding { serial_no: "M-404".to_owned(), problem: Problem::Stale };
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [stale]);
+    assert_eq!(key(&stage, "M-404").await, None);
+}
+
+/// A conversion, or a repair, writes in the step in which it sees that the key is as it was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_changed_meanwhile_is_left_as_it_is() {
+    let stage = Stage::sqlite().await;
+    let (connector, _) = stage.list();
+    let mut auth = Auth::new(connector, "machine_auth:".to_owned(), AuthFormat::Hash);
+    let (first, second) = (to_hex(&sha256("first")), to_hex(&sha256("second")));
+    stage.redis.command(&format!("SET machine_auth:M-001 {first}")).await;
+    let read = auth.look("M-001").await.expect("an answer");
+    assert_eq!(read, Entry::String(first.clone()));
+    for (change, now) in [
+        (format!("SET machine_auth:M-001 {second}"), Entry::String(second.clone())),
+        ("DEL machine_auth:M-001".to_owned(), Entry::None),
+        (format!("HSET machine_auth:M-001 password_hash {first}"), Entry::Hash(Some(first.clone()), false)),
+    ] {
+        stage.redis.command(&change).await;
+        assert_eq!(auth.replace("M-001", &read, Some(&first), AuthFormat::Hash).await, Ok(false), "{change}");
+        assert_eq!(auth.look("M-001").await, Ok(now.clone()), "{change}");
+        assert_eq!(auth.replace("M-001", &now, Some(&second), AuthFormat::Hash).await, Ok(true));
+        assert_eq!(auth.look("M-001").await, Ok(Entry::Hash(Some(second.clone()), false)));
+        stage.redis.command("DEL machine_auth:M-001").await;
+    }
 }

@@ -173,10 +173,13 @@ pub fn token(tongue: Tongue<'_>, serial_no: &str, hash: Option<&str>, now: &str)
     text.done()
 }
 
-/// The hash of a machine's token. The row is this transaction's until it ends.
+/// The hash of a machine's token, and the serial number as the row has it. The row is this transaction's until it ends.
 #[must_use]
 pub fn token_of(tongue: Tongue<'_>, serial_no: &str) -> Statement {
-    let mut text = Text::of(tongue, "SELECT {machines.api_token_hash} FROM {machines} WHERE {machines.serial_no} = ?");
+    let mut text = Text::of(
+        tongue,
+        "SELECT {machines.api_token_hash}, {machines.serial_no} FROM {machines} WHERE {machines.serial_no} = ?",
+    );
     text.bind(serial_no);
     for_update(text, tongue)
 }
