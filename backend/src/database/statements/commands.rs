@@ -102,7 +102,7 @@ pub fn expire(tongue: Tongue<'_>, before: &str, reason: &str, now: &str) -> Stat
     text.done()
 }
 
-/// Moves a command, where it is not as far already.
+/// Moves a machine's command, where it is not as far already.
 #[must_use]
 pub fn step(tongue: Tongue<'_>, zone: Zone, step: &Step, now: &str) -> Statement {
     let mut text = Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.state} = ?");
@@ -115,8 +115,14 @@ pub fn step(tongue: Tongue<'_>, zone: Zone, step: &Step, now: &str) -> Statement
     let column = if step.state == State::Sent { "{machine_commands.sent_at}" } else { "{machine_commands.settled_at}" };
     text.push(tongue, &format!(", {column} = ?")).bind(zone.write(step.at));
     touched(&mut text, tongue, now);
-    text.push(tongue, " WHERE {machine_commands.message_id} = ? AND {machine_commands.state} IN (");
-    text.bind(step.message_id.as_str()).list(step.state.before().map(State::word)).raw(")");
+    text.push(
+        tongue,
+        " WHERE {machine_commands.message_id} = ? AND {machine_commands.serial_no} = ? AND {machine_commands.state} IN (",
+    );
+    text.bind(step.message_id.as_str())
+        .bind(step.serial_no.as_str())
+        .list(step.state.before().map(State::word))
+        .raw(")");
     text.done()
 }
 
