@@ -4,6 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+/// The reason of a command that expired by this program's own guess: the only state that something earlier in the list replaces, since whoever knows better
+/// was only late.
+pub const PRESUMED: &str = "its time was over, and nobody told what became of it";
+
 /// How a command stands. It only ever moves down this list: what is told twice, late or in another order changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {

@@ -360,6 +360,21 @@ impl Keeper {
         self.line.heard(&self.keys.instances.clone(), instances)
     }
 
+    /// Whether nothing stands in the list, nor in any instance's processing list.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn is_empty(&mut self) -> Result<bool, RedisFault> {
+        let instances = self.instances().await?;
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("LLEN").arg(&self.keys.list);
+        for instance in &instances {
+            pipeline.cmd("LLEN").arg(self.keys.processing(instance));
+        }
+        let lengths = pipeline.query_async::<Vec<u64>>(self.line.get().await?).await;
+        Ok(self.line.heard(&self.keys.list.clone(), lengths)?.iter().all(|length| *length == 0))
+    }
+
     /// How often an instance without a lease has had one; none: it has one.
     ///
     /// # Errors
