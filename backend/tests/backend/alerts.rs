@@ -15,6 +15,7 @@ use crate::stage::{Stage, job};
 
 on_both!(
     an_alert_is_signed_and_sent_until_it_is_taken,
+    what_a_machine_wrote_forges_no_line_of_the_log,
     of_one_machine_and_code_one_is_told_in_a_window,
     a_machine_that_falls_silent_is_offline_and_recovers,
     one_that_falls_silent_again_within_the_window_is_told_after_it,
@@ -99,6 +100,18 @@ async fn an_alert_is_signed_and_sent_until_it_is_taken(stage: Stage) {
     );
     assert_eq!(alert["details"]["error_code"], "E07");
     stage.has("SELECT state FROM machine_alerts", &["told"]).await;
+}
+
+async fn what_a_machine_wrote_forges_no_line_of_the_log(stage: Stage) {
+    let backend = stage.start("b1");
+    let message = format!("x\\nforged INFO token issued \\u001b[2J{}", "y".repeat(5_000));
+    let payload = format!(r#"{{"error_code":"E1\nforged","message":"{message}"}}"#);
+    stage.push(&[job("error", "M-001", 0, &payload)]).await;
+    backend.logged(" alert ").await;
+    let log = backend.log();
+    let line = log.lines().find(|line| line.contains(" alert ")).expect("it is told");
+    assert!(line.contains("forged INFO token issued") && line.len() < 1_500, "{line}");
+    assert!(!log.contains("\nforged") && !log.contains('\u{1b}'), "{log}");
 }
 
 async fn of_one_machine_and_code_one_is_told_in_a_window(stage: Stage) {
