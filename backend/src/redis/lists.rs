@@ -12,6 +12,8 @@ use super::script::Script;
 
 /// How long one blocking move may wait in the server.
 const BLOCK: Duration = Duration::from_secs(2);
+/// How long until the next look where the server does not let anybody wait.
+const BETWEEN: Duration = Duration::from_millis(200);
 /// A server that is silent for longer than a blocking move lasts is away.
 const SILENCE: Duration = Duration::from_secs(7);
 /// Whoever has got so many bytes of jobs asks for no more in the same step: a job may have a megabyte, and a batch is in memory several times over. So
@@ -23,9 +25,11 @@ const PAGE: usize = 500;
 const TAKEN_OFF: &str = "\0taken off";
 
 /// Moves jobs, oldest first, where the lease has this number: whoever took it anew cut off in that step what others of the name had on its way, be it in
-/// a socket's buffer. Nil: it has another, or has run out. KEYS: lease, processing list, list; ARGV: number, the most, bytes that are enough.
+/// a socket's buffer. LTRIM takes nothing off; it stands there because it needs no memory, and what comes after a write is done without any: a server over
+/// its limit could never be emptied else. Nil: it has another, or has run out. KEYS: lease, processing list, list; ARGV: number, the most, bytes that are enough.
 const TAKE: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+redis.call('LTRIM', KEYS[2], 0, -1)
 local taken, bytes = {}, 0
 while #taken < tonumber(ARGV[2]) and bytes < tonumber(ARGV[3]) do
   local job = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
@@ -58,11 +62,12 @@ redis.call('SET', KEYS[2], ARGV[2])
 return 1
 ";
 /// Takes the entries at some places off, where nothing was settled since those were found, and the lease has this number: nobody took anything over
-/// since it has. 0: something was settled; -1: the lease has another number.
+/// since it has. LTRIM: as above. 0: something was settled; -1: the lease has another number.
 /// KEYS: processing list, settled, lease; ARGV: settled then (or empty), settled now, mark, number, places.
 const MEND: &str = r"
 if redis.call('GET', KEYS[3]) ~= ARGV[4] then return -1 end
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then return 0 end
+redis.call('LTRIM', KEYS[1], 0, -1)
 for i = 5, #ARGV do redis.call('LSET', KEYS[1], ARGV[i], ARGV[3]) end
 redis.call('LREM', KEYS[1], 0, ARGV[3])
 redis.call('SET', KEYS[2], ARGV[2])
@@ -75,6 +80,7 @@ return 1
 const TAKE_OVER: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 1 or (redis.call('GET', KEYS[6]) or '') ~= ARGV[5] then return -1 end
 if (redis.call('GET', KEYS[5]) or '') ~= ARGV[2] then return -2 end
+redis.call('LTRIM', KEYS[2], 0, -1)
 for i = 6, #ARGV do redis.call('LSET', KEYS[2], ARGV[i], ARGV[4]) end
 redis.call('LREM', KEYS[2], 0, ARGV[4])
 local moved = 0
@@ -202,7 +208,14 @@ impl Taker {
         let mut command = redis::cmd("BLMOVE");
         command.arg(&self.list).arg(&self.list).arg("LEFT").arg("LEFT").arg(BLOCK.as_secs());
         let connection = connected(&self.connector, &mut self.connection).await?;
-        within(&self.list, command.query_async::<Option<Vec<u8>>>(connection)).await.map(drop)
+        match within(&self.list, command.query_async::<Option<Vec<u8>>>(connection)).await {
+            // A wait that moves is refused where memory is used up; taking is not.
+            Err(RedisFault::Refused { answer, .. }) if answer.starts_with("OOM") => {
+                tokio::time::sleep(BETWEEN).await;
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
     }
 }
 

@@ -165,3 +165,32 @@ async fn large_jobs_come_in_small_batches() {
     assert!(peak < 150, "{peak} MiB, of 248 that stood there");
     stage.has("SELECT CAST(COUNT(last_heard_at) AS CHAR) FROM machines", &["1"]).await;
 }
+
+/// Jobs and dead letters leave a server that is over its limit: nothing else makes room there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_over_its_limit_is_emptied() {
+    let mut stage = Stage::sqlite().await.with("[listener]\nbatch = 10");
+    stage.machine("M-001", 1, 100).await;
+    let sales = |from: usize| -> Vec<String> {
+        let sold = (from..from + 50).map(|number| sale("M-001", &format!("T{number:03}"), 1, "1"));
+        sold.chain(["no job".to_owned()]).collect()
+    };
+    // One that died: what the database has of its batch is taken off at the next start.
+    let mut first = stage.start("b1");
+    stage.push(&sales(0)).await;
+    stage.all_taken().await;
+    first.kill();
+    stage.push(&sales(50)).await;
+    stage.redis.command("CONFIG SET maxmemory 1").await;
+    assert!(stage.redis.ask::<u64>("RPUSH other x").await.is_err(), "it takes nothing");
+    let backend = stage.start("b1");
+    stage.all_taken().await;
+    assert_eq!(stage.count("transactions").await, 100);
+    assert_eq!(stage.redis.list_of(LETTERS, 2).await.len(), 2);
+    // It goes on: what comes once there is room is taken, too.
+    stage.redis.command("CONFIG SET maxmemory 0").await;
+    stage.push(&[sale("M-001", "T999", 1, "1")]).await;
+    stage.all_taken().await;
+    assert_eq!(stage.count("transactions").await, 101);
+    assert!(!backend.log().contains("OOM"), "{}", backend.log());
+}
