@@ -102,7 +102,7 @@ impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
         let status = match error {
             TokenError::SerialNo(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            TokenError::HasOne(_) => StatusCode::CONFLICT,
+            TokenError::HasOne(_) | TokenError::Other { .. } => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
             TokenError::Random(_) | TokenError::Database(_) | TokenError::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -59,6 +59,7 @@ impl From<TokenError> for Failure {
             TokenError::SerialNo(_) => Self::new(Code::Usage, error.to_string(), "sluicegate-backend token --help"),
             TokenError::HasOne(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token rotate"),
             TokenError::HasNone(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token issue"),
+            TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),
             TokenError::NotKept | TokenError::Random(_) => Self::new(Code::Wrong, error.to_string(), ""),
             TokenError::Database(fault) => fault.into(),
             TokenError::Redis(ref fault) => {

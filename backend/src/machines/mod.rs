@@ -32,6 +32,17 @@ pub enum TokenError {
     /// There is no such machine, or it has no token.
     #[error("the machine `{0}` has no token")]
     HasNone(String),
+    /// The database takes two names for one; the broker does not.
+    #[error(
+        "the database takes `{asked}` for the machine `{found}`, and the broker does not: ask for `{found}`, or give the column \
+         the collation utf8mb4_bin"
+    )]
+    Other {
+        /// As it was asked for.
+        asked: String,
+        /// As the row has it.
+        found: String,
+    },
     /// The settings say that the database keeps no hash.
     #[error("the database keeps no tokens: database.columns.machines.api_token_hash is empty")]
     NotKept,
@@ -107,6 +118,7 @@ impl Machines {
             Prepared::Ready(session) => session,
             Prepared::HasOne => return Err(TokenError::HasOne(serial_no.to_owned())),
             Prepared::HasNone => return Err(TokenError::HasNone(serial_no.to_owned())),
+            Prepared::Other(found) => return Err(TokenError::Other { asked: serial_no.to_owned(), found }),
         };
         auth.write(serial_no, hash).await?;
         Ok(self.database.within(session.commit()).await?)
@@ -120,6 +132,11 @@ impl Machines {
             session.execute(&machines::create(tongue, [serial_no], &now)).await?;
         }
         let rows = session.rows(&machines::token_of(tongue, serial_no)).await?;
+        // A collation that heeds no case (or no space at the end) finds another machine's row: the key in Redis would be this name's.
+        let found = rows.first().map(|row| row.must_text(1)).transpose()?;
+        if let Some(found) = found.filter(|found| found != serial_no) {
+            return Ok(Prepared::Other(found));
+        }
         let has = rows.first().map(|row| row.text(0)).transpose()?.flatten().is_some_and(|hash| !hash.is_empty());
         match change {
             Change::Issue if has => return Ok(Prepared::HasOne),
@@ -136,4 +153,5 @@ enum Prepared {
     Ready(Session),
     HasOne,
     HasNone,
+    Other(String),
 }

@@ -164,3 +164,20 @@ async fn a_key_that_was_changed_meanwhile_is_left_as_it_is() {
         stage.redis.command("DEL machine_auth:M-001").await;
     }
 }
+
+/// A table that was there before may have a collation to which `m-001` is `M-001`; to the broker it is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_only_the_database_takes_for_a_machines_is_refused() {
+    let mut stage = Stage::mariadb().await;
+    stage.machine("M-001", 0, 0).await;
+    stage.execute("ALTER TABLE machines MODIFY serial_no varchar(64) COLLATE utf8mb4_unicode_ci NOT NULL").await;
+    assert_eq!(stage.ask(&["token", "issue", "M-001"]).0, 0);
+    let hash = key(&stage, "M-001").await.expect("a key");
+    for asked in ["issue", "rotate", "revoke"] {
+        let (code, answer) = stage.ask(&["token", asked, "m-001"]);
+        assert!(code == 3 && answer.to_string().contains("`M-001`"), "{asked}: {answer}");
+    }
+    assert_eq!(key(&stage, "M-001").await, Some(hash.clone()));
+    assert_eq!(key(&stage, "m-001").await, None);
+    assert_eq!(stage.rows("SELECT api_token_hash FROM machines").await, [hash]);
+}
