@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::begin::{Trouble, look};
+use crate::board::of_list;
 use crate::clock;
 use crate::redis::lease::Leases;
 use crate::redis::lists::{Keeper, TakenOver};
@@ -182,7 +183,7 @@ fn tell(answer: Answer, superseded: bool, parts: &Parts) {
         Answer::Held => {}
         Answer::Lapsed if superseded => {
             tracing::warn!("the newer process with this instance's name is gone; this one has the jobs again");
-            parts.board.trouble(SUPERSEDED, None);
+            parts.board.trouble(&of_list(SUPERSEDED, &parts.list), None);
         }
         Answer::Lapsed => {
             tracing::warn!("the lease of this instance had run out; what others took over is theirs");
@@ -190,7 +191,7 @@ fn tell(answer: Answer, superseded: bool, parts: &Parts) {
         Answer::Superseded => {
             let text = "a newer process has this instance's name (listener.instance): it takes the jobs, this one does not until that one is gone";
             tracing::error!("{text}");
-            parts.board.trouble(SUPERSEDED, Some(text));
+            parts.board.trouble(&of_list(SUPERSEDED, &parts.list), Some(text));
         }
     }
 }

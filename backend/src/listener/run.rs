@@ -57,13 +57,13 @@ async fn work(parts: &Parts, held: &Held, stop: &CancellationToken) {
         })
         .collect();
     // It outlives a tenure: each fault of the taker ends one.
-    let mut taking = Patience::new(&parts.board, "taking jobs from Redis");
+    let mut taking = Patience::with_list(&parts.board, "taking jobs from Redis", &parts.list);
     loop {
         let term = tokio::select! {
             () = stop.cancelled() => return,
             term = held.held() => term,
         };
-        let mut patience = Patience::new(&parts.board, "beginning to take jobs");
+        let mut patience = Patience::with_list(&parts.board, "beginning to take jobs", &parts.list);
         let begun = loop {
             match begin(parts, &mut keeper, term.number).await {
                 Ok(begun) => break begun,
@@ -138,7 +138,7 @@ impl Working<'_> {
     /// The first so many entries of the list, batch by batch: all of them at once may be more than this process may hold.
     async fn standing(&mut self, mut left: usize, stop: &CancellationToken) -> Option<Ended> {
         let (parts, held, tenure) = (self.parts, self.held, self.term.tenure);
-        let mut patience = Patience::new(&parts.board, "reading what stands in the processing list");
+        let mut patience = Patience::with_list(&parts.board, "reading what stands in the processing list", &parts.list);
         while left > 0 {
             if stop.is_cancelled() {
                 return Some(Ended::Stop);
@@ -183,7 +183,7 @@ impl Working<'_> {
             tracing::warn!("another process has taken over what this listener was at; it reads the list anew");
             return Some(Ended::Anew);
         }
-        let mut patience = Patience::new(&parts.board, "taking finished jobs off the list");
+        let mut patience = Patience::with_list(&parts.board, "taking finished jobs off the list", &parts.list);
         loop {
             match self.keeper.settle(&parts.instance, number, batch.len()).await {
                 Ok(true) => break,
