@@ -103,7 +103,7 @@ impl Clients {
     /// Who issues tokens.
     #[must_use]
     pub fn machines(&self, settings: &Settings) -> Machines {
-        Machines::new(self.database.clone(), self.auth(settings))
+        Machines::new(self.database.clone(), self.auth(settings), settings.machines.reserved.clone())
     }
 
     /// What is watched in Redis.

@@ -101,7 +101,7 @@ impl From<SendError> for Refused {
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
         let status = match error {
-            TokenError::SerialNo(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            TokenError::SerialNo(_) | TokenError::Reserved(_) => StatusCode::UNPROCESSABLE_ENTITY,
             TokenError::HasOne(_) | TokenError::Other { .. } => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,

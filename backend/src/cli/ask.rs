@@ -56,7 +56,9 @@ impl From<SendError> for Failure {
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::SerialNo(_) => Self::new(Code::Usage, error.to_string(), "sluicegate-backend token --help"),
+            TokenError::SerialNo(_) | TokenError::Reserved(_) => {
+                Self::new(Code::Usage, error.to_string(), "sluicegate-backend token --help")
+            }
             TokenError::HasOne(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token rotate"),
             TokenError::HasNone(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token issue"),
             TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),

@@ -44,6 +44,8 @@ pub enum Problem {
     Stale,
     /// The serial number is no level of a topic: its machine could reach others'.
     SerialNo,
+    /// The name is the gateway's own at the broker.
+    Reserved,
 }
 
 impl fmt::Display for Problem {
@@ -58,6 +60,9 @@ impl fmt::Display for Problem {
             Self::Superuser => "the key makes it a superuser, whom no rule binds",
             Self::Stale => "there is a key, and the database has no token for it: whoever knows its secret can log in",
             Self::SerialNo => "the serial number is no level of a topic: it could reach other machines' topics",
+            Self::Reserved => {
+                "the name is the gateway's own at the broker (machines.reserved): it could take over its session"
+            }
         })
     }
 }
@@ -96,12 +101,20 @@ impl Machines {
         let mut findings = Vec::new();
         for (serial_no, entry) in all.iter().zip(&entries) {
             let hash = expected.get(*serial_no).map(String::as_str);
-            let Some(problem) = judge(serial_no, hash, entry, format) else { continue };
+            let Some(problem) = self.judge(serial_no, hash, entry, format) else { continue };
             // What was read of all may be long over: a token that was revoked since must not be good again.
             let problem = if repair { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
             findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
         Ok(findings)
+    }
+
+    fn judge(&self, serial_no: &str, expected: Option<&str>, entry: &Entry, format: AuthFormat) -> Option<Problem> {
+        match entry {
+            Entry::None if self.reserved.contains(serial_no) => None,
+            _ if self.reserved.contains(serial_no) => Some(Problem::Reserved),
+            _ => judge(serial_no, expected, entry, format),
+        }
     }
 
     /// Gives Redis what the database has of one machine; what was wrong with its key, if it still was. Whoever issues, rotates or revokes holds the
@@ -126,9 +139,10 @@ impl Machines {
         };
         let (session, hash) = self.database.within(reading).await?;
         let entry = auth.look(serial_no).await?;
-        let problem = judge(serial_no, hash.as_deref(), &entry, format);
+        let problem = self.judge(serial_no, hash.as_deref(), &entry, format);
         if problem.is_some() {
-            let hash = hash.as_deref().filter(|_| check_target(serial_no).is_ok());
+            let may_have_one = check_target(serial_no).is_ok() && !self.reserved.contains(serial_no);
+            let hash = hash.as_deref().filter(|_| may_have_one);
             auth.replace(serial_no, &entry, hash, format).await?;
         }
         // It wrote nothing: this lets go of the row.

@@ -6,6 +6,7 @@
 pub mod doctor;
 pub mod token;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sluicegate_core::topic::{TargetError, check_target};
@@ -26,6 +27,9 @@ pub enum TokenError {
     /// A serial number that is no level of a topic: its machine could reach others'.
     #[error("{}", .0.to_string().replace("target", "serial_no"))]
     SerialNo(#[from] TargetError),
+    /// The gateway's own name at the broker: its machine could take over the gateway's session.
+    #[error("the serial number `{0}` is the gateway's own name at the broker (machines.reserved)")]
+    Reserved(String),
     /// It has one.
     #[error("the machine `{0}` has a token; rotate it, or revoke it first")]
     HasOne(String),
@@ -62,6 +66,7 @@ pub enum TokenError {
 pub struct Machines {
     database: Database,
     auth: Arc<Mutex<Auth>>,
+    reserved: Arc<BTreeSet<String>>,
 }
 
 /// What is to be done with a machine's token.
@@ -73,10 +78,10 @@ enum Change {
 }
 
 impl Machines {
-    /// On a database and Redis.
+    /// On a database and Redis. No machine gets a token by a name that is `reserved`.
     #[must_use]
-    pub fn new(database: Database, auth: Auth) -> Self {
-        Self { database, auth: Arc::new(Mutex::new(auth)) }
+    pub fn new(database: Database, auth: Auth, reserved: BTreeSet<String>) -> Self {
+        Self { database, auth: Arc::new(Mutex::new(auth)), reserved: Arc::new(reserved) }
     }
 
     /// A machine gets its first token; where there is no such machine it gets a row.
@@ -109,6 +114,10 @@ impl Machines {
 
     async fn change(&self, serial_no: &str, change: Change, hash: Option<&str>) -> Result<(), TokenError> {
         check_target(serial_no)?;
+        // One that has a token all the same can be freed of it.
+        if change != Change::Revoke && self.reserved.contains(serial_no) {
+            return Err(TokenError::Reserved(serial_no.to_owned()));
+        }
         if !self.database.names().keeps("machines", "api_token_hash") {
             return Err(TokenError::NotKept);
         }

@@ -107,9 +107,9 @@ async fn what_a_machine_wrote_forges_no_line_of_the_log(stage: Stage) {
     let message = format!("x\\nforged INFO token issued \\u001b[2J{}", "y".repeat(5_000));
     let payload = format!(r#"{{"error_code":"E1\nforged","message":"{message}"}}"#);
     stage.push(&[job("error", "M-001", 0, &payload)]).await;
-    backend.logged(" alert ").await;
+    backend.logged("WARN alert ").await;
     let log = backend.log();
-    let line = log.lines().find(|line| line.contains(" alert ")).expect("it is told");
+    let line = log.lines().find(|line| line.contains("WARN alert ")).expect("it is told");
     assert!(line.contains("forged INFO token issued") && line.len() < 1_500, "{line}");
     assert!(!log.contains("\nforged") && !log.contains('\u{1b}'), "{log}");
 }

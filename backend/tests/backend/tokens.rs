@@ -1,5 +1,7 @@
 //! Machines' tokens: what is shown, what is kept, what the broker reads.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use sluicegate_backend::machines::token::{sha256, to_hex};
 
@@ -46,7 +48,7 @@ async fn a_token_is_shown_once_and_its_hash_is_in_both(mut stage: Stage) {
     assert_eq!(key(&stage, "M-001").await, None);
     assert_eq!(stage.rows(kept).await, ["null"]);
     assert_eq!(backend.ask("DELETE", path, Some(TOKEN), "").await.0, 404);
-    for wrong in ["a/b", "+", "#", "$SYS"] {
+    for wrong in ["a/b", "+", "#", "$SYS", "sluicegate", "sluicegate-commands"] {
         assert_eq!(stage.ask(&["token", "issue", wrong]).0, 2, "{wrong}");
     }
     assert!(!backend.log().contains(second), "no secret is logged");
@@ -119,7 +121,7 @@ async fn a_doctor_revives_no_token_that_is_revoked_meanwhile() {
     let database = stage.database().await;
     let (connector, _) = stage.list();
     let auth = || Auth::new(connector.clone(), "machine_auth:".to_owned(), AuthFormat::String);
-    let machines = Machines::new(database.clone(), auth());
+    let machines = Machines::new(database.clone(), auth(), BTreeSet::from(["gateway".to_owned()]));
     machines.issue("M-001").await.expect("a token");
     // Somebody revokes it: Redis has it no more, and the commit is under way.
     let mut revoking = database.begin().await.expect("a transaction");
@@ -134,6 +136,12 @@ async fn a_doctor_revives_no_token_that_is_revoked_meanwhile() {
     let (findings, ()) = tokio::join!(machines.doctor(AuthFormat::String, true), committing);
     assert_eq!(findings.expect("it looked"), [], "it was right when it came to it");
     assert_eq!(key(&stage, "M-001").await, None);
+    // The gateway's own name, whoever gave it a token.
+    stage.redis.command("SET machine_auth:gateway secret").await;
+    let reserved = Finding { serial_no: "gateway".to_owned(), problem: Problem::Reserved };
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [reserved]);
+    assert_eq!(key(&stage, "gateway").await, None);
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), []);
     // Without a row nobody is waited for.
     stage.redis.command("SET machine_auth:M-404 secret").await;
     let stale = Finding { serial_no: "M-404".to_owned(), problem: Problem::Stale };
