@@ -230,3 +230,21 @@ async fn while_the_database_is_away_jobs_stay_in_redis(stage: Stage) {
     exact(&mut stage, 900).await;
     assert!(stage.redis.list(crate::stage::LETTERS).await.is_empty(), "no job is to blame");
 }
+
+/// MySQL and MariaDB commit each statement that makes a table: what a kill leaves is half of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_were_half_made_are_made_to_the_end() {
+    let mut stage = Stage::mariadb().await;
+    let database = stage.database().await;
+    stage.execute("DROP TABLE machine_alerts").await;
+    stage.execute("UPDATE sluicegate_backend_migrations SET success = FALSE").await;
+    let mut backend = stage.start("b1");
+    backend.logged("the listener takes jobs").await;
+    assert_eq!(stage.count("machine_alerts").await, 0);
+    assert_eq!(stage.count("sluicegate_backend_migrations WHERE success = TRUE").await, 1);
+    backend.kill();
+    // Made with other names: nobody can mend that but people, who are told how.
+    stage.execute("UPDATE sluicegate_backend_migrations SET checksum = 'another'").await;
+    let why = database.migrate().await.expect_err("they are others").to_string();
+    assert!(why.contains("set database.migrate = false") && why.contains("sluicegate_backend_migrations"), "{why}");
+}
