@@ -105,7 +105,9 @@ impl From<TokenError> for Refused {
             TokenError::HasOne(_) | TokenError::Other { .. } => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
-            TokenError::Random(_) | TokenError::Database(_) | TokenError::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
+            TokenError::Random(_) | TokenError::Database(_) | TokenError::HalfDone(_) | TokenError::Redis(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         refused(status, error)
     }

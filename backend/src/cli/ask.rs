@@ -64,6 +64,9 @@ impl From<TokenError> for Failure {
             TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),
             TokenError::NotKept | TokenError::Random(_) => Self::new(Code::Wrong, error.to_string(), ""),
             TokenError::Database(fault) => fault.into(),
+            TokenError::HalfDone(_) => {
+                Self::new(Code::NotReachable, error.to_string(), "sluicegate-backend auth doctor")
+            }
             TokenError::Redis(ref fault) => {
                 let code = if matches!(fault, RedisFault::Refused { .. }) { Code::Refused } else { Code::NotReachable };
                 Self::new(code, error.to_string(), "sluicegate-backend auth doctor")

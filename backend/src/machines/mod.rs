@@ -56,6 +56,12 @@ pub enum TokenError {
     /// Nothing is done.
     #[error(transparent)]
     Database(#[from] Fault),
+    /// Redis has the change, and whether the database has is unknown.
+    #[error(
+        "{0}; Redis has the change already, and whether the database has is unknown: ask again (a token that was not shown is worth \
+         nothing); `sluicegate-backend auth doctor` says whether the two agree"
+    )]
+    HalfDone(Fault),
     /// The database has what it had; Redis may have the new one. `auth doctor --repair` writes what the database has.
     #[error("{0}; the database is unchanged, and `sluicegate-backend auth doctor` says whether Redis is")]
     Redis(#[from] RedisFault),
@@ -130,7 +136,7 @@ impl Machines {
             Prepared::Other(found) => return Err(TokenError::Other { asked: serial_no.to_owned(), found }),
         };
         auth.write(serial_no, hash).await?;
-        Ok(self.database.within(session.commit()).await?)
+        self.database.within(session.commit()).await.map_err(TokenError::HalfDone)
     }
 
     /// The machine's row is this transaction's until it ends.

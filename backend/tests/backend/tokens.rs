@@ -189,3 +189,24 @@ async fn a_name_that_only_the_database_takes_for_a_machines_is_refused() {
     assert_eq!(key(&stage, "m-001").await, None);
     assert_eq!(stage.rows("SELECT api_token_hash FROM machines").await, [hash]);
 }
+
+/// Redis is first: where the commit fails after it, whoever asked must know that the old token is void, or the key is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_after_redis_was_written_is_told_as_such() {
+    let mut stage = Stage::sqlite().await;
+    stage.database().await;
+    assert_eq!(stage.ask(&["token", "issue", "M-001"]).0, 0);
+    let before = key(&stage, "M-001").await;
+    // What is looked at only at the commit.
+    stage.execute("CREATE TABLE parents (id INTEGER PRIMARY KEY)").await;
+    let child = "CREATE TABLE children (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)";
+    stage.execute(child).await;
+    let trigger = "CREATE TRIGGER refusing AFTER UPDATE ON machines BEGIN INSERT INTO children VALUES (1); END";
+    stage.execute(trigger).await;
+    let (code, answer) = stage.ask(&["token", "rotate", "M-001"]);
+    assert!(code != 0 && answer.to_string().contains("Redis has the change already"), "{answer}");
+    assert_ne!(key(&stage, "M-001").await, before);
+    stage.execute("DROP TRIGGER refusing").await;
+    assert_eq!(stage.ask(&["token", "rotate", "M-001"]).0, 0);
+    assert_eq!(stage.ask(&["auth", "doctor"]).0, 0);
+}
