@@ -294,9 +294,11 @@ impl Work<'_> {
             for row in self.session.rows(&alerts::find(tongue, part.iter().copied())).await? {
                 let (serial_no, kind, code) = (row.must_text(1)?, row.must_text(2)?, row.must_text(3)?);
                 let Some(kind) = part.iter().map(|key| key.kind).find(|known| *known == kind) else { continue };
-                let raised_at = row.text(5)?.and_then(|text| self.database.zone().read(&text)).unwrap_or_default();
+                let time = |column| Ok::<_, Fault>(row.text(column)?.and_then(|text| self.database.zone().read(&text)));
+                let (raised_at, told_at) = (time(5)?.unwrap_or_default(), time(6)?);
                 let pending = row.must_text(4)? == alerts::PENDING;
-                known.insert(Key { serial_no, kind, code }, Known { id: row.must_int(0)?, pending, raised_at });
+                known
+                    .insert(Key { serial_no, kind, code }, Known { id: row.must_int(0)?, pending, raised_at, told_at });
             }
         }
         let (mut new, mut raised) = (Vec::new(), HashSet::new());

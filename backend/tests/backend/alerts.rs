@@ -133,6 +133,16 @@ async fn of_one_machine_and_code_one_is_told_in_a_window(stage: Stage) {
     assert_eq!(codes, ["M-001 E1", "M-001 E2", "M-001 E3", "M-002 E1"]);
     let times = "SELECT CAST(occurrences AS CHAR) FROM machine_alerts WHERE serial_no = 'M-001' AND code = 'E1'";
     assert_eq!(stage.rows(times).await, ["3"], "the others are counted");
+    // The window begins when people were told, however long the webhook was away before.
+    stage.execute("UPDATE machine_alerts SET raised_at = '2026-04-14 01:00:00.000'").await;
+    stage.push(&[error("M-001", "E1"), error("M-003", "E1")]).await;
+    hook.told(5).await;
+    stage.has(times, &["4"]).await;
+    assert_eq!(hook.came().len(), 5);
+    // What was counted in one is told with the next.
+    stage.execute("UPDATE machine_alerts SET told_at = '2026-04-14 01:00:00.000'").await;
+    stage.push(&[error("M-001", "E1")]).await;
+    assert_eq!(hook.told(6).await[5].1["occurrences"], 5);
 }
 
 async fn a_machine_that_falls_silent_is_offline_and_recovers(stage: Stage) {
