@@ -101,8 +101,10 @@ impl From<SendError> for Refused {
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
         let status = match error {
-            TokenError::SerialNo(_) | TokenError::Reserved(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            TokenError::HasOne(_) | TokenError::Other { .. } => StatusCode::CONFLICT,
+            TokenError::SerialNo(_) | TokenError::Reserved(_) | TokenError::Other { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            TokenError::HasOne(_) => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
             TokenError::Random(_) | TokenError::Database(_) | TokenError::HalfDone(_) | TokenError::Redis(_) => {
