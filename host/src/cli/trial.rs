@@ -147,7 +147,7 @@ impl Bench {
         let Some((index, captures)) = self.routes.find(topic) else {
             return Ok(steps.end(
                 false,
-                "no route takes this topic; it would be a dead letter",
+                "no route takes this topic: the gateway does not subscribe to it, and where it came all the same it would be a dead letter",
                 json!({ "topic": topic }),
             ));
         };

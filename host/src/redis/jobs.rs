@@ -109,7 +109,7 @@ impl JobPusher {
         Ok(())
     }
 
-    /// Appends all of them, and gives an answer for each list. A list that refuses has got none of its entries, unless it is
+    /// Appends all of them, and gives an answer for each list; of none, asks whether Redis is there. A list that refuses has got none of its entries, unless it is
     /// one whose entries appear once: repeated, those are known.
     ///
     /// # Errors
@@ -176,6 +176,11 @@ impl JobPusher {
     /// `whole`: the script is told too.
     async fn execute(&mut self, jobs: &[Jobs<'_>], whole: bool) -> Result<Vec<Answer>, RedisFault> {
         let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        if jobs.is_empty() {
+            // It is asked whether Redis is there, and a pipeline of nothing never gets so far.
+            connection.at::<Value>(&self.dead_letters, redis::cmd("PING")).await?;
+            return Ok(Vec::new());
+        }
         let script = || self.connector.has_scripts().then(|| self.script.call(whole));
         let values = connection.each(jobs.iter().map(|jobs| command(jobs, script))).await?;
         let mut answers = Vec::with_capacity(jobs.len());

@@ -95,6 +95,19 @@ async fn a_gateway_without_broker_and_redis_lives_and_is_not_ready() {
     assert_eq!(health(&["--live"]).0, Some(4));
 }
 
+#[tokio::test]
+async fn a_redis_that_comes_after_the_start_is_noticed_without_a_message() {
+    let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
+    redis.kill();
+    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, ""));
+    gateway.spawn().await;
+    gateway.says("redis: ").await;
+    redis.restart().await;
+    gateway.ready().await;
+    let metrics = gateway.text("/metrics").await.expect("metrics");
+    assert!(metrics.contains(r#"sluicegate_connection_up{connection="redis"} 1"#), "{metrics}");
+}
+
 /// Status and body of an answer to whoever asks for `host`.
 async fn ask(gateway: &Gateway, method: &str, path: &str, host: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(gateway.address()).await.expect("the admin server listens");
