@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, setpriority_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, pidfd_open, setpriority_process};
 use sluicegate_core::settings::{ByteSize, CompileLimits};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
             return Ok(None);
         }
         if left.is_zero() {
-            setpriority_process(Some(pid), NICE)?;
+            lower(pid);
             (until, low) = (began + limit, true);
             continue;
         }
@@ -114,6 +114,18 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
             Ok(_) => return child.0.wait().map(Some),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Gives it a low priority. Where the gateway has a lower one it keeps that, which nobody but root may raise.
+fn lower(pid: Pid) {
+    let lowered = getpriority_process(Some(pid)).and_then(|nice| match nice < NICE {
+        true => setpriority_process(Some(pid), NICE),
+        false => Ok(()),
+    });
+    if let Err(error) = lowered {
+        // It costs the traffic some time, and the build nothing.
+        tracing::warn!(%error, "the process that compiles keeps its priority");
     }
 }
 
@@ -138,5 +150,29 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
         }
         _ if words.is_empty() => Err(Problem::Compiler(status.to_string())),
         _ => Err(Problem::Compiler(format!("{status}: {words}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_priority_is_lowered_and_never_raised() {
+        let own = getpriority_process(None).expect("its own");
+        for nice in ["0", "15"] {
+            let child = Command::new("nice").args(["-n", nice, "sleep", "60"]).spawn().expect("nice");
+            let child = Reaped(child);
+            let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).expect("a process");
+            let began = Instant::now();
+            let wanted = (own + nice.parse::<i32>().expect("a number")).min(19);
+            // It is `nice` first, which then becomes the other.
+            while getpriority_process(Some(pid)) != Ok(wanted) {
+                assert!(began.elapsed() < Duration::from_secs(60), "it never got its priority");
+                std::thread::yield_now();
+            }
+            lower(pid);
+            assert_eq!(getpriority_process(Some(pid)), Ok(wanted.max(NICE)));
+        }
     }
 }
