@@ -26,7 +26,7 @@ pub struct Board {
     prepared: AtomicBool,
     redis: AtomicBool,
     database: AtomicBool,
-    troubles: Mutex<BTreeMap<&'static str, String>>,
+    troubles: Mutex<BTreeMap<String, String>>,
     refused: Mutex<Option<RefusedEdit>>,
 }
 
@@ -49,7 +49,7 @@ pub struct Said {
     /// Jobs that are dead letters.
     pub dead: u64,
     /// What does not work, and why.
-    pub troubles: BTreeMap<&'static str, String>,
+    pub troubles: BTreeMap<String, String>,
 }
 
 impl Board {
@@ -71,10 +71,10 @@ impl Board {
     }
 
     /// Something does not work, or works again. True: that is news.
-    pub fn trouble(&self, part: &'static str, why: Option<&str>) -> bool {
+    pub fn trouble(&self, part: &str, why: Option<&str>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let news = match why {
-            Some(why) => troubles.insert(part, why.to_owned()).is_none(),
+            Some(why) => troubles.insert(part.to_owned(), why.to_owned()).is_none(),
             None => troubles.remove(part).is_some(),
         };
         metrics::troubles(troubles.len());
@@ -130,24 +130,36 @@ impl Board {
     }
 }
 
+/// What people see of a part that each list has.
+#[must_use]
+pub fn of_list(part: &str, list: &str) -> String {
+    format!("{part} ({list})")
+}
+
 /// Waits longer each time, and tells the log once when a trouble begins and once when it is over.
 pub struct Patience<'a> {
     board: &'a Board,
-    part: &'static str,
+    part: String,
     backoff: sluicegate_core::backoff::Backoff,
 }
 
 impl<'a> Patience<'a> {
     /// For a part, by the name that people see.
     #[must_use]
-    pub fn new(board: &'a Board, part: &'static str) -> Self {
-        Self { board, part, backoff: sluicegate_core::backoff::Backoff::for_servers() }
+    pub fn new(board: &'a Board, part: &str) -> Self {
+        Self { board, part: part.to_owned(), backoff: sluicegate_core::backoff::Backoff::for_servers() }
+    }
+
+    /// For a part that each list has: where it works for one, it may not for another.
+    #[must_use]
+    pub fn with_list(board: &'a Board, part: &str, list: &str) -> Self {
+        Self::new(board, &of_list(part, list))
     }
 
     /// It works.
     pub fn good(&mut self) {
         self.backoff.reset();
-        if self.board.trouble(self.part, None) {
+        if self.board.trouble(&self.part, None) {
             tracing::info!(part = self.part, "it works again");
         }
     }
@@ -155,7 +167,7 @@ impl<'a> Patience<'a> {
     /// It does not: how long to wait before the next try. For ever, since nothing is given up while a server is away.
     pub fn bad(&mut self, why: &impl std::fmt::Display) -> std::time::Duration {
         let why = why.to_string();
-        if self.board.trouble(self.part, Some(&why)) {
+        if self.board.trouble(&self.part, Some(&why)) {
             tracing::warn!(part = self.part, reason = why, "it does not work; trying again");
         }
         self.backoff.next(crate::clock::chance())

@@ -21,7 +21,7 @@ use crate::metrics::Exporter;
 use crate::redis::auth::Auth;
 use crate::redis::connect::{Connector, RedisFault};
 use crate::redis::lengths::Lengths;
-use crate::redis::lists::ListKeys;
+use crate::redis::lists::{Keeper, ListKeys};
 use crate::reload::{self, Watched};
 use crate::settings::Settings;
 use crate::{alerts, api, watch as looking};
@@ -103,7 +103,7 @@ impl Clients {
     /// Who issues tokens.
     #[must_use]
     pub fn machines(&self, settings: &Settings) -> Machines {
-        Machines::new(self.database.clone(), self.auth(settings))
+        Machines::new(self.database.clone(), self.auth(settings), settings.machines.reserved.clone())
     }
 
     /// What is watched in Redis.
@@ -213,14 +213,19 @@ async fn working(
     stop: CancellationToken,
 ) {
     let database = clients.database.clone();
-    let migrate = live.borrow().database.migrate;
+    let (migrate, results) = {
+        let settings = live.borrow();
+        let list = settings.queues.command_results.as_deref();
+        let results = list.map(|list| Keeper::new(clients.redis.clone(), ListKeys::new(clients.key(list))));
+        (settings.database.migrate, results)
+    };
     tokio::select! {
         () = stop.cancelled() => return,
         () = prepare(&database, migrate, &board) => {}
     }
     board.prepared();
     let mut tasks = JoinSet::new();
-    tasks.spawn(commands::run(commander, board.clone(), stop.clone()));
+    tasks.spawn(commands::run(commander, results, board.clone(), stop.clone()));
     if which.listen {
         tasks.spawn(listening(clients, live, board, stop.clone()));
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sluicegate_core::text::terminal;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Patience};
@@ -29,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const AT_ONCE: i64 = 8;
 /// How much longer than an answer may take nobody else tells an alert.
 const CLAIM: Duration = Duration::from_secs(5);
+/// The most bytes of a machine's words in the log.
+const MAX_TEXT: usize = 300;
 
 /// An alert that is due.
 struct Due {
@@ -131,11 +134,19 @@ async fn claim(database: &Database, settings: &settings::Alerts) -> Result<Vec<D
     Ok(due)
 }
 
+/// The beginning of what a machine wrote, on one line.
+fn for_the_log(text: &str) -> String {
+    terminal(&text[..text.floor_char_boundary(MAX_TEXT)])
+}
+
 async fn tell(due: &Due, webhook: Option<&Webhook>) -> Result<(), String> {
     if due.attempts == 1 {
         let text = |name: &str| due.body[name].as_str().unwrap_or_default();
         let (machine, kind, code, level) = (text("serial_no"), text("kind"), text("code"), text("level"));
-        tracing::warn!(machine, kind, code, level, message = text("message"), "alert");
+        // `message` is the event's own field: its text would be printed as it is, and what a machine wrote could forge a line.
+        let said = for_the_log(text("message"));
+        let (machine, code, level) = (for_the_log(machine), for_the_log(code), for_the_log(level));
+        tracing::warn!(machine, kind, code, level, text = said, "alert");
     }
     match webhook {
         Some(webhook) => webhook.send(&due.body.to_string()).await,

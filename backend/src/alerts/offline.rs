@@ -84,34 +84,49 @@ async fn look(
         return Ok(());
     }
     for kind in [Kind::Recovered, Kind::Offline] {
-        while database.within(page(database, kind, settings, now)).await? {}
+        let mut behind = Some(0);
+        while let Some(id) = behind {
+            behind = database.within(page(database, kind, settings, now, id)).await?;
+        }
     }
     Ok(())
 }
 
-/// One transaction; true: there may be more.
-async fn page(database: &Database, kind: Kind, settings: &settings::Alerts, now: Timestamp) -> Result<bool, Fault> {
+/// One transaction, from behind an id on; the last id that it saw, where there may be more.
+async fn page(
+    database: &Database,
+    kind: Kind,
+    settings: &settings::Alerts,
+    now: Timestamp,
+    behind: i64,
+) -> Result<Option<i64>, Fault> {
     let (tongue, zone) = (database.tongue(), database.zone());
     let limit = now.checked_sub(settings.offline_after).unwrap_or(now);
     let statement = match kind {
-        Kind::Offline => machines::gone(tongue, zone, limit, PAGE),
-        _ => machines::back(tongue, zone, limit, PAGE),
+        Kind::Offline => machines::gone(tongue, zone, limit, behind, PAGE),
+        _ => machines::back(tongue, zone, limit, behind, PAGE),
     };
     let mut session = database.begin().await?;
     let (mut ids, mut alerts) = (Vec::new(), Vec::new());
     for row in session.rows(&statement).await? {
         let heard = row.text(2)?.and_then(|text| zone.read(&text)).unwrap_or(now);
-        ids.push(row.must_int(0)?);
-        alerts.push(alert(kind, row.must_text(1)?, heard, now));
+        let alert = alert(kind, row.must_text(1)?, heard, now);
+        ids.push((row.must_int(0)?, alert.key.clone()));
+        alerts.push(alert);
     }
-    if ids.is_empty() {
-        return Ok(false);
+    let Some((last, _)) = ids.last() else { return Ok(None) };
+    let more = i64::try_from(ids.len()).is_ok_and(|count| count == PAGE).then_some(*last);
+    let raised = note_alerts(database, &mut session, alerts, settings.window, now).await?;
+    // What may not be told before its window is over is not marked: the next look finds it again, or finds that it is so no more. Marked, nobody would
+    // ever be told, and the last that people heard would be wrong.
+    let told: Vec<i64> = ids.iter().filter(|(_, key)| raised.contains(key)).map(|(id, _)| *id).collect();
+    if told.is_empty() {
+        return Ok(more);
     }
     let mark = zone.write(now);
-    session.execute(&machines::mark(tongue, &ids, (kind == Kind::Offline).then_some(&*mark))).await?;
-    note_alerts(database, &mut session, alerts, settings.window, now).await?;
+    session.execute(&machines::mark(tongue, &told, (kind == Kind::Offline).then_some(&*mark))).await?;
     session.commit().await?;
-    Ok(i64::try_from(ids.len()).is_ok_and(|count| count == PAGE))
+    Ok(more)
 }
 
 fn alert(kind: Kind, serial_no: String, heard: Timestamp, now: Timestamp) -> Alert {

@@ -101,11 +101,15 @@ impl From<SendError> for Refused {
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
         let status = match error {
-            TokenError::SerialNo(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            TokenError::SerialNo(_) | TokenError::Reserved(_) | TokenError::Other { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             TokenError::HasOne(_) => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
-            TokenError::Random(_) | TokenError::Database(_) | TokenError::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
+            TokenError::Random(_) | TokenError::Database(_) | TokenError::HalfDone(_) | TokenError::Redis(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         refused(status, error)
     }

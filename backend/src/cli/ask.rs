@@ -56,11 +56,17 @@ impl From<SendError> for Failure {
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::SerialNo(_) => Self::new(Code::Usage, error.to_string(), "sluicegate-backend token --help"),
+            TokenError::SerialNo(_) | TokenError::Reserved(_) => {
+                Self::new(Code::Usage, error.to_string(), "sluicegate-backend token --help")
+            }
             TokenError::HasOne(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token rotate"),
             TokenError::HasNone(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token issue"),
+            TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),
             TokenError::NotKept | TokenError::Random(_) => Self::new(Code::Wrong, error.to_string(), ""),
             TokenError::Database(fault) => fault.into(),
+            TokenError::HalfDone(_) => {
+                Self::new(Code::NotReachable, error.to_string(), "sluicegate-backend auth doctor")
+            }
             TokenError::Redis(ref fault) => {
                 let code = if matches!(fault, RedisFault::Refused { .. }) { Code::Refused } else { Code::NotReachable };
                 Self::new(code, error.to_string(), "sluicegate-backend auth doctor")

@@ -22,6 +22,7 @@ use crate::database::statements::commands::{self, New};
 use crate::database::statements::machines;
 use crate::domain::id::message_id;
 use crate::redis::connect::{Connector, RedisFault};
+use crate::redis::lists::Keeper;
 use crate::redis::push::Pusher;
 
 /// The longest name of a command, in characters.
@@ -250,10 +251,9 @@ impl Commander {
     async fn expire(&self) -> Result<u64, Fault> {
         let (tongue, zone, now) = (self.database.tongue(), self.database.zone(), clock::now());
         let before = zone.write(now.checked_sub(GRACE).unwrap_or(now));
-        let reason = "its time was over, and nobody told what became of it";
         let expiring = async {
             let mut session = self.database.begin().await?;
-            let expired = session.execute(&commands::expire(tongue, &before, reason, &zone.write(now))).await?;
+            let expired = session.execute(&commands::expire(tongue, &before, &zone.write(now))).await?;
             session.commit().await?;
             Ok(expired)
         };
@@ -261,13 +261,20 @@ impl Commander {
     }
 }
 
-/// Pushes what others could not, and lets expire what nobody tells of, until `stop`.
-pub async fn run(commander: Commander, board: Arc<Board>, stop: CancellationToken) {
+/// Pushes what others could not, and lets expire what nobody tells of, until `stop`. While `results` hold something nobody has read what was told; none: nobody
+/// reads it here.
+pub async fn run(commander: Commander, mut results: Option<Keeper>, board: Arc<Board>, stop: CancellationToken) {
     let mut patience = Patience::new(&board, "pushing commands");
     loop {
         let done = async {
             commander.push().await?;
-            commander.expire().await?;
+            let all_read = match &mut results {
+                Some(results) => results.is_empty().await?,
+                None => true,
+            };
+            if all_read {
+                commander.expire().await?;
+            }
             Ok::<_, Trouble>(())
         };
         let delay = match done.await {

@@ -83,11 +83,12 @@ pub async fn apply(
     plan.logs.extend(logs);
     plan.alerts.extend(found);
     work.rows(&plan, &known).await?;
-    work.alert(plan.alerts, with.window, with.now).await?;
+    work.alert(plan.alerts, with.window, with.now, Untold::Counts).await?;
     Ok(Some(Ready { session, dead: plan.dead }))
 }
 
-/// Notes alerts that no job brought, in their own transaction.
+/// Notes alerts that no job brought, in their own transaction: those that may be told by now, which are given back. What waits for its window is not
+/// counted either: whoever looks finds it again.
 ///
 /// # Errors
 /// [`Fault`]: nothing is done.
@@ -97,9 +98,18 @@ pub async fn note_alerts(
     alerts: Vec<Alert>,
     window: Duration,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<HashSet<Key>, Fault> {
     let text = database.zone().write(now);
-    Work { database, session, now: &text }.alert(alerts, window, now).await
+    Work { database, session, now: &text }.alert(alerts, window, now, Untold::Waits).await
+}
+
+/// What becomes of an alert whose window is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untold {
+    /// It is counted on the row.
+    Counts,
+    /// Nothing: it is found again.
+    Waits,
 }
 
 /// The steps of one transaction.
@@ -268,7 +278,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn alert(&mut self, alerts: Vec<Alert>, window: Duration, now: Timestamp) -> Result<(), Fault> {
+    /// Gives back those that will be told.
+    async fn alert(
+        &mut self,
+        alerts: Vec<Alert>,
+        window: Duration,
+        now: Timestamp,
+        untold: Untold,
+    ) -> Result<HashSet<Key>, Fault> {
         let gathered = alert::gather(alerts);
         let tongue = self.database.tongue();
         let keys: Vec<&Key> = gathered.keys().collect();
@@ -277,19 +294,26 @@ impl Work<'_> {
             for row in self.session.rows(&alerts::find(tongue, part.iter().copied())).await? {
                 let (serial_no, kind, code) = (row.must_text(1)?, row.must_text(2)?, row.must_text(3)?);
                 let Some(kind) = part.iter().map(|key| key.kind).find(|known| *known == kind) else { continue };
-                let raised_at = row.text(5)?.and_then(|text| self.database.zone().read(&text)).unwrap_or_default();
+                let time = |column| Ok::<_, Fault>(row.text(column)?.and_then(|text| self.database.zone().read(&text)));
+                let (raised_at, told_at) = (time(5)?.unwrap_or_default(), time(6)?);
                 let pending = row.must_text(4)? == alerts::PENDING;
-                known.insert(Key { serial_no, kind, code }, Known { id: row.must_int(0)?, pending, raised_at });
+                known
+                    .insert(Key { serial_no, kind, code }, Known { id: row.must_int(0)?, pending, raised_at, told_at });
             }
         }
-        let mut new = Vec::new();
+        let (mut new, mut raised) = (Vec::new(), HashSet::new());
         for (key, (alert, times)) in gathered {
             let statement = match alert::decide(known.get(&key).copied(), now, window) {
                 Decision::Raise => {
+                    raised.insert(key);
                     new.push((alert, times));
                     continue;
                 }
-                Decision::Again(id) => alerts::again(tongue, id, &alert, times, self.now),
+                Decision::Again(id) => {
+                    raised.insert(key);
+                    alerts::again(tongue, id, &alert, times, self.now)
+                }
+                Decision::Count(_) if untold == Untold::Waits => continue,
                 Decision::Count(id) => alerts::count(tongue, id, times, self.now),
             };
             self.session.execute(&statement).await?;
@@ -297,6 +321,6 @@ impl Work<'_> {
         for part in parts(&new) {
             self.session.execute(&alerts::raise(tongue, part, self.now)).await?;
         }
-        Ok(())
+        Ok(raised)
     }
 }

@@ -20,8 +20,9 @@ pub enum Fault {
     Fenced,
 }
 
-/// MySQL's errors of values that have a general SQLSTATE: incorrect values, truncated ones, a packet that is too large.
-const OF_VALUES: [u16; 4] = [1366, 1265, 1292, 1153];
+/// MySQL's errors of values that have a general SQLSTATE: incorrect values, truncated ones, a packet that is too large, a value that no partition takes, one
+/// that a CHECK of MySQL 8 refuses (MariaDB's has class 23).
+const OF_VALUES: [u16; 6] = [1366, 1265, 1292, 1153, 1526, 3819];
 /// A unique key has it already.
 const DUPLICATE: u16 = 1062;
 /// A column without a default is not written: the table's fault, whatever the values.
@@ -42,9 +43,9 @@ impl From<sqlx::Error> for Fault {
     }
 }
 
-/// SQLSTATE class 22 is data, 23 a constraint (ISO/IEC 9075-2, 24.1); 45 is what a trigger of the application says.
+/// SQLSTATE class 22 is data, 23 a constraint, 44 a view's CHECK OPTION (ISO/IEC 9075-2, 24.1); 45 is what a trigger of the application says.
 fn of_values_in_mysql(number: u16, state: Option<&str>) -> bool {
-    let class = state.is_some_and(|state| ["22", "23", "45"].iter().any(|class| state.starts_with(class)));
+    let class = state.is_some_and(|state| ["22", "23", "44", "45"].iter().any(|class| state.starts_with(class)));
     (class || OF_VALUES.contains(&number)) && number != NO_DEFAULT && number != DUPLICATE
 }
 
@@ -73,10 +74,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_for_ever_is_told_from_what_may_pass() {
-        // Data too long, out of range, foreign key, incorrect string, check.
-        for (number, state) in
-            [(1406, "22001"), (1264, "22003"), (1452, "23000"), (1366, "HY000"), (4025, "23000"), (1644, "45000")]
-        {
+        // Data too long, out of range, foreign key, incorrect string, check (MariaDB, MySQL 8), partition, view, a trigger's SIGNAL.
+        for (number, state) in [
+            (1406, "22001"),
+            (1264, "22003"),
+            (1452, "23000"),
+            (1366, "HY000"),
+            (4025, "23000"),
+            (3819, "HY000"),
+            (1526, "HY000"),
+            (1369, "44000"),
+            (1644, "45000"),
+        ] {
             assert!(of_values_in_mysql(number, Some(state)), "{number}");
         }
         // Deadlock, lock wait, read only, full, no such column, no default, access denied, shutdown.

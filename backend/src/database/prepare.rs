@@ -1,7 +1,7 @@
 //! Before the first row is written: the tables are made, where that is this program's matter, and every column that statements will name is
 //! looked at. So what is mapped wrong is told at the start, with its name, and never as the fault of a job.
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::fault::Fault;
@@ -53,11 +53,34 @@ impl Database {
         });
         let mut migrator = Migrator::with_migrations(migrations.collect());
         migrator.dangerous_set_table_name(TABLE);
-        let done = match &self.pool {
+        let mut done = self.run(&migrator).await;
+        // One that was killed in the middle: MySQL commits each statement, and notes the version as begun. Nobody is at it: sqlx holds a lock
+        // meanwhile. Each statement makes what is not there yet, so it is done again.
+        if let Err(MigrateError::Dirty(version)) = done {
+            tracing::warn!(version, "the tables were half made; they are made to the end");
+            let sql = format!("DELETE FROM `{TABLE}` WHERE version = ? AND success = FALSE");
+            let mut session = self.begin().await?;
+            session.execute(&Statement { sql, values: vec![Value::from(version)] }).await?;
+            session.commit().await?;
+            done = self.run(&migrator).await;
+        }
+        done.map_err(|error| {
+            let next = match &error {
+                MigrateError::VersionMismatch(_) => format!(
+                    "; `{TABLE}` says that they were made with other names ([database.tables], [database.columns]): change them by hand, and \
+                     set database.migrate = false"
+                ),
+                _ => format!("; what was done stands in `{TABLE}`"),
+            };
+            Fault::Away(format!("the tables cannot be made (database.migrate): {error}{next}"))
+        })
+    }
+
+    async fn run(&self, migrator: &Migrator) -> Result<(), MigrateError> {
+        match &self.pool {
             Pool::MySql(pool) => migrator.run(pool).await,
             Pool::Sqlite(pool) => migrator.run(pool).await,
-        };
-        done.map_err(|error| Fault::Away(format!("the tables cannot be made (database.migrate): {error}")))
+        }
     }
 
     /// Looks at every column that statements name.

@@ -62,8 +62,10 @@ pub struct Known {
     pub id: i64,
     /// Whether it still waits to be told.
     pub pending: bool,
-    /// When the window began.
+    /// When it came.
     pub raised_at: Timestamp,
+    /// When it was told last; none: never.
+    pub told_at: Option<Timestamp>,
 }
 
 /// What becomes of an alert.
@@ -77,15 +79,16 @@ pub enum Decision {
     Count(i64),
 }
 
-/// Decides. A row that waits to be told is never raised anew, however long the webhook is away: it is one alert then.
+/// Decides. The window begins when people were told, which may be long after it came. A row that waits to be told is never raised anew, however long the webhook is away: it is one alert then.
 #[must_use]
 pub fn decide(known: Option<Known>, now: Timestamp, window: Duration) -> Decision {
     match known {
         None => Decision::Raise,
-        Some(known) if !known.pending && now.duration_since(known.raised_at).unsigned_abs() >= window => {
-            Decision::Again(known.id)
+        Some(known) => {
+            let began = known.told_at.map_or(known.raised_at, |told_at| told_at.max(known.raised_at));
+            let is_over = now.duration_since(began).unsigned_abs() >= window;
+            if is_over && !known.pending { Decision::Again(known.id) } else { Decision::Count(known.id) }
         }
-        Some(known) => Decision::Count(known.id),
     }
 }
 
@@ -116,7 +119,10 @@ mod tests {
     #[test]
     fn one_goes_out_in_a_window() {
         let window = Duration::from_secs(60);
-        let known = |pending, raised| Some(Known { id: 7, pending, raised_at: at(raised) });
+        let told = |pending, raised, told: Option<i64>| {
+            Some(Known { id: 7, pending, raised_at: at(raised), told_at: told.map(at) })
+        };
+        let known = |pending, raised| told(pending, raised, None);
         assert_eq!(decide(None, at(100), window), Decision::Raise);
         assert_eq!(decide(known(false, 50), at(100), window), Decision::Count(7));
         assert_eq!(decide(known(false, 40), at(100), window), Decision::Again(7));
@@ -124,6 +130,10 @@ mod tests {
         // A clock that was set back does not open it.
         assert_eq!(decide(known(false, 110), at(100), window), Decision::Count(7));
         assert_eq!(decide(known(false, 100), at(100), Duration::ZERO), Decision::Again(7));
+        // The webhook was away: people were told a moment ago. And what was given up is not told earlier for the time before.
+        assert_eq!(decide(told(false, 10, Some(90)), at(100), window), Decision::Count(7));
+        assert_eq!(decide(told(false, 10, Some(40)), at(100), window), Decision::Again(7));
+        assert_eq!(decide(told(false, 90, Some(10)), at(100), window), Decision::Count(7));
     }
 
     #[test]

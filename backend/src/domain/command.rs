@@ -4,6 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+/// The reason of a command that expired by this program's own guess: the only state that something earlier in the list replaces, since whoever knows better
+/// was only late.
+pub const PRESUMED: &str = "its time was over, and nobody told what became of it";
+
 /// How a command stands. It only ever moves down this list: what is told twice, late or in another order changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -78,6 +82,8 @@ impl fmt::Display for State {
 pub struct Step {
     /// Which command.
     pub message_id: String,
+    /// Whose it is, as the broker or the gateway has it: nobody moves another machine's.
+    pub serial_no: String,
     /// Where to.
     pub state: State,
     /// Why, where somebody said.
@@ -90,12 +96,14 @@ pub struct Step {
 /// batches never wait for each other's rows.
 #[must_use]
 pub fn furthest(steps: Vec<Step>) -> Vec<Step> {
-    let mut kept: std::collections::BTreeMap<String, Step> = std::collections::BTreeMap::new();
+    let mut kept: std::collections::BTreeMap<(String, String), Step> = std::collections::BTreeMap::new();
     for step in steps {
-        match kept.get(&step.message_id) {
+        // Another machine may name the same id: it says nothing of this one's command.
+        let whose = (step.message_id.clone(), step.serial_no.clone());
+        match kept.get(&whose) {
             Some(before) if before.state >= step.state => {}
             _ => {
-                kept.insert(step.message_id.clone(), step);
+                kept.insert(whose, step);
             }
         }
     }
@@ -109,7 +117,7 @@ mod tests {
     use super::*;
 
     fn step(id: &str, state: State) -> Step {
-        Step { message_id: id.to_owned(), state, reason: None, at: Timestamp::UNIX_EPOCH }
+        Step { message_id: id.to_owned(), serial_no: "M-1".to_owned(), state, reason: None, at: Timestamp::UNIX_EPOCH }
     }
 
     #[test]
@@ -126,6 +134,13 @@ mod tests {
         assert_eq!(State::of_acknowledgement(None), Ok(State::Acknowledged));
         assert_eq!(State::of_acknowledgement(Some("failed")), Ok(State::Rejected));
         assert_eq!(State::of_acknowledgement(Some("perhaps")), Err("perhaps".to_owned()));
+    }
+
+    #[test]
+    fn another_machines_step_hides_none() {
+        let other = Step { serial_no: "M-2".to_owned(), ..step("1", State::Acknowledged) };
+        let own = step("1", State::Sent);
+        assert_eq!(furthest(vec![other.clone(), own.clone()]), [own, other]);
     }
 
     proptest! {

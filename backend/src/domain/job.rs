@@ -222,7 +222,7 @@ fn read_job(text: &str, types: &Types) -> Result<Job, JobError> {
     } else if kind == types.transaction {
         Work::Sale(sale(payload)?)
     } else if kind == types.command_ack {
-        Work::Command(acknowledgement(payload, received_at)?)
+        Work::Command(acknowledgement(payload, &envelope.serial_no, received_at)?)
     } else {
         Work::Unknown { kind, payload: payload.to_owned() }
     };
@@ -248,7 +248,13 @@ fn read_result(text: &str) -> Result<Job, JobError> {
     let work = match state {
         // Whoever sent it gave it no id: nobody asks for it.
         Some(_) if told.message_id.is_empty() => Work::Nothing,
-        Some(state) => Work::Command(Step { message_id: told.message_id, state, reason: told.reason, at }),
+        Some(state) => Work::Command(Step {
+            message_id: told.message_id,
+            serial_no: told.target.clone(),
+            state,
+            reason: told.reason,
+            at,
+        }),
         None => Work::Nothing,
     };
     Ok(Job { serial_no: told.target, received_at: at, work })
@@ -381,7 +387,7 @@ fn sale(payload: &str) -> Result<Sale, JobError> {
     })
 }
 
-fn acknowledgement(payload: &str, at: Timestamp) -> Result<Step, JobError> {
+fn acknowledgement(payload: &str, serial_no: &str, at: Timestamp) -> Result<Step, JobError> {
     #[derive(Deserialize)]
     struct Written<'a> {
         #[serde(borrow)]
@@ -398,7 +404,7 @@ fn acknowledgement(payload: &str, at: Timestamp) -> Result<Step, JobError> {
     })?;
     let reason = given(written.reason).map(|text| word("reason", text, usize::MAX)).transpose()?;
     let message_id = word("message_id", required("message_id", written.message_id)?, 128)?;
-    Ok(Step { message_id, state, reason, at })
+    Ok(Step { message_id, serial_no: serial_no.to_owned(), state, reason, at })
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ enum Failed {
 impl Part<'_> {
     /// Commits all of it, however long the database is away.
     pub(super) async fn commit(&self, letters: &mut Pusher) -> Result<(), Fenced> {
-        let mut patience = Patience::new(&self.parts.board, "writing jobs to the database");
+        let mut patience = Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list);
         let mut left: Vec<Range<usize>> = Vec::new();
         if !self.entries.is_empty() {
             left.push(0..self.entries.len());
@@ -99,7 +99,7 @@ impl Part<'_> {
 
     /// A job that the database refuses for ever.
     async fn give_up(&self, range: Range<usize>, why: &str, attempts: u32, letters: &mut Pusher) -> Result<(), Fenced> {
-        let mut patience = Patience::new(&self.parts.board, "writing jobs to the database");
+        let mut patience = Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list);
         loop {
             match self.range(range.clone(), Some((why, attempts)), letters).await {
                 Ok(()) => return Ok(()),

@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use super::begin::{Trouble, places};
+use super::begin::{Trouble, look};
+use crate::board::of_list;
 use crate::clock;
 use crate::redis::lease::Leases;
 use crate::redis::lists::{Keeper, TakenOver};
@@ -19,20 +20,36 @@ const AGAIN: Duration = Duration::from_millis(500);
 const RELEASE: Duration = Duration::from_secs(1);
 const SUPERSEDED: &str = "another process has this instance's name";
 
+/// A tenure, and the number of the lease in it: whatever moves jobs names it, and moves none once the lease has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// The tenure.
+    pub tenure: Tenure,
+    /// The lease's number.
+    pub number: u64,
+}
+
 /// The lease as this process sees it. The lock is held for a look only.
 #[derive(Debug, Default)]
 pub struct Held {
-    lease: Mutex<Lease>,
+    seen: Mutex<Seen>,
     changed: Notify,
+    renounced: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    lease: Lease,
+    number: u64,
 }
 
 impl Held {
-    fn look<T>(&self, look: impl FnOnce(&Lease, Duration) -> T) -> T {
-        look(&self.lease.lock().unwrap_or_else(PoisonError::into_inner), clock::uptime())
+    fn look<T>(&self, look: impl FnOnce(&Seen, Duration) -> T) -> T {
+        look(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), clock::uptime())
     }
 
     /// Waits for an answer of Redis after which there is something.
-    async fn until<T>(&self, look: impl Fn(&Lease, Duration) -> Option<T>) -> T {
+    async fn until<T>(&self, look: impl Fn(&Seen, Duration) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -48,8 +65,20 @@ impl Held {
     ///
     /// # Cancel safety
     /// Dropped, nothing happened.
-    pub async fn held(&self) -> Tenure {
-        self.until(Lease::tenure).await
+    pub async fn held(&self) -> Term {
+        self.until(|seen, now| seen.lease.tenure(now).map(|tenure| Term { tenure, number: seen.number })).await
+    }
+
+    /// Ends a tenure. The lease has another number in the next one, so that what was asked for in this one, and is still on its way to Redis, moves nothing
+    /// there once the list is read anew.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may end all the same.
+    pub async fn renounce(&self, tenure: Tenure) {
+        if !self.is_over(tenure) {
+            self.renounced.notify_one();
+        }
+        self.over(tenure).await;
     }
 
     /// Waits until a tenure is over.
@@ -57,21 +86,26 @@ impl Held {
     /// # Cancel safety
     /// Dropped, nothing happened.
     pub async fn over(&self, tenure: Tenure) {
-        self.until(|lease, now| (lease.standing(tenure, now) == Standing::Over).then_some(())).await;
+        self.until(|seen, now| (seen.lease.standing(tenure, now) == Standing::Over).then_some(())).await;
+    }
+
+    fn is_over(&self, tenure: Tenure) -> bool {
+        self.look(|seen, now| seen.lease.standing(tenure, now) == Standing::Over)
     }
 
     /// Whether jobs may be taken in a tenure.
     #[must_use]
     pub fn is_in_force(&self, tenure: Tenure) -> bool {
-        self.look(|lease, now| lease.standing(tenure, now) == Standing::InForce)
+        self.look(|seen, now| seen.lease.standing(tenure, now) == Standing::InForce)
     }
 
     /// True: a newer process of the same name has it.
-    fn answered(&self, answer: Answer, asked: Duration) -> bool {
-        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        lease.answered(answer, asked);
-        let superseded = lease.is_superseded();
-        drop(lease);
+    fn answered(&self, answer: Answer, asked: Duration, number: Option<u64>) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.lease.answered(answer, asked);
+        seen.number = number.unwrap_or_default();
+        let superseded = seen.lease.is_superseded();
+        drop(seen);
         self.changed.notify_waiters();
         superseded
     }
@@ -82,7 +116,7 @@ impl Held {
 pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
     let mut leases = Leases::new(parts.redis.clone(), parts.keys.clone(), &parts.instance);
     let keeping = async {
-        let (mut said, mut superseded) = (false, false);
+        let (mut said, mut superseded, mut anew) = (false, false, false);
         loop {
             let asked = clock::uptime();
             let answer = if superseded {
@@ -91,6 +125,8 @@ pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
                     Ok(false) => Ok(None),
                     Err(fault) => Err(fault),
                 }
+            } else if anew {
+                leases.anew().await.map(Some)
             } else {
                 leases.renew().await.map(Some)
             };
@@ -101,8 +137,11 @@ pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
                     }
                     if let Some(answer) = answer {
                         tell(answer, superseded, &parts);
-                        superseded = held.answered(answer, asked);
+                        // Under another number it is another tenure.
+                        let answer = if anew && answer == Answer::Held { Answer::Lapsed } else { answer };
+                        superseded = held.answered(answer, asked, leases.number());
                     }
+                    anew = false;
                     RENEW
                 }
                 Err(fault) => {
@@ -112,7 +151,10 @@ pub async fn run(parts: Parts, held: Arc<Held>, last: CancellationToken) {
                     AGAIN
                 }
             };
-            tokio::time::sleep(delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = held.renounced.notified(), if !anew => anew = true,
+            }
         }
     };
     tokio::select! {
@@ -141,7 +183,7 @@ fn tell(answer: Answer, superseded: bool, parts: &Parts) {
         Answer::Held => {}
         Answer::Lapsed if superseded => {
             tracing::warn!("the newer process with this instance's name is gone; this one has the jobs again");
-            parts.board.trouble(SUPERSEDED, None);
+            parts.board.trouble(&of_list(SUPERSEDED, &parts.list), None);
         }
         Answer::Lapsed => {
             tracing::warn!("the lease of this instance had run out; what others took over is theirs");
@@ -149,7 +191,7 @@ fn tell(answer: Answer, superseded: bool, parts: &Parts) {
         Answer::Superseded => {
             let text = "a newer process has this instance's name (listener.instance): it takes the jobs, this one does not until that one is gone";
             tracing::error!("{text}");
-            parts.board.trouble(SUPERSEDED, Some(text));
+            parts.board.trouble(&of_list(SUPERSEDED, &parts.list), Some(text));
         }
     }
 }
@@ -176,12 +218,9 @@ async fn take_over(parts: &Parts, keeper: &mut Keeper) {
 /// What an instance without a lease left goes back to the list, but what the database has. First the fence: however long that instance was
 /// paused, it commits nothing of it any more.
 pub(super) async fn take_over_from(parts: &Parts, keeper: &mut Keeper, instance: &str) -> Result<TakenOver, Trouble> {
-    if keeper.is_leased(instance).await? {
-        return Ok(TakenOver::Not);
-    }
+    let Some(starts) = keeper.unleased(instance).await? else { return Ok(TakenOver::Not) };
     let name = parts.name(instance);
     let (_, notes) = parts.database.within(parts.database.fence(&name, 0, clock::now())).await?;
-    let standing = keeper.standing(instance).await?;
-    let found = places(&parts.source, &standing, &notes);
-    Ok(keeper.take_over(instance, standing.settled, found.settled, &found.done).await?)
+    let (standing, found) = look(parts, keeper, instance, &notes).await?;
+    Ok(keeper.take_over(instance, starts, standing.settled, found.settled, &found.done).await?)
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use sluicegate_core::lease::Tenure;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::begin::{Begun, begin};
 use super::lane::{Entry, Fenced, Part};
-use super::lease::{self, Held};
+use super::lease::{self, Held, Term};
 use super::{Parts, take};
 use crate::board::Patience;
 use crate::domain::lanes;
@@ -57,14 +56,16 @@ async fn work(parts: &Parts, held: &Held, stop: &CancellationToken) {
             Pusher::new(parts.redis.clone(), list, Some(most))
         })
         .collect();
+    // It outlives a tenure: each fault of the taker ends one.
+    let mut taking = Patience::with_list(&parts.board, "taking jobs from Redis", &parts.list);
     loop {
-        let tenure = tokio::select! {
+        let term = tokio::select! {
             () = stop.cancelled() => return,
-            tenure = held.held() => tenure,
+            term = held.held() => term,
         };
-        let mut patience = Patience::new(&parts.board, "beginning to take jobs");
+        let mut patience = Patience::with_list(&parts.board, "beginning to take jobs", &parts.list);
         let begun = loop {
-            match begin(parts, &mut keeper).await {
+            match begin(parts, &mut keeper, term.number).await {
                 Ok(begun) => break begun,
                 Err(trouble) => {
                     let delay = patience.bad(&trouble);
@@ -76,99 +77,131 @@ async fn work(parts: &Parts, held: &Held, stop: &CancellationToken) {
             }
         };
         patience.good();
-        if let Ended::Stop = tenured(parts, held, tenure, begun, &mut keeper, &mut letters, stop).await {
-            return;
-        }
-    }
-}
-
-/// Works through one tenure.
-async fn tenured(
-    parts: &Parts,
-    held: &Held,
-    tenure: Tenure,
-    begun: Begun,
-    keeper: &mut Keeper,
-    letters: &mut [Pusher],
-    stop: &CancellationToken,
-) -> Ended {
-    let Begun { epoch, mut settled, standing } = begun;
-    for batch in standing.chunks(parts.batch) {
-        if stop.is_cancelled() {
-            return Ended::Stop;
-        }
-        if let Some(ended) = batch_of(parts, held, tenure, epoch, &mut settled, batch, keeper, letters).await {
-            return ended;
-        }
-    }
-    let (send, mut batches) = mpsc::channel::<Vec<Bytes>>(AHEAD);
-    let taking = take::run(parts, held, tenure, send);
-    let committing = async {
-        loop {
-            // An orderly end leaves what is not begun; a tenure that is over, all of it.
-            let batch = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ended::Stop,
-                () = held.over(tenure) => return Ended::Anew,
-                batch = batches.recv() => batch,
-            };
-            let Some(batch) = batch else { return Ended::Anew };
-            if let Some(ended) = batch_of(parts, held, tenure, epoch, &mut settled, &batch, keeper, letters).await {
-                return ended;
+        if let Some(Begun { epoch, settled, standing }) = begun {
+            let mut working = Working { parts, held, term, epoch, settled, keeper: &mut keeper, letters: &mut letters };
+            if let Ended::Stop = working.run(standing, &mut taking, stop).await {
+                return;
             }
         }
-    };
-    tokio::pin!(taking, committing);
-    tokio::select! {
-        ended = &mut committing => ended,
-        // It lost count of what it moved: what it told of is committed first.
-        () = &mut taking => committing.await,
+        // Invariant: the list is read at the beginning of a tenure, and whatever an older one sent moves nothing from then on.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = held.renounce(term.tenure) => {}
+        }
     }
 }
 
-/// One batch: committed and off the list, unless it ends before.
-#[expect(clippy::too_many_arguments, reason = "what one tenure owns; a struct of it would be borrowed in parts")]
-async fn batch_of(
-    parts: &Parts,
-    held: &Held,
-    tenure: Tenure,
+/// What one tenure has.
+struct Working<'a> {
+    parts: &'a Parts,
+    held: &'a Held,
+    term: Term,
     epoch: i64,
-    settled: &mut u64,
-    batch: &[Bytes],
-    keeper: &mut Keeper,
-    letters: &mut [Pusher],
-) -> Option<Ended> {
-    let (number, began) = (*settled + 1, clock::uptime());
-    let divided = divide(parts, epoch, number, batch);
-    let committing = join_all(divided.iter().zip(letters).map(|(part, letters)| part.commit(letters)));
-    let committed = tokio::select! {
-        biased;
-        committed = committing => committed,
-        // What another took over is fenced off in the database; this only saves the waiting.
-        () = held.over(tenure) => return Some(Ended::Anew),
-    };
-    if committed.into_iter().any(|committed| matches!(committed, Err(Fenced))) {
-        tracing::warn!("another process has taken over what this listener was at; it reads the list anew");
-        return Some(Ended::Anew);
+    /// The last batch that left the list.
+    settled: u64,
+    keeper: &'a mut Keeper,
+    letters: &'a mut [Pusher],
+}
+
+impl Working<'_> {
+    /// Works through it: first what stood in the list.
+    async fn run(&mut self, standing: usize, patience: &mut Patience<'_>, stop: &CancellationToken) -> Ended {
+        if let Some(ended) = self.standing(standing, stop).await {
+            return ended;
+        }
+        let (send, mut batches) = mpsc::channel::<Vec<Bytes>>(AHEAD);
+        let (held, tenure) = (self.held, self.term.tenure);
+        let taking = take::run(self.parts, held, self.term, send, patience);
+        let committing = async {
+            loop {
+                // An orderly end leaves what is not begun; a tenure that is over, all of it.
+                let batch = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ended::Stop,
+                    () = held.over(tenure) => return Ended::Anew,
+                    batch = batches.recv() => batch,
+                };
+                let Some(batch) = batch else { return Ended::Anew };
+                if let Some(ended) = self.batch(&batch).await {
+                    return ended;
+                }
+            }
+        };
+        tokio::pin!(taking, committing);
+        tokio::select! {
+            ended = &mut committing => ended,
+            // It lost count of what it moved: what it told of is committed first.
+            () = &mut taking => committing.await,
+        }
     }
-    let mut patience = Patience::new(&parts.board, "taking finished jobs off the list");
-    loop {
-        match keeper.settle(&parts.instance, number, batch.len()).await {
-            Ok(true) => break,
-            Ok(false) => return Some(Ended::Anew),
-            Err(fault) => {
-                let delay = patience.bad(&fault);
-                tokio::select! {
-                    () = held.over(tenure) => return Some(Ended::Anew),
-                    () = tokio::time::sleep(delay) => {}
+
+    /// The first so many entries of the list, batch by batch: all of them at once may be more than this process may hold.
+    async fn standing(&mut self, mut left: usize, stop: &CancellationToken) -> Option<Ended> {
+        let (parts, held, tenure) = (self.parts, self.held, self.term.tenure);
+        let mut patience = Patience::with_list(&parts.board, "reading what stands in the processing list", &parts.list);
+        while left > 0 {
+            if stop.is_cancelled() {
+                return Some(Ended::Stop);
+            }
+            match self.keeper.entries(&parts.instance, 0, left.min(parts.batch)).await {
+                // Another has taken it over.
+                Ok(batch) if batch.is_empty() => return Some(Ended::Anew),
+                Ok(batch) => {
+                    patience.good();
+                    if let Some(ended) = self.batch(&batch).await {
+                        return Some(ended);
+                    }
+                    left = left.saturating_sub(batch.len());
+                }
+                Err(fault) => {
+                    let delay = patience.bad(&fault);
+                    tokio::select! {
+                        () = stop.cancelled() => return Some(Ended::Stop),
+                        () = held.over(tenure) => return Some(Ended::Anew),
+                        () = tokio::time::sleep(delay) => {}
+                    }
                 }
             }
         }
+        None
     }
-    patience.good();
-    metrics::batch(&parts.list, batch.len(), clock::uptime().saturating_sub(began));
-    *settled = number;
-    None
+
+    /// One batch: committed and off the list, unless it ends before.
+    async fn batch(&mut self, batch: &[Bytes]) -> Option<Ended> {
+        let (parts, held, tenure) = (self.parts, self.held, self.term.tenure);
+        let (number, began) = (self.settled + 1, clock::uptime());
+        let divided = divide(parts, self.epoch, number, batch);
+        let committing =
+            join_all(divided.iter().zip(self.letters.iter_mut()).map(|(part, letters)| part.commit(letters)));
+        let committed = tokio::select! {
+            biased;
+            committed = committing => committed,
+            // What another took over is fenced off in the database; this only saves the waiting.
+            () = held.over(tenure) => return Some(Ended::Anew),
+        };
+        if committed.into_iter().any(|committed| matches!(committed, Err(Fenced))) {
+            tracing::warn!("another process has taken over what this listener was at; it reads the list anew");
+            return Some(Ended::Anew);
+        }
+        let mut patience = Patience::with_list(&parts.board, "taking finished jobs off the list", &parts.list);
+        loop {
+            match self.keeper.settle(&parts.instance, number, batch.len()).await {
+                Ok(true) => break,
+                Ok(false) => return Some(Ended::Anew),
+                Err(fault) => {
+                    let delay = patience.bad(&fault);
+                    tokio::select! {
+                        () = held.over(tenure) => return Some(Ended::Anew),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+        patience.good();
+        metrics::batch(&parts.list, batch.len(), clock::uptime().saturating_sub(began));
+        self.settled = number;
+        None
+    }
 }
 
 fn divide<'p>(parts: &'p Parts, epoch: i64, batch: u64, entries: &[Bytes]) -> Vec<Part<'p>> {

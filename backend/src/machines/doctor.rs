@@ -44,6 +44,8 @@ pub enum Problem {
     Stale,
     /// The serial number is no level of a topic: its machine could reach others'.
     SerialNo,
+    /// The name is the gateway's own at the broker.
+    Reserved,
 }
 
 impl fmt::Display for Problem {
@@ -58,6 +60,9 @@ impl fmt::Display for Problem {
             Self::Superuser => "the key makes it a superuser, whom no rule binds",
             Self::Stale => "there is a key, and the database has no token for it: whoever knows its secret can log in",
             Self::SerialNo => "the serial number is no level of a topic: it could reach other machines' topics",
+            Self::Reserved => {
+                "the name is the gateway's own at the broker (machines.reserved): it could take over its session"
+            }
         })
     }
 }
@@ -96,13 +101,53 @@ impl Machines {
         let mut findings = Vec::new();
         for (serial_no, entry) in all.iter().zip(&entries) {
             let hash = expected.get(*serial_no).map(String::as_str);
-            let Some(problem) = judge(serial_no, hash, entry, format) else { continue };
-            findings.push(Finding { serial_no: (*serial_no).to_owned(), problem });
-            if repair {
-                auth.write(serial_no, hash.filter(|_| check_target(serial_no).is_ok())).await?;
-            }
+            let Some(problem) = self.judge(serial_no, hash, entry, format) else { continue };
+            // What was read of all may be long over: a token that was revoked since must not be good again.
+            let problem = if repair { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
+            findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
         Ok(findings)
+    }
+
+    fn judge(&self, serial_no: &str, expected: Option<&str>, entry: &Entry, format: AuthFormat) -> Option<Problem> {
+        match entry {
+            Entry::None if self.reserved.contains(serial_no) => None,
+            _ if self.reserved.contains(serial_no) => Some(Problem::Reserved),
+            _ => judge(serial_no, expected, entry, format),
+        }
+    }
+
+    /// Gives Redis what the database has of one machine; what was wrong with its key, if it still was. Whoever issues, rotates or revokes holds the
+    /// machine's row until Redis has the same; where there is no row yet, what is written now is not taken away.
+    async fn repair(
+        &self,
+        auth: &mut Auth,
+        serial_no: &str,
+        format: AuthFormat,
+    ) -> Result<Option<Problem>, TokenError> {
+        let reading = async {
+            let mut session = self.database.begin().await?;
+            let rows = session.rows(&machines::token_of(self.database.tongue(), serial_no)).await?;
+            let mut hash = None;
+            for row in &rows {
+                // A collation may take another machine's name for the same.
+                if row.must_text(1)? == serial_no {
+                    hash = row.text(0)?.filter(|hash| !hash.is_empty());
+                }
+            }
+            Ok((session, hash))
+        };
+        let (session, hash) = self.database.within(reading).await?;
+        let entry = auth.look(serial_no).await?;
+        let problem = self.judge(serial_no, hash.as_deref(), &entry, format);
+        if problem.is_some() {
+            let may_have_one = check_target(serial_no).is_ok() && !self.reserved.contains(serial_no);
+            let hash = hash.as_deref().filter(|_| may_have_one);
+            auth.replace(serial_no, &entry, hash, format).await?;
+        }
+        // It wrote nothing: this lets go of the row.
+        self.database.within(session.commit()).await?;
+        Ok(problem)
     }
 
     /// The hash of each machine that has a token.
@@ -147,22 +192,32 @@ pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, R
     let all = auth.all().await?;
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut done = Converted::default();
-    for (serial_no, entry) in all.iter().zip(auth.read(&all).await?) {
-        let (hash, had) = match entry {
-            Entry::String(hash) => (hash, AuthFormat::String),
-            Entry::Hash(Some(hash), _) => (hash, AuthFormat::Hash),
-            Entry::None | Entry::Hash(None, _) | Entry::Other(_) => {
+    for (serial_no, mut entry) in all.iter().zip(auth.read(&all).await?) {
+        loop {
+            let (hash, had) = match &entry {
+                // It was revoked since.
+                Entry::None => break,
+                Entry::String(hash) => (hash, AuthFormat::String),
+                Entry::Hash(Some(hash), _) => (hash, AuthFormat::Hash),
+                Entry::Hash(None, _) | Entry::Other(_) => {
+                    done.left += 1;
+                    break;
+                }
+            };
+            if from_hex(hash).is_none() {
                 done.left += 1;
-                continue;
+                break;
             }
-        };
-        if from_hex(&hash).is_none() {
-            done.left += 1;
-        } else if had == format {
-            done.unchanged += 1;
-        } else {
-            auth.write(serial_no, Some(&hash.to_lowercase())).await?;
-            done.converted += 1;
+            if had == format {
+                done.unchanged += 1;
+                break;
+            }
+            if auth.replace(serial_no, &entry, Some(&hash.to_lowercase()), format).await? {
+                done.converted += 1;
+                break;
+            }
+            // Another has changed it in between.
+            entry = auth.look(serial_no).await?;
         }
     }
     Ok(done)

@@ -4,6 +4,7 @@ use redis::Pipeline;
 
 use super::connect::{Connector, RedisFault};
 use super::line::Line;
+use super::script::Script;
 use crate::settings::AuthFormat;
 
 /// The field that EMQX's own Redis authenticator reads.
@@ -12,6 +13,23 @@ const FIELD: &str = "password_hash";
 const SUPERUSER: &str = "is_superuser";
 /// Keys in one round trip.
 const PAGE: usize = 500;
+
+/// Puts a hash into a key, or takes the key away, where it holds what was read of it. 0: it holds something else by now. DEL comes first: it needs no
+/// memory. KEYS: key; ARGV: type and hash that were read, hash (or empty), format.
+const REPLACE: &str = r"
+local kind, hash = redis.call('TYPE', KEYS[1])['ok'], ''
+if kind == 'string' then hash = redis.call('GET', KEYS[1]) end
+if kind == 'hash' then hash = redis.call('HGET', KEYS[1], 'password_hash') or '' end
+if kind ~= ARGV[1] or hash ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1])
+if ARGV[3] == '' then return 1 end
+if ARGV[4] == 'string' then
+  redis.call('SET', KEYS[1], ARGV[3])
+else
+  redis.call('HSET', KEYS[1], 'password_hash', ARGV[3], 'is_superuser', '0')
+end
+return 1
+";
 
 /// What stands under a machine's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +50,14 @@ pub struct Auth {
     /// What stands before a serial number.
     prefix: String,
     format: AuthFormat,
+    replace: Script,
 }
 
 impl Auth {
     /// `prefix` is all that stands before a serial number.
     #[must_use]
     pub fn new(connector: Connector, prefix: String, format: AuthFormat) -> Self {
-        Self { line: Line::new(connector), prefix, format }
+        Self { line: Line::new(connector), prefix, format, replace: Script::new(REPLACE) }
     }
 
     /// The key of a machine.
@@ -58,6 +77,44 @@ impl Auth {
         put(&mut pipeline, &key, hash, self.format);
         let written = pipeline.exec_async(self.line.get().await?).await;
         self.line.heard(&key, written)
+    }
+
+    /// Writes the hash of a machine's token, or takes the key away, where there stands what was read, in one step. False: it is another by now.
+    ///
+    /// # Errors
+    /// [`RedisFault::Refused`]: nothing is done; [`RedisFault::Unavailable`]: it may be.
+    pub async fn replace(
+        &mut self,
+        serial_no: &str,
+        read: &Entry,
+        hash: Option<&str>,
+        format: AuthFormat,
+    ) -> Result<bool, RedisFault> {
+        let key = self.key(serial_no);
+        let (kind, was) = match read {
+            Entry::None => ("none", ""),
+            Entry::String(hash) => ("string", hash.as_str()),
+            Entry::Hash(hash, _) => ("hash", hash.as_deref().unwrap_or_default()),
+            Entry::Other(kind) => (kind.as_str(), ""),
+        };
+        let format = match format {
+            AuthFormat::String => "string",
+            AuthFormat::Hash => "hash",
+        };
+        let arguments = [kind, was, hash.unwrap_or_default(), format];
+        let replaced = self.replace.run::<i64>(self.line.get().await?, &[&key], &arguments).await;
+        Ok(self.line.heard(&key, replaced)? == 1)
+    }
+
+    /// What stands under a machine's key.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn look(&mut self, serial_no: &str) -> Result<Entry, RedisFault> {
+        let key = self.key(serial_no);
+        let kind = redis::cmd("TYPE").arg(&key).query_async::<String>(self.line.get().await?).await;
+        let kind = self.line.heard(&key, kind)?;
+        self.entry(&key, &kind).await
     }
 
     /// What stands under the keys of machines, in their order.

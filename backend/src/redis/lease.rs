@@ -8,6 +8,21 @@ use super::line::Line;
 use super::lists::ListKeys;
 use super::script::Script;
 
+/// Takes the lease under another number, where no newer process has it: from then on nothing is moved that was asked for under the number before. A negative
+/// number: it had run out, and others may have taken over; 0: a newer process has it. DEL comes first, as in the other scripts: it needs no memory.
+/// KEYS: lease, starts, instances; ARGV: number, life in ms, name.
+const ANEW: &str = r"
+local latest = redis.call('GET', KEYS[2])
+if latest and tonumber(latest) > tonumber(ARGV[1]) then return 0 end
+local held = redis.call('GET', KEYS[1]) == ARGV[1]
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[1])
+local number = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], number, 'PX', ARGV[2])
+redis.call('SADD', KEYS[3], ARGV[3])
+return held and number or -number
+";
+
 /// The lease of one instance, on a connection of its own.
 pub struct Leases {
     line: Line,
@@ -15,6 +30,7 @@ pub struct Leases {
     instance: String,
     start: Script,
     renew: Script,
+    anew: Script,
     succeed: Script,
     release: Script,
     /// Of this process, once it has one.
@@ -31,6 +47,7 @@ impl Leases {
             instance: instance.to_owned(),
             start: Script::new(START),
             renew: Script::new(RENEW),
+            anew: Script::new(ANEW),
             succeed: Script::new(SUCCEED),
             release: Script::new(RELEASE),
             number: None,
@@ -59,6 +76,30 @@ impl Leases {
             }
             _ => Answer::Held,
         })
+    }
+
+    /// Takes the lease under another number; [`Answer::Held`]: it had it until now.
+    ///
+    /// # Errors
+    /// [`RedisFault`].
+    pub async fn anew(&mut self) -> Result<Answer, RedisFault> {
+        let Some(number) = self.number else { return self.renew().await };
+        let (lease, starts) = (self.keys.lease(&self.instance), self.keys.starts(&self.instance));
+        let keys = [lease.as_str(), &starts, &self.keys.instances];
+        let arguments = [&number.to_string(), &life_in_millis().to_string(), &self.instance];
+        let answer = self.anew.run::<i64>(self.line.get().await?, &keys, &arguments).await;
+        let number = self.line.heard(&lease, answer)?;
+        if number == 0 {
+            return Ok(Answer::Superseded);
+        }
+        self.number = Some(number.unsigned_abs());
+        Ok(if number > 0 { Answer::Held } else { Answer::Lapsed })
+    }
+
+    /// The number that this process has had last; none: it never had one.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        self.number
     }
 
     /// Takes the lease again after a newer process of the same name has had it, where that one has it no more. True: this one has it.

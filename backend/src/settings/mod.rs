@@ -179,6 +179,8 @@ pub struct Machines {
     pub auth_format: AuthFormat,
     /// What stands before the serial number in its key, behind the prefix of all keys.
     pub auth_key: String,
+    /// Names that no machine gets a token for: the gateway's own at the broker.
+    pub reserved: BTreeSet<String>,
 }
 
 /// How Redis holds a machine's token.

@@ -29,6 +29,10 @@ const MAX_LIST: usize = 100;
 /// The longest prefix.
 const MAX_PREFIX: usize = 80;
 
+fn set(written: Option<Vec<String>>, default: &[&str]) -> BTreeSet<String> {
+    written.map_or_else(|| words(default), |list| list.into_iter().collect())
+}
+
 struct Resolver<'a> {
     base: &'a Path,
     sources: &'a Sources<'a>,
@@ -161,9 +165,6 @@ impl Resolver<'_> {
                     .to_owned(),
             );
         }
-        let set = |written: Option<Vec<String>>, default: &[&str]| -> BTreeSet<String> {
-            written.map_or_else(|| words(default), |list| list.into_iter().collect())
-        };
         let unknown_types = [("dead-letter", UnknownType::DeadLetter), ("create", UnknownType::Create)];
         let unknown_machines = [("create", UnknownMachine::Create), ("dead-letter", UnknownMachine::DeadLetter)];
         Listener {
@@ -400,6 +401,7 @@ impl Resolver<'_> {
         Machines {
             auth_format: self.one_of("machines.auth_format", written.auth_format, &formats),
             auth_key: self.word("machines.auth_key", written.auth_key, "machine_auth:"),
+            reserved: set(written.reserved, &["sluicegate", "sluicegate-commands"]),
         }
     }
 }

@@ -112,4 +112,5 @@ pub struct ApiToken {
 pub struct Machines {
     pub auth_format: Option<String>,
     pub auth_key: Option<String>,
+    pub reserved: Option<Vec<String>>,
 }

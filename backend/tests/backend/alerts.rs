@@ -15,8 +15,10 @@ use crate::stage::{Stage, job};
 
 on_both!(
     an_alert_is_signed_and_sent_until_it_is_taken,
+    what_a_machine_wrote_forges_no_line_of_the_log,
     of_one_machine_and_code_one_is_told_in_a_window,
     a_machine_that_falls_silent_is_offline_and_recovers,
+    one_that_falls_silent_again_within_the_window_is_told_after_it,
 );
 
 const SECRET: &str = "a shared secret";
@@ -100,6 +102,18 @@ async fn an_alert_is_signed_and_sent_until_it_is_taken(stage: Stage) {
     stage.has("SELECT state FROM machine_alerts", &["told"]).await;
 }
 
+async fn what_a_machine_wrote_forges_no_line_of_the_log(stage: Stage) {
+    let backend = stage.start("b1");
+    let message = format!("x\\nforged INFO token issued \\u001b[2J{}", "y".repeat(5_000));
+    let payload = format!(r#"{{"error_code":"E1\nforged","message":"{message}"}}"#);
+    stage.push(&[job("error", "M-001", 0, &payload)]).await;
+    backend.logged("WARN alert ").await;
+    let log = backend.log();
+    let line = log.lines().find(|line| line.contains("WARN alert ")).expect("it is told");
+    assert!(line.contains("forged INFO token issued") && line.len() < 1_500, "{line}");
+    assert!(!log.contains("\nforged") && !log.contains('\u{1b}'), "{log}");
+}
+
 async fn of_one_machine_and_code_one_is_told_in_a_window(stage: Stage) {
     let hook = Hook::start(0).await;
     let mut stage = stage.with(&hook.settings("window = \"1h\""));
@@ -119,6 +133,16 @@ async fn of_one_machine_and_code_one_is_told_in_a_window(stage: Stage) {
     assert_eq!(codes, ["M-001 E1", "M-001 E2", "M-001 E3", "M-002 E1"]);
     let times = "SELECT CAST(occurrences AS CHAR) FROM machine_alerts WHERE serial_no = 'M-001' AND code = 'E1'";
     assert_eq!(stage.rows(times).await, ["3"], "the others are counted");
+    // The window begins when people were told, however long the webhook was away before.
+    stage.execute("UPDATE machine_alerts SET raised_at = '2026-04-14 01:00:00.000'").await;
+    stage.push(&[error("M-001", "E1"), error("M-003", "E1")]).await;
+    hook.told(5).await;
+    stage.has(times, &["4"]).await;
+    assert_eq!(hook.came().len(), 5);
+    // What was counted in one is told with the next.
+    stage.execute("UPDATE machine_alerts SET told_at = '2026-04-14 01:00:00.000'").await;
+    stage.push(&[error("M-001", "E1")]).await;
+    assert_eq!(hook.told(6).await[5].1["occurrences"], 5);
 }
 
 async fn a_machine_that_falls_silent_is_offline_and_recovers(stage: Stage) {
@@ -143,4 +167,33 @@ async fn a_machine_that_falls_silent_is_offline_and_recovers(stage: Stage) {
     stage.push(&[beat("M-001")]).await;
     assert_eq!(kinds(&hook.told(2).await), ["M-001 offline", "M-001 recovered"]);
     assert_eq!(stage.rows("SELECT serial_no FROM machines WHERE offline_at IS NOT NULL").await, [] as [&str; 0]);
+}
+
+/// The last word that people have is what is so, although one alert of a kind goes out in a window.
+async fn one_that_falls_silent_again_within_the_window_is_told_after_it(stage: Stage) {
+    let hook = Hook::start(0).await;
+    let mut stage = stage.with(&hook.settings("window = \"15m\"\noffline_after = \"1h\"\noffline_every = \"100ms\""));
+    let _backend = stage.start("b1");
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let beat = format!(r#"{{"type":"heartbeat","serial_no":"M-001","payload":{{}},"received_at":"{now}"}}"#);
+    stage.push(&[job("heartbeat", "M-001", 0, "{}")]).await;
+    hook.told(1).await;
+    stage.push(&[beat]).await;
+    hook.told(2).await;
+    // It is silent again; a second machine shows that there was a look meanwhile.
+    let silent = "UPDATE machines SET last_heard_at = '2026-04-14 02:00:00.000'";
+    stage.execute(silent).await;
+    stage.push(&[job("heartbeat", "M-002", 0, "{}")]).await;
+    hook.told(3).await;
+    let of = |kind: &str| {
+        format!("SELECT CAST(occurrences AS CHAR) FROM machine_alerts WHERE serial_no = 'M-001' AND kind = '{kind}'")
+    };
+    assert_eq!(stage.rows(&of("offline")).await, ["1"], "looks are not counted");
+    assert_eq!(hook.came().len(), 3, "one goes out in a window");
+    // The window is over.
+    stage
+        .execute("UPDATE machine_alerts SET raised_at = '2026-04-14 02:00:00.000', told_at = '2026-04-14 02:00:00.000'")
+        .await;
+    let came = hook.told(4).await;
+    assert_eq!([&came[3].1["serial_no"], &came[3].1["kind"]], ["M-001", "offline"]);
 }

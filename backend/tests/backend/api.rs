@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, TOKEN};
+use crate::stage::{JOBS, Stage, TOKEN};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_asks_without_a_token() {
@@ -89,4 +89,28 @@ async fn health_says_whether_the_process_lives_whatever_is_away() {
     let bad = health();
     let said = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert!(bad.status.code() == Some(4) && said.contains("/healthz: "), "{said}");
+}
+
+/// Both lists are taken from by the same parts: that one works says nothing of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_list_does_not_do_is_told_although_the_other_works() {
+    let mut stage = Stage::sqlite().await;
+    stage.machine("M-001", 0, 0).await;
+    stage.redis.command(&format!("SET {JOBS} x")).await;
+    let backend = stage.start("b1");
+    let trouble = format!("taking jobs from Redis ({JOBS})");
+    backend.logged(&trouble).await;
+    // The other list's part works, again and again.
+    for _ in 0..3 {
+        let id = stage.ask(&["command", "send", "M-001", "reboot"]).1["data"]["message_id"].clone();
+        let told = json!({ "message_id": id, "target": "M-001", "status": "sent", "at": "2026-04-14T09:00:01+08:00" });
+        stage.redis.push("mqtt_command_results", &[told.to_string()]).await;
+        let sent =
+            format!("SELECT state FROM machine_commands WHERE message_id = {}", id.to_string().replace('"', "'"));
+        stage.has(&sent, &["sent"]).await;
+        let (_, status) = backend.ask("GET", "/api/status", Some(TOKEN), "").await;
+        assert!(status["troubles"][&trouble].as_str().is_some_and(|why| why.contains("WRONGTYPE")), "{status}");
+        assert_eq!(backend.ask("GET", "/readyz", None, "").await.0, 503);
+    }
+    assert!(!backend.log().contains("it works again"), "{}", backend.log());
 }

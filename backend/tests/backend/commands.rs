@@ -7,6 +7,8 @@ use crate::stage::{Stage, TOKEN, job};
 
 on_both!(
     a_command_is_pushed_and_followed_to_its_acknowledgement,
+    another_machine_moves_no_command,
+    what_was_sent_before_an_outage_is_not_expired_after_it,
     what_comes_late_or_in_another_order_changes_nothing,
     a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back,
     a_command_for_nobody_is_refused,
@@ -52,6 +54,39 @@ async fn a_command_is_pushed_and_followed_to_its_acknowledgement(mut stage: Stag
     assert_eq!(status, 200);
     assert_eq!((&shown["state"], &shown["sent_at"]), (&"acknowledged".into(), &"2026-04-14T01:00:01Z".into()));
     assert_eq!(shown["payload"], json!({ "slot_no": 5, "amount": 12.30 }));
+}
+
+async fn another_machine_moves_no_command(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    stage.machine("M-002", 0, 0).await;
+    let _backend = stage.start("b1");
+    let (first, second) = (given(&stage), given(&stage));
+    let ack = |machine: &str, id: &str, status: &str| {
+        job("command_ack", machine, 2, &format!(r#"{{"message_id":"{id}","status":"{status}"}}"#))
+    };
+    stage.push(&[ack("M-002", &first, "ok"), ack("M-002", &second, "rejected"), ack("M-001", &second, "ok")]).await;
+    stage.has(&state(&second), &["acknowledged"]).await;
+    stage.all_taken().await;
+    assert_eq!(stage.rows(&state(&first)).await, ["queued"]);
+}
+
+async fn what_was_sent_before_an_outage_is_not_expired_after_it(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let (sent, told, silent) = (given(&stage), given(&stage), given(&stage));
+    // Nobody was there for longer than they may live; the gateway's word waits.
+    stage.execute("UPDATE machine_commands SET expires_at = '2026-04-14 01:00:00.000'").await;
+    stage.redis.push(RESULTS, &[result(&sent, "sent"), result(&told, "expired")]).await;
+    let backend = stage.start("b1");
+    stage.has(&state(&silent), &["expired"]).await;
+    let settled = format!("SELECT CAST(settled_at AS CHAR) FROM machine_commands WHERE message_id = '{sent}'");
+    assert_eq!(stage.rows(&state(&sent)).await, ["sent"]);
+    assert_eq!(stage.rows(&settled).await, ["null"]);
+    // The gateway was away, too: what it tells later holds against a guess, and not against its own word.
+    stage.redis.push(RESULTS, &[result(&silent, "sent"), result(&told, "sent")]).await;
+    stage.has(&state(&silent), &["sent"]).await;
+    assert_eq!(stage.rows(&state(&told)).await, ["expired"]);
+    let (_, shown) = backend.ask("GET", &format!("/api/commands/{silent}"), Some(TOKEN), "").await;
+    assert_eq!((&shown["reason"], &shown["settled_at"]), (&Value::Null, &Value::Null));
 }
 
 async fn what_comes_late_or_in_another_order_changes_nothing(mut stage: Stage) {

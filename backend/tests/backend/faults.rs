@@ -9,6 +9,7 @@ use crate::stage::{Backend, JOBS, Stage, job, sale};
 
 on_both!(
     killed_at_random_moments_under_load_loses_and_doubles_nothing,
+    of_two_with_one_name_under_load_nothing_is_lost_or_doubled,
     what_a_dead_instance_left_is_taken_over_once,
     one_that_was_paused_past_its_lease_commits_nothing_that_was_taken_over,
     an_orderly_end_leaves_what_is_not_begun_to_others,
@@ -79,6 +80,29 @@ async fn killed_at_random_moments_under_load_loses_and_doubles_nothing(stage: St
     println!("{kills} kills in {:?}", began.elapsed());
     let _last = stage.start("b1");
     exact(&mut stage, pushed).await;
+}
+
+/// Two hosts with the default name, or a restart that overlaps: the older goes on until its lease's next renewal says that a newer has it.
+async fn of_two_with_one_name_under_load_nothing_is_lost_or_doubled(stage: Stage) {
+    let mut stage = stage.with("[listener]\nbatch = 20\nalert_levels = []");
+    ready(&mut stage).await;
+    let mut backends = vec![stage.start_named("first", "b1")];
+    let mut pushed = 0;
+    for file in ["second", "third", "fourth"] {
+        let before = stage.count("transactions").await;
+        stage.push(&load(pushed, 500)).await;
+        pushed += 500;
+        let some = format!("CAST(COUNT(*) > {before} AS CHAR) FROM transactions");
+        stage.has(&format!("SELECT {some}"), &["1"]).await;
+        let newer = stage.start_named(file, "b1");
+        newer.logged("the listener takes jobs").await;
+        backends.push(newer);
+    }
+    exact(&mut stage, pushed).await;
+    let said = "a newer process has this instance's name";
+    let superseded =
+        async || (backends.iter().filter(|backend| backend.log().contains(said)).count() == 3).then_some(());
+    eventually("all but one know that they are not the newest", superseded).await;
 }
 
 /// Waits until an instance is in the middle of something; one that was faster than the look is through with it.
@@ -205,4 +229,22 @@ async fn while_the_database_is_away_jobs_stay_in_redis(stage: Stage) {
     }
     exact(&mut stage, 900).await;
     assert!(stage.redis.list(crate::stage::LETTERS).await.is_empty(), "no job is to blame");
+}
+
+/// MySQL and MariaDB commit each statement that makes a table: what a kill leaves is half of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_were_half_made_are_made_to_the_end() {
+    let mut stage = Stage::mariadb().await;
+    let database = stage.database().await;
+    stage.execute("DROP TABLE machine_alerts").await;
+    stage.execute("UPDATE sluicegate_backend_migrations SET success = FALSE").await;
+    let mut backend = stage.start("b1");
+    backend.logged("the listener takes jobs").await;
+    assert_eq!(stage.count("machine_alerts").await, 0);
+    assert_eq!(stage.count("sluicegate_backend_migrations WHERE success = TRUE").await, 1);
+    backend.kill();
+    // Made with other names: nobody can mend that but people, who are told how.
+    stage.execute("UPDATE sluicegate_backend_migrations SET checksum = 'another'").await;
+    let why = database.migrate().await.expect_err("they are others").to_string();
+    assert!(why.contains("set database.migrate = false") && why.contains("sluicegate_backend_migrations"), "{why}");
 }

@@ -2,8 +2,11 @@
 
 use std::fs;
 
-use sluicegate_tests::RedisServer;
+use sluicegate_backend::redis::lease::Leases;
+use sluicegate_backend::redis::lists::{Taken, Taker};
+use sluicegate_core::lease::Answer;
 use sluicegate_tests::gateway::root;
+use sluicegate_tests::{RedisServer, eventually};
 
 use crate::stage::{LETTERS, Stage, TOKEN, job, sale};
 
@@ -79,4 +82,115 @@ async fn what_does_not_fit_is_said_with_what_to_do() {
         let said = answer["errors"][0]["message"].as_str().unwrap_or_default();
         assert!(found == code && said.contains(part), "{url} {more}: {found} {answer}");
     }
+}
+
+/// Whatever an older process of the name, or this one before a fault, has on its way to Redis moves nothing once the lease has another number.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_moved_under_an_older_number_of_the_lease() {
+    let stage = Stage::sqlite().await;
+    let (connector, keys) = stage.list();
+    let mut first = Leases::new(connector.clone(), keys.clone(), "b1");
+    let taker = |leases: &Leases| Taker::new(connector.clone(), &keys, "b1", leases.number().expect("it has one"));
+    first.renew().await.expect("a lease");
+    let mut older = taker(&first);
+    stage.push(&["1".to_owned(), "2".to_owned(), "3".to_owned()]).await;
+    assert_eq!(older.take(1).await, Ok(Taken::Jobs(vec!["1".into()])));
+    assert_eq!(first.anew().await, Ok(Answer::Held));
+    assert_eq!(older.take(1).await, Ok(Taken::NotHeld));
+    let mut newer = taker(&first);
+    assert_eq!(newer.take(1).await, Ok(Taken::Jobs(vec!["2".into()])));
+    let mut second = Leases::new(connector.clone(), keys.clone(), "b1");
+    second.renew().await.expect("a lease");
+    assert_eq!(newer.take(1).await, Ok(Taken::NotHeld));
+    assert_eq!(first.anew().await, Ok(Answer::Superseded), "it is not taken back");
+    assert_eq!(taker(&second).take(9).await, Ok(Taken::Jobs(vec!["3".into()])));
+    second.release().await.expect("an answer");
+    assert_eq!(taker(&second).take(9).await, Ok(Taken::NotHeld));
+}
+
+/// Whoever waits for work takes none: what nobody hears of is not moved, and others are woken as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_work_leaves_the_list_as_it_is() {
+    let stage = Stage::sqlite().await;
+    let (connector, keys) = stage.list();
+    let mut leases = Leases::new(connector.clone(), keys.clone(), "b1");
+    leases.renew().await.expect("a lease");
+    let mut takers = [(); 2].map(|()| Taker::new(connector.clone(), &keys, "b1", leases.number().expect("one")));
+    let [one, other] = &mut takers;
+    let pushing = async {
+        eventually("both wait", async || {
+            let clients: String = stage.redis.ask("CLIENT LIST").await.ok()?;
+            (clients.matches("cmd=blmove").count() == 2).then_some(())
+        })
+        .await;
+        stage.push(&["1".to_owned(), "2".to_owned()]).await;
+    };
+    let (one, other, ()) = tokio::join!(one.take(1), other.take(1), pushing);
+    let mut taken = Vec::new();
+    for came in [one, other] {
+        match came.expect("an answer") {
+            Taken::Jobs(jobs) => taken.extend(jobs),
+            Taken::NotHeld => panic!("the lease is held"),
+        }
+    }
+    taken.sort();
+    assert_eq!(taken, ["1", "2"]);
+}
+
+/// A batch has so many bytes, not only so many jobs; and what stood in the list at a start comes in such batches, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_jobs_come_in_small_batches() {
+    let mut stage = Stage::sqlite().await.with("[listener]\nbatch = 1000");
+    let large = |number: u32| job("heartbeat", "M-001", number, &format!(r#"{{"more":"{}"}}"#, "x".repeat(1 << 20)));
+    let (connector, keys) = stage.list();
+    let mut leases = Leases::new(connector.clone(), keys.clone(), "other");
+    leases.renew().await.expect("a lease");
+    stage.push(&(0..8).map(large).collect::<Vec<_>>()).await;
+    let mut taker = Taker::new(connector.clone(), &keys, "other", leases.number().expect("one"));
+    let Ok(Taken::Jobs(jobs)) = taker.take(1_000).await else { panic!("jobs were there") };
+    assert_eq!(jobs.len(), 4, "each is a little larger than a fourth of what is enough");
+    leases.release().await.expect("an answer");
+    // What an older version has left.
+    for part in 0..10 {
+        stage
+            .redis
+            .push("{mqtt_incoming_jobs}:processing:b1", &(0..12).map(|n| large(12 * part + n)).collect::<Vec<_>>())
+            .await;
+        stage.push(&(0..12).map(|n| large(1_000 + 12 * part + n)).collect::<Vec<_>>()).await;
+    }
+    let backend = stage.start("b1");
+    stage.all_taken().await;
+    let peak = backend.memory_peak();
+    println!("{peak} MiB at the most");
+    assert!(peak < 150, "{peak} MiB, of 248 that stood there");
+    stage.has("SELECT CAST(COUNT(last_heard_at) AS CHAR) FROM machines", &["1"]).await;
+}
+
+/// Jobs and dead letters leave a server that is over its limit: nothing else makes room there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_over_its_limit_is_emptied() {
+    let mut stage = Stage::sqlite().await.with("[listener]\nbatch = 10");
+    stage.machine("M-001", 1, 100).await;
+    let sales = |from: usize| -> Vec<String> {
+        let sold = (from..from + 50).map(|number| sale("M-001", &format!("T{number:03}"), 1, "1"));
+        sold.chain(["no job".to_owned()]).collect()
+    };
+    // One that died: what the database has of its batch is taken off at the next start.
+    let mut first = stage.start("b1");
+    stage.push(&sales(0)).await;
+    stage.all_taken().await;
+    first.kill();
+    stage.push(&sales(50)).await;
+    stage.redis.command("CONFIG SET maxmemory 1").await;
+    assert!(stage.redis.ask::<u64>("RPUSH other x").await.is_err(), "it takes nothing");
+    let backend = stage.start("b1");
+    stage.all_taken().await;
+    assert_eq!(stage.count("transactions").await, 100);
+    assert_eq!(stage.redis.list_of(LETTERS, 2).await.len(), 2);
+    // It goes on: what comes once there is room is taken, too.
+    stage.redis.command("CONFIG SET maxmemory 0").await;
+    stage.push(&[sale("M-001", "T999", 1, "1")]).await;
+    stage.all_taken().await;
+    assert_eq!(stage.count("transactions").await, 101);
+    assert!(!backend.log().contains("OOM"), "{}", backend.log());
 }

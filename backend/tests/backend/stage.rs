@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sluicegate_backend::database::Database;
 use sluicegate_backend::database::session::{Statement, Value as Bound};
+use sluicegate_backend::redis::connect::Connector;
+use sluicegate_backend::redis::lists::ListKeys;
 use sluicegate_backend::settings::{self, Resolved};
 use sluicegate_tests::eventually::within;
 use sluicegate_tests::servers::free_port;
@@ -64,6 +66,10 @@ impl Stage {
     }
 
     fn settings(&self, instance: &str, api: u16) -> PathBuf {
+        self.settings_in(instance, instance, api)
+    }
+
+    fn settings_in(&self, file: &str, instance: &str, api: u16) -> PathBuf {
         let url = self.mariadb.as_ref().map_or_else(|| "sqlite:backend.db".to_owned(), MariaDb::url);
         let sections = [
             ("redis", format!("url = \"redis://127.0.0.1:{}\"", self.redis.port)),
@@ -88,7 +94,7 @@ impl Stage {
                 text.push_str(&head);
             }
         }
-        let path = self.path(&format!("{instance}.toml"));
+        let path = self.path(&format!("{file}.toml"));
         fs::write(&path, text + &more).expect("settings written");
         path
     }
@@ -106,9 +112,14 @@ impl Stage {
 
     /// Starts `sluicegate-backend run` and does not wait for it.
     pub(crate) fn start(&self, instance: &str) -> Backend {
+        self.start_named(instance, instance)
+    }
+
+    /// The same, with files of another name: several may have one instance's.
+    pub(crate) fn start_named(&self, file: &str, instance: &str) -> Backend {
         let api = free_port();
-        let settings = self.settings(instance, api);
-        let log = self.path(&format!("{instance}.log"));
+        let settings = self.settings_in(file, instance, api);
+        let log = self.path(&format!("{file}.log"));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_sluicegate-backend"))
             .args(["run", "--config"])
@@ -139,6 +150,12 @@ impl Stage {
         let answer = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("{error}: {text} {}", String::from_utf8_lossy(&done.stderr)));
         (done.status.code().expect("a code"), answer)
+    }
+
+    /// The list of jobs, for whoever takes from it without a back end.
+    pub(crate) fn list(&self) -> (Connector, ListKeys) {
+        let Resolved { settings, .. } = settings::load(Some(&self.settings("list", 1))).expect("good settings");
+        (Connector::new(&settings.redis).expect("a client"), ListKeys::new(JOBS.to_owned()))
     }
 
     pub(crate) async fn push(&self, jobs: &[String]) {
@@ -245,6 +262,14 @@ impl Backend {
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// The most memory that it has had, in MiB.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let id = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its state");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1_024
     }
 
     /// Has it read its settings again.

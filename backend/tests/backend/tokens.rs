@@ -1,7 +1,15 @@
 //! Machines' tokens: what is shown, what is kept, what the broker reads.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use sluicegate_backend::machines::token::{sha256, to_hex};
+
+use sluicegate_backend::database::session::Statement;
+use sluicegate_backend::machines::Machines;
+use sluicegate_backend::machines::doctor::{Finding, Problem};
+use sluicegate_backend::redis::auth::{Auth, Entry};
+use sluicegate_backend::settings::AuthFormat;
 
 use crate::on_both;
 use crate::stage::{Stage, TOKEN};
@@ -40,7 +48,7 @@ async fn a_token_is_shown_once_and_its_hash_is_in_both(mut stage: Stage) {
     assert_eq!(key(&stage, "M-001").await, None);
     assert_eq!(stage.rows(kept).await, ["null"]);
     assert_eq!(backend.ask("DELETE", path, Some(TOKEN), "").await.0, 404);
-    for wrong in ["a/b", "+", "#", "$SYS"] {
+    for wrong in ["a/b", "+", "#", "$SYS", "sluicegate", "sluicegate-commands"] {
         assert_eq!(stage.ask(&["token", "issue", wrong]).0, 2, "{wrong}");
     }
     assert!(!backend.log().contains(second), "no secret is logged");
@@ -104,4 +112,103 @@ async fn keys_are_converted_between_the_formats(mut stage: Stage) {
     let kind: String = stage.redis.ask("TYPE machine_auth:M-001").await.expect("a type");
     assert_eq!(kind, "hash");
     assert_eq!(stage.rows("SELECT serial_no FROM machines").await, ["M-001"]);
+}
+
+/// What the doctor reads of all machines is long over when it comes to one of them: what is revoked in between stays revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctor_revives_no_token_that_is_revoked_meanwhile() {
+    let mut stage = Stage::mariadb().await;
+    let database = stage.database().await;
+    let (connector, _) = stage.list();
+    let auth = || Auth::new(connector.clone(), "machine_auth:".to_owned(), AuthFormat::String);
+    let machines = Machines::new(database.clone(), auth(), BTreeSet::from(["gateway".to_owned()]));
+    machines.issue("M-001").await.expect("a token");
+    // Somebody revokes it: Redis has it no more, and the commit is under way.
+    let mut revoking = database.begin().await.expect("a transaction");
+    let sql = "UPDATE machines SET api_token_hash = NULL WHERE serial_no = 'M-001'".to_owned();
+    revoking.execute(&Statement { sql, values: Vec::new() }).await.expect("done");
+    stage.redis.command("DEL machine_auth:M-001").await;
+    let committing = async {
+        // Not INNODB_TRX: who asks that again within 100 ms is told what it said before.
+        let waits = "SELECT IF(VARIABLE_VALUE > 0, 'yes', 'no') FROM information_schema.GLOBAL_STATUS \
+                     WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
+        stage.has(waits, &["yes"]).await;
+        revoking.commit().await.expect("committed");
+    };
+    let (findings, ()) = tokio::join!(machines.doctor(AuthFormat::String, true), committing);
+    assert_eq!(findings.expect("it looked"), [], "it was right when it came to it");
+    assert_eq!(key(&stage, "M-001").await, None);
+    // The gateway's own name, whoever gave it a token.
+    stage.redis.command("SET machine_auth:gateway secret").await;
+    let reserved = Finding { serial_no: "gateway".to_owned(), problem: Problem::Reserved };
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [reserved]);
+    assert_eq!(key(&stage, "gateway").await, None);
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), []);
+    // Without a row nobody is waited for.
+    stage.redis.command("SET machine_auth:M-404 secret").await;
+    let stale = Finding { serial_no: "M-404".to_owned(), problem: Problem::Stale };
+    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [stale]);
+    assert_eq!(key(&stage, "M-404").await, None);
+}
+
+/// A conversion, or a repair, writes in the step in which it sees that the key is as it was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_changed_meanwhile_is_left_as_it_is() {
+    let stage = Stage::sqlite().await;
+    let (connector, _) = stage.list();
+    let mut auth = Auth::new(connector, "machine_auth:".to_owned(), AuthFormat::Hash);
+    let (first, second) = (to_hex(&sha256("first")), to_hex(&sha256("second")));
+    stage.redis.command(&format!("SET machine_auth:M-001 {first}")).await;
+    let read = auth.look("M-001").await.expect("an answer");
+    assert_eq!(read, Entry::String(first.clone()));
+    for (change, now) in [
+        (format!("SET machine_auth:M-001 {second}"), Entry::String(second.clone())),
+        ("DEL machine_auth:M-001".to_owned(), Entry::None),
+        (format!("HSET machine_auth:M-001 password_hash {first}"), Entry::Hash(Some(first.clone()), false)),
+    ] {
+        stage.redis.command(&change).await;
+        assert_eq!(auth.replace("M-001", &read, Some(&first), AuthFormat::Hash).await, Ok(false), "{change}");
+        assert_eq!(auth.look("M-001").await, Ok(now.clone()), "{change}");
+        assert_eq!(auth.replace("M-001", &now, Some(&second), AuthFormat::Hash).await, Ok(true));
+        assert_eq!(auth.look("M-001").await, Ok(Entry::Hash(Some(second.clone()), false)));
+        stage.redis.command("DEL machine_auth:M-001").await;
+    }
+}
+
+/// A table that was there before may have a collation to which `m-001` is `M-001`; to the broker it is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_only_the_database_takes_for_a_machines_is_refused() {
+    let mut stage = Stage::mariadb().await;
+    stage.machine("M-001", 0, 0).await;
+    stage.execute("ALTER TABLE machines MODIFY serial_no varchar(64) COLLATE utf8mb4_unicode_ci NOT NULL").await;
+    assert_eq!(stage.ask(&["token", "issue", "M-001"]).0, 0);
+    let hash = key(&stage, "M-001").await.expect("a key");
+    for asked in ["issue", "rotate", "revoke"] {
+        let (code, answer) = stage.ask(&["token", asked, "m-001"]);
+        assert!(code == 3 && answer.to_string().contains("`M-001`"), "{asked}: {answer}");
+    }
+    assert_eq!(key(&stage, "M-001").await, Some(hash.clone()));
+    assert_eq!(key(&stage, "m-001").await, None);
+    assert_eq!(stage.rows("SELECT api_token_hash FROM machines").await, [hash]);
+}
+
+/// Redis is first: where the commit fails after it, whoever asked must know that the old token is void, or the key is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_after_redis_was_written_is_told_as_such() {
+    let mut stage = Stage::sqlite().await;
+    stage.database().await;
+    assert_eq!(stage.ask(&["token", "issue", "M-001"]).0, 0);
+    let before = key(&stage, "M-001").await;
+    // What is looked at only at the commit.
+    stage.execute("CREATE TABLE parents (id INTEGER PRIMARY KEY)").await;
+    let child = "CREATE TABLE children (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)";
+    stage.execute(child).await;
+    let trigger = "CREATE TRIGGER refusing AFTER UPDATE ON machines BEGIN INSERT INTO children VALUES (1); END";
+    stage.execute(trigger).await;
+    let (code, answer) = stage.ask(&["token", "rotate", "M-001"]);
+    assert!(code != 0 && answer.to_string().contains("Redis has the change already"), "{answer}");
+    assert_ne!(key(&stage, "M-001").await, before);
+    stage.execute("DROP TRIGGER refusing").await;
+    assert_eq!(stage.ask(&["token", "rotate", "M-001"]).0, 0);
+    assert_eq!(stage.ask(&["auth", "doctor"]).0, 0);
 }

@@ -3,6 +3,8 @@
 namespace Sluicegate\Laravel\Tests;
 
 use Illuminate\Support\Facades\DB;
+use PDOException;
+use Sluicegate\Laravel\Listener\Failure;
 use Sluicegate\Laravel\Redis\Connections;
 use Sluicegate\Laravel\Tests\Support\Wait;
 
@@ -223,7 +225,10 @@ final class ListenerTest extends TestCase
             self::entry('transaction', 'M-1', '{"transaction_id":"T1","slot_no":1}') => '`amount` is missing; it must be there',
             // What the database does not take: it is tried as often as the settings say.
             self::entry('transaction', 'M-1', '{"transaction_id":"T2","slot_no":1,"amount":1e20}') => 'Out of range value',
+            self::entry('transaction', 'M-1', '{"transaction_id":"T3","slot_no":1,"amount":1}') => 'not this one',
         ];
+        DB::unprepared("CREATE TRIGGER refusing BEFORE INSERT ON transactions FOR EACH ROW IF NEW.transaction_id = 'T3'
+            THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF");
         foreach (array_keys($entries) as $entry) {
             $this->redis->rPush(self::LIST, $entry);
         }
@@ -237,7 +242,35 @@ final class ListenerTest extends TestCase
             self::assertSame([$entry, self::LIST, 'laravel-one'], [$letter['job'], $letter['list'], $letter['instance']]);
             self::assertStringContainsString($reason, $letter['reason']);
         }
-        self::assertSame([1, 1, 1, 3], array_column($letters, 'attempts'));
+        self::assertSame([1, 1, 1, 3, 3], array_column($letters, 'attempts'));
+    }
+
+    public function testWhatTheDatabaseSaysOfAValueIsTheJobsFault(): void
+    {
+        $isOfTheJob = function (string $state, int $code): bool {
+            $exception = new PDOException('refused');
+            $exception->errorInfo = [$state, $code, 'refused'];
+
+            return Failure::isOfTheJob($exception);
+        };
+        // A CHECK of MySQL 8 and of MariaDB, no partition, a view's CHECK OPTION, a trigger's SIGNAL.
+        foreach ([['HY000', 3819], ['23000', 4025], ['HY000', 1526], ['44000', 1369], ['45000', 1644]] as $refused) {
+            self::assertTrue($isOfTheJob(...$refused), (string) $refused[1]);
+        }
+        // A deadlock, a wait for a lock, read only, no such column.
+        foreach ([['40001', 1213], ['HY000', 1205], ['HY000', 1290], ['42S22', 1054]] as $away) {
+            self::assertFalse($isOfTheJob(...$away), (string) $away[1]);
+        }
+    }
+
+    public function testARedisOverItsLimitIsEmptied(): void
+    {
+        $this->redis->rPush(self::LIST, self::entry('heartbeat', 'M-1', '{"current_page":9}'), 'not JSON');
+        $this->redis->config('SET', 'maxmemory', '1');
+        $this->listen(['--instance=one', '--stop-when-empty'])->ended();
+        self::assertSame(9, DB::table('machines')->value('current_page'));
+        self::assertSame(0, $this->redis->lLen(self::LIST));
+        self::assertSame(1, $this->redis->lLen('mqtt_job_dead_letters'));
     }
 
     public function testAJobThatEndsItsListenerAgainAndAgainIsADeadLetter(): void

@@ -85,6 +85,23 @@ final class TokensTest extends TestCase
         self::assertSame([], $this->redis->keys('machine_auth:*'));
     }
 
+    public function testANameThatOnlyTheDatabaseTakesForAMachinesIsRefused(): void
+    {
+        DB::statement('ALTER TABLE machines MODIFY serial_no varchar(64) COLLATE utf8mb4_unicode_ci NOT NULL');
+        DB::table('machines')->insert(['serial_no' => 'M-001']);
+        $token = $this->controller()->issue('M-001');
+        foreach (['issue', 'revoke'] as $asked) {
+            try {
+                $this->controller()->$asked('m-001');
+                self::fail("`m-001` is no machine's name, and {$asked} says it was done");
+            } catch (InvalidCommand $exception) {
+                self::assertStringContainsString('`M-001`', $exception->getMessage());
+            }
+        }
+        self::assertSame(hash('sha256', $token), DB::table('machines')->value('api_token_hash'));
+        self::assertSame(['machine_auth:M-001'], $this->redis->keys('machine_auth:*'));
+    }
+
     private function controller(): object
     {
         return new class () {

@@ -15,13 +15,13 @@ pub const TOLD: &str = "told";
 /// No attempt was left.
 pub const FAILED: &str = "failed";
 
-/// The rows of alerts, at most [`MOST`](super::MOST): id, serial number, kind, code, state, when it was raised.
+/// The rows of alerts, at most [`MOST`](super::MOST): id, serial number, kind, code, state, when it was raised and told.
 #[must_use]
 pub fn find<'k>(tongue: Tongue<'_>, keys: impl IntoIterator<Item = &'k Key>) -> Statement {
     let mut text = Text::of(
         tongue,
         "SELECT {machine_alerts.id}, {machine_alerts.serial_no}, {machine_alerts.kind}, {machine_alerts.code}, \
-         {machine_alerts.state}, CAST({machine_alerts.raised_at} AS CHAR) FROM {machine_alerts} WHERE ",
+         {machine_alerts.state}, CAST({machine_alerts.raised_at} AS CHAR), CAST({machine_alerts.told_at} AS CHAR) FROM {machine_alerts} WHERE ",
     );
     for (number, key) in padded(keys).into_iter().enumerate() {
         text.raw(if number == 0 { "" } else { " OR " });
@@ -72,13 +72,13 @@ pub fn raise(tongue: Tongue<'_>, alerts: &[(Alert, i64)], now: &str) -> Statemen
     insert(tongue, "machine_alerts", &columns, rows)
 }
 
-/// Tells a row again: its window is over.
+/// Tells a row again: its window is over. What was counted in it and not told is told now.
 #[must_use]
 pub fn again(tongue: Tongue<'_>, id: i64, alert: &Alert, times: i64, now: &str) -> Statement {
     let mut text = Text::of(
         tongue,
         "UPDATE {machine_alerts} SET {machine_alerts.level} = ?, {machine_alerts.message} = ?, {machine_alerts.details} = ?, \
-         {machine_alerts.occurrences} = ?, {machine_alerts.state} = ?, {machine_alerts.attempts} = 0, {machine_alerts.raised_at} = ?, \
+         {machine_alerts.occurrences} = {machine_alerts.occurrences} + ?, {machine_alerts.state} = ?, {machine_alerts.attempts} = 0, {machine_alerts.raised_at} = ?, \
          {machine_alerts.next_attempt_at} = ?",
     );
     text.bind(alert.level.as_str()).bind(alert.message.as_str()).bind(alert.details.as_str()).bind(times);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::machines::for_update;
 use super::{Text, Tongue, insert};
 use crate::database::session::Statement;
-use crate::domain::command::{State, Step};
+use crate::domain::command::{PRESUMED, State, Step};
 use crate::domain::time::Zone;
 
 /// What a command is, once it has its id.
@@ -90,33 +90,50 @@ pub fn pushed(tongue: Tongue<'_>, ids: &[i64], now: &str) -> Statement {
 
 /// Commands whose time is over and of which nobody told anything expire.
 #[must_use]
-pub fn expire(tongue: Tongue<'_>, before: &str, reason: &str, now: &str) -> Statement {
+pub fn expire(tongue: Tongue<'_>, before: &str, now: &str) -> Statement {
     let mut text = Text::of(
         tongue,
         "UPDATE {machine_commands} SET {machine_commands.state} = ?, {machine_commands.reason} = ?, {machine_commands.settled_at} = ?",
     );
-    text.bind(State::Expired.word()).bind(reason).bind(now);
+    text.bind(State::Expired.word()).bind(PRESUMED).bind(now);
     touched(&mut text, tongue, now);
     text.push(tongue, " WHERE {machine_commands.state} = ? AND {machine_commands.expires_at} < ?");
     text.bind(State::Queued.word()).bind(before);
     text.done()
 }
 
-/// Moves a command, where it is not as far already.
+/// Moves a machine's command, where it is not as far already. That it was sent is told of one, too, that was only presumed to have expired.
 #[must_use]
 pub fn step(tongue: Tongue<'_>, zone: Zone, step: &Step, now: &str) -> Statement {
     let mut text = Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.state} = ?");
     text.bind(step.state.word());
-    if let Some(reason) = &step.reason {
-        // What people need to know stands at its beginning.
-        let reason: String = reason.chars().take(2_000).collect();
-        text.push(tongue, ", {machine_commands.reason} = ?").bind(reason);
+    // What people need to know stands at its beginning.
+    let reason = step.reason.as_ref().map(|reason| reason.chars().take(2_000).collect::<String>());
+    let at = zone.write(step.at);
+    if step.state == State::Sent {
+        text.push(tongue, ", {machine_commands.reason} = ?, {machine_commands.sent_at} = ?").bind(reason).bind(at);
+        text.push(tongue, ", {machine_commands.settled_at} = NULL");
+    } else {
+        if reason.is_some() {
+            text.push(tongue, ", {machine_commands.reason} = ?").bind(reason);
+        } else {
+            // It holds no longer.
+            text.push(tongue, ", {machine_commands.reason} = NULLIF({machine_commands.reason}, ?)").bind(PRESUMED);
+        }
+        text.push(tongue, ", {machine_commands.settled_at} = ?").bind(at);
     }
-    let column = if step.state == State::Sent { "{machine_commands.sent_at}" } else { "{machine_commands.settled_at}" };
-    text.push(tongue, &format!(", {column} = ?")).bind(zone.write(step.at));
     touched(&mut text, tongue, now);
-    text.push(tongue, " WHERE {machine_commands.message_id} = ? AND {machine_commands.state} IN (");
-    text.bind(step.message_id.as_str()).list(step.state.before().map(State::word)).raw(")");
+    text.push(
+        tongue,
+        " WHERE {machine_commands.message_id} = ? AND {machine_commands.serial_no} = ? AND ({machine_commands.state} IN (",
+    );
+    text.bind(step.message_id.as_str()).bind(step.serial_no.as_str());
+    text.list(step.state.before().map(State::word)).raw(")");
+    if step.state == State::Sent {
+        text.push(tongue, " OR ({machine_commands.state} = ? AND {machine_commands.reason} = ?)");
+        text.bind(State::Expired.word()).bind(PRESUMED);
+    }
+    text.raw(")");
     text.done()
 }
 

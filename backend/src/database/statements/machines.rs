@@ -116,27 +116,29 @@ pub fn logs(
     parts(&rows).map(|rows| insert(tongue, "machine_logs", &columns, rows.to_vec())).collect()
 }
 
-/// Machines whose last heartbeat is older than a moment, and that nobody was told of: id, serial number, the heartbeat's time.
+/// Machines whose last heartbeat is older than a moment, and that nobody was told of: id, serial number, the heartbeat's time. From
+/// behind an id on, so many.
 #[must_use]
-pub fn gone(tongue: Tongue<'_>, zone: Zone, before: Timestamp, most: i64) -> Statement {
+pub fn gone(tongue: Tongue<'_>, zone: Zone, before: Timestamp, behind: i64, most: i64) -> Statement {
     let mut text = Text::of(
         tongue,
         "SELECT {machines.id}, {machines.serial_no}, CAST({machines.last_heard_at} AS CHAR) FROM {machines} \
-         WHERE {machines.offline_at} IS NULL AND {machines.last_heard_at} < ? ORDER BY {machines.id} LIMIT ?",
+         WHERE {machines.offline_at} IS NULL AND {machines.last_heard_at} < ? AND {machines.id} > ? ORDER BY {machines.id} LIMIT ?",
     );
-    text.bind(zone.write(before)).bind(most);
+    text.bind(zone.write(before)).bind(behind).bind(most);
     for_update(text, tongue)
 }
 
 /// Machines of which people were told that they are gone, and that were heard since a moment: id, serial number, the heartbeat's time.
+/// From behind an id on, so many.
 #[must_use]
-pub fn back(tongue: Tongue<'_>, zone: Zone, since: Timestamp, most: i64) -> Statement {
+pub fn back(tongue: Tongue<'_>, zone: Zone, since: Timestamp, behind: i64, most: i64) -> Statement {
     let mut text = Text::of(
         tongue,
         "SELECT {machines.id}, {machines.serial_no}, CAST({machines.last_heard_at} AS CHAR) FROM {machines} \
-         WHERE {machines.offline_at} IS NOT NULL AND {machines.last_heard_at} >= ? ORDER BY {machines.id} LIMIT ?",
+         WHERE {machines.offline_at} IS NOT NULL AND {machines.last_heard_at} >= ? AND {machines.id} > ? ORDER BY {machines.id} LIMIT ?",
     );
-    text.bind(zone.write(since)).bind(most);
+    text.bind(zone.write(since)).bind(behind).bind(most);
     for_update(text, tongue)
 }
 
@@ -171,10 +173,13 @@ pub fn token(tongue: Tongue<'_>, serial_no: &str, hash: Option<&str>, now: &str)
     text.done()
 }
 
-/// The hash of a machine's token. The row is this transaction's until it ends.
+/// The hash of a machine's token, and the serial number as the row has it. The row is this transaction's until it ends.
 #[must_use]
 pub fn token_of(tongue: Tongue<'_>, serial_no: &str) -> Statement {
-    let mut text = Text::of(tongue, "SELECT {machines.api_token_hash} FROM {machines} WHERE {machines.serial_no} = ?");
+    let mut text = Text::of(
+        tongue,
+        "SELECT {machines.api_token_hash}, {machines.serial_no} FROM {machines} WHERE {machines.serial_no} = ?",
+    );
     text.bind(serial_no);
     for_update(text, tongue)
 }

@@ -11,13 +11,17 @@ use Throwable;
 /** Whose fault a failure is: the job's own, so that it ends as a dead letter, or its surroundings', so that it waits for them. */
 final class Failure
 {
-    /** MySQL's codes of what is wrong with a value, beside those of the SQLSTATE classes 22 and 23. */
-    private const VALUES = [1264, 1265, 1366, 1406];
+    /**
+     * MySQL's codes of what is wrong with a value, beside those of the SQLSTATE classes: 1526 is a value that no partition
+     * takes, 3819 one that a CHECK of MySQL 8 refuses.
+     */
+    private const VALUES = [1264, 1265, 1366, 1406, 1526, 3819];
 
-    /** A key that is there already: another was faster, and the next attempt sees it. */
-    private const SQLSTATE_INTEGRITY = '23';
-
-    private const SQLSTATE_DATA = '22';
+    /**
+     * Data; a key that is there already (another was faster, and the next attempt sees it); a view's CHECK OPTION; what a
+     * trigger of the application signals.
+     */
+    private const SQLSTATE_CLASSES = ['22', '23', '44', '45'];
 
     /** Whether another attempt, at any time, may end otherwise. */
     public static function isOfTheJob(Throwable $failure): bool
@@ -48,7 +52,7 @@ final class Failure
         $state = (string) ($exception->errorInfo[0] ?? $exception->getCode());
         $code = (int) ($exception->errorInfo[1] ?? 0);
 
-        return in_array(substr($state, 0, 2), [self::SQLSTATE_DATA, self::SQLSTATE_INTEGRITY], true)
+        return in_array(substr($state, 0, 2), self::SQLSTATE_CLASSES, true)
             || in_array($code, self::VALUES, true);
     }
 }

@@ -12,8 +12,13 @@ use Sluicegate\Laravel\Redis\Keys;
  */
 class JobList
 {
-    /** KEYS: list, processing list; ARGV: the most. */
+    /**
+     * LTRIM takes nothing off; it stands there because it needs no memory, and what comes after a write in a script is done
+     * without any: a server over its limit could never be emptied else. The same below.
+     * KEYS: list, processing list; ARGV: the most.
+     */
     private const TAKE = <<<'LUA'
+        redis.call('LTRIM', KEYS[2], 0, -1)
         local taken = {}
         for i = 1, tonumber(ARGV[1]) do
           local entry = redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
@@ -29,6 +34,7 @@ class JobList
      */
     private const TAKE_OVER = <<<'LUA'
         if redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
+        redis.call('LTRIM', KEYS[2], 0, -1)
         local moved = 0
         while redis.call('LMOVE', KEYS[2], KEYS[3], 'RIGHT', 'LEFT') do moved = moved + 1 end
         redis.call('SREM', KEYS[4], ARGV[1])
@@ -40,8 +46,8 @@ class JobList
      * KEYS: processing list, dead letters; ARGV: entry, letter, how many are kept.
      */
     private const BURY = <<<'LUA'
-        local length = redis.call('RPUSH', KEYS[2], ARGV[2])
         redis.call('LREM', KEYS[1], 1, ARGV[1])
+        local length = redis.call('RPUSH', KEYS[2], ARGV[2])
         if length > tonumber(ARGV[3]) then redis.call('LTRIM', KEYS[2], -tonumber(ARGV[3]), -1) end
         return length
         LUA;
@@ -89,10 +95,20 @@ class JobList
         }
         // Never without an end: the client's read time-out would break the connection, while the server still moves a
         // job to it.
-        $first = $this->redis->call(
-            ['BLMOVE', $this->keys->incoming, $this->processing, 'LEFT', 'RIGHT', $block],
-            Connections::BLOCKING
-        );
+        try {
+            $first = $this->redis->call(
+                ['BLMOVE', $this->keys->incoming, $this->processing, 'LEFT', 'RIGHT', $block],
+                Connections::BLOCKING
+            );
+        } catch (RedisUnavailable $exception) {
+            if (! str_contains($exception->getMessage(), 'OOM ')) {
+                throw $exception;
+            }
+            // A wait that moves is refused where memory is used up; taking is not.
+            sleep(1);
+
+            return [];
+        }
 
         return is_string($first) ? [$first] : [];
     }

@@ -124,11 +124,17 @@ class MachineTokens
         try {
             $this->tables->connection()->transaction(function () use ($serialNo, $hash, $write, &$before): void {
                 $column = $this->tables->must('machines', 'api_token_hash');
-                $machine = fn () => $this->tables->query('machines')
-                    ->where($this->tables->must('machines', 'serial_no'), $serialNo);
-                $row = $machine()->lockForUpdate()->first([$column]);
+                $serial = $this->tables->must('machines', 'serial_no');
+                $machine = fn () => $this->tables->query('machines')->where($serial, $serialNo);
+                $row = $machine()->lockForUpdate()->first([$column, $serial]);
                 if ($row === null) {
                     throw new InvalidCommand("no machine has the serial number `{$serialNo}`");
+                }
+                // A collation that heeds no case finds another machine's row; to the broker they are two.
+                if ((string) $row->$serial !== $serialNo) {
+                    throw new InvalidCommand(
+                        "the database takes `{$serialNo}` for the machine `{$row->$serial}`, and the broker does not"
+                    );
                 }
                 $now = $this->tables->time(CarbonImmutable::now());
                 $machine()->update($this->tables->row('machines', [

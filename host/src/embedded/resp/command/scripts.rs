@@ -54,7 +54,13 @@ fn value(reply: Reply) -> Result<Value, Fault> {
         Reply::Bulk(text) => Ok(Value::Text(text)),
         Reply::Null | Reply::NullArray => Ok(Value::Bool(false)),
         Reply::Error(text) => Err(Fault::Command(text.into_owned())),
-        Reply::Array(_) => Err(Fault::Script("a command answers with several values".to_owned())),
+        Reply::Array(replies) => {
+            let text = |reply| match reply {
+                Reply::Bulk(text) => Ok(text),
+                _ => Err(Fault::Script("a command answers with several values that are no texts".to_owned())),
+            };
+            replies.into_iter().map(text).collect::<Result<_, _>>().map(Value::List)
+        }
     }
 }
 
@@ -65,6 +71,7 @@ fn reply(value: Value) -> Reply {
         // Redis cuts off what is behind the point.
         Value::Number(number) => Reply::Integer(number as i64),
         Value::Text(text) => Reply::Bulk(text),
+        Value::List(texts) => Reply::Array(texts.into_iter().map(Reply::Bulk).collect()),
         Value::Status(text) => Reply::Status(text),
     }
 }

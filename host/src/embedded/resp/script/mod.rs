@@ -44,6 +44,8 @@ enum Expression {
     Given(Given, Box<Expression>),
     /// `#KEYS` or `#ARGV`.
     Length(Given),
+    /// `#NAME`: bytes of a text.
+    Size(Box<Expression>),
     Call(Vec<Expression>),
     ToNumber(Box<Expression>),
     Negative(Box<Expression>),

@@ -245,6 +245,7 @@ impl Parser {
             return match self.tokens.pop() {
                 Some(Token::Word(word)) if word == "KEYS" => Ok(Expression::Length(Given::Keys)),
                 Some(Token::Word(word)) if word == "ARGV" => Ok(Expression::Length(Given::Arguments)),
+                Some(Token::Word(word)) if is_name(&word) => Ok(Expression::Size(Box::new(Expression::Name(word)))),
                 Some(token) => Err(unknown(&token)),
                 None => Err(ended()),
             };

@@ -15,6 +15,8 @@ pub(in super::super) enum Value {
     Bool(bool),
     Number(f64),
     Text(Bytes),
+    /// Texts that a command answered, to be returned as they are: Lua has them in a table.
+    List(Vec<Bytes>),
     /// A status that a command answered: Lua has it in a table.
     Status(&'static str),
 }
@@ -138,6 +140,10 @@ impl Runner<'_> {
                 found.map_or(Value::Nil, |text| Value::Text(text.clone()))
             }
             Expression::Length(given) => Value::Number(self.given(*given).len() as f64),
+            Expression::Size(text) => match self.value(text)? {
+                Value::Text(text) => Value::Number(text.len() as f64),
+                other => return Err(Fault::script(format!("`#` is of a text, not of {other:?}"))),
+            },
             Expression::Call(arguments) => self.command(arguments)?,
             Expression::ToNumber(inner) => self.value(inner)?.number().map_or(Value::Nil, Value::Number),
             Expression::Negative(inner) => Value::Number(-self.as_number(inner)?),
