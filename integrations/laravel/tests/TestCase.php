@@ -36,6 +36,8 @@ abstract class TestCase extends Base
         $this->stage->stand();
         $this->redis = $this->stage->redis();
         $this->redis->flushAll();
+        // A test may have lowered it, and the server is one for all.
+        $this->redis->config('SET', 'maxmemory', '0');
         $this->stage->emptyDatabase(self::DATABASE);
         $this->application = $this->layOut();
         $this->app = $this->boot();

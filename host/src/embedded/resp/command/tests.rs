@@ -257,6 +257,18 @@ fn a_lease_goes_its_way() {
 }
 
 #[test]
+fn a_script_knows_the_size_of_a_text_and_answers_with_a_list() {
+    let mut bench = Bench::default();
+    bench.check(&[("RPUSH l a bc", ":2")]);
+    let size = "local last = redis.call('LINDEX', KEYS[1], 1) return #last";
+    assert_eq!(bench.eval(size, 1, &["l"]), ":2");
+    assert_eq!(bench.eval("return redis.call('LRANGE', KEYS[1], 0, 0 - 1)", 1, &["l"]), "*2 $1 a $2 bc");
+    assert_eq!(bench.eval("return redis.call('LRANGE', KEYS[1], 1, 0)", 1, &["l"]), "*0");
+    let number = "local one = 1 return #one";
+    assert!(bench.eval(number, 0, &[]).contains("`#` is of a text"));
+}
+
+#[test]
 fn what_a_script_may_not_do_is_said_and_what_it_did_stands() {
     let mut bench = Bench::default();
     let check =
