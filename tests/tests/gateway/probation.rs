@@ -42,6 +42,30 @@ async fn is_on_probation(gateway: &Gateway) {
     .await;
 }
 
+/// Handled 50 messages, and has a build on probation that refuses everything; the digest of the one before.
+async fn with_a_refusing_build(broker: &Broker, redis: &RedisServer) -> (Gateway, Machine, Value) {
+    let gateway = start(broker, redis, "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n").await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..50).await;
+    redis.list_of(JOBS, 50).await;
+    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
+    gateway.install("obedient", &refusing());
+    is_on_probation(&gateway).await;
+    (gateway, machine, good)
+}
+
+/// Publishes on until the build before is live again; how many there were by then.
+async fn until_it_is_back(gateway: &Gateway, machine: &Machine, good: &Value) -> u64 {
+    let mut seq = 50;
+    eventually("the build before is live again", async || {
+        publish(machine, seq..seq + 10).await;
+        seq += 10;
+        (gateway.plugin("obedient").await?["live"]["digest"] == *good).then_some(())
+    })
+    .await;
+    seq
+}
+
 /// Why a build did not stay, or never was live.
 async fn refusal(gateway: &Gateway) -> Value {
     eventually("a build is refused", async || {
@@ -137,45 +161,19 @@ async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing()
 #[tokio::test]
 async fn an_edit_of_its_section_ends_no_probation() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";
-    let gateway = start(&broker, &redis, rules).await;
-    let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..50).await;
-    redis.list_of(JOBS, 50).await;
-    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
-    gateway.install("obedient", &refusing());
-    is_on_probation(&gateway).await;
+    let (gateway, machine, good) = with_a_refusing_build(&broker, &redis).await;
     let settings = std::fs::read_to_string(gateway.path("sluicegate.toml")).expect("settings");
     let edited = settings.replace("[[routes]]", "[plugins.obedient.settings]\ncolour = \"green\"\n[[routes]]");
     std::fs::write(gateway.path("sluicegate.toml"), edited).expect("written");
     eventually("the edit is in force", async || (gateway.generation("obedient").await? == 3).then_some(())).await;
-    let mut seq = 50;
-    eventually("the build before is live again", async || {
-        publish(&machine, seq..seq + 10).await;
-        seq += 10;
-        (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
-    })
-    .await;
+    until_it_is_back(&gateway, &machine, &good).await;
 }
 
 #[tokio::test]
 async fn a_build_that_does_worse_once_it_is_live_is_rolled_back_while_traffic_flows() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";
-    let gateway = start(&broker, &redis, rules).await;
-    let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..50).await;
-    redis.list_of(JOBS, 50).await;
-    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
-    gateway.install("obedient", &refusing());
-    is_on_probation(&gateway).await;
-    let mut seq = 50;
-    eventually("the build before is live again", async || {
-        publish(&machine, seq..seq + 10).await;
-        seq += 10;
-        (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
-    })
-    .await;
+    let (gateway, machine, good) = with_a_refusing_build(&broker, &redis).await;
+    let mut seq = until_it_is_back(&gateway, &machine, &good).await;
     let plugin = gateway.plugin("obedient").await.expect("it");
     assert_eq!(plugin["last_refusal"]["step"], "probation");
     assert!(plugin["probation_until"].is_null(), "{plugin}");

@@ -189,11 +189,10 @@ impl Registry {
     /// The settings are in force.
     async fn take_over(&mut self, wanted: Vec<Wanted>, built: Vec<(Built, Arc<Generation>)>, others: bool) {
         if let Some(under_way) = &self.under_way {
-            let name = under_way.name.clone();
-            let its = |all: &[Wanted]| all.iter().find(|wanted| wanted.name == name).cloned();
-            let before = self.index_of(&name).map(|index| self.plugins[index].wanted.clone());
+            let before = self.plugins.iter().map(|plugin| &plugin.wanted).find(|before| before.name == under_way.name);
+            let its = wanted.iter().find(|wanted| wanted.name == under_way.name);
             // It was begun with what is not wanted any more.
-            if !before.zip(its(&wanted)).is_some_and(|(before, wanted)| suits(&before, &wanted)) {
+            if !before.zip(its).is_some_and(|(before, wanted)| suits(before, wanted)) {
                 let given_up = self.give_up();
                 self.waiting.extend(given_up);
             }
