@@ -1,40 +1,75 @@
-//! The stock plugins, compiled once for all tests: an unoptimised gateway takes a second of the processor for each of them at each start.
+//! The stock plugins, and their other builds that most tests swap them for, compiled once for all tests: an unoptimised gateway takes a second of the
+//! processor for each of them.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::gateway::{STOCK, binary, root};
+use crate::gateway::{STOCK, another_build, binary, root};
+
+/// Those of [`another_build`] that many tests have.
+const OTHERS: [(&str, u8); 3] = [("heartbeat", 1), ("heartbeat", 2), ("error", 1)];
+
+/// A folder such as config/: the shipped settings, the plugins, and the state of a gateway that compiled them.
+///
+/// # Panics
+/// Where the plugins are not built.
+#[must_use]
+pub fn config() -> &'static Path {
+    static ONCE: OnceLock<PathBuf> = OnceLock::new();
+    ONCE.get_or_init(compile)
+}
 
 /// Puts them into a gateway's state, where it finds them as those of an earlier start.
-pub(crate) fn put(state: &Path) {
-    static ONCE: OnceLock<PathBuf> = OnceLock::new();
-    let from = ONCE.get_or_init(compile);
+///
+/// # Panics
+/// Where the plugins are not built.
+pub fn put(state: &Path) {
     let into = state.join("compiled");
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&into).expect("a folder");
-    for entry in fs::read_dir(from).expect("what was compiled") {
+    for entry in fs::read_dir(config().join("state/compiled")).expect("what was compiled") {
         let path = entry.expect("an entry").path();
-        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
-            fs::copy(&path, into.join(name)).expect("copied");
+        let Some(name) = path.file_name().filter(|_| path.is_file()) else { continue };
+        match fs::copy(&path, into.join(name)) {
+            // Another program of tests was writing it, and has put it in its place.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => drop(copied.expect("copied")),
         }
     }
 }
 
-/// As an operator would, ahead of a start; what an earlier run of the tests compiled is used again.
+/// As an operator would, ahead of a start; what an earlier run of the tests compiled is used again. Other programs of tests do the same meanwhile.
 fn compile() -> PathBuf {
     let folder = binary().with_file_name("compiled-for-tests");
     fs::create_dir_all(&folder).expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("this user's folder");
     let settings = folder.join("sluicegate.toml");
-    fs::write(&settings, "").expect("settings written");
-    for name in STOCK {
-        let component = root().join("config/plugins").join(format!("{name}.wasm"));
-        let mut compile = Command::new(binary());
-        compile.args(["plugin", "compile"]).arg(component).arg("--config").arg(&settings);
-        let status = compile.stdout(Stdio::null()).status().expect("the gateway's program");
-        assert!(status.success(), "{name} is not compiled");
+    place(&settings, &fs::read(root().join("config/sluicegate.toml")).expect("settings"));
+    match symlink(root().join("config/plugins"), folder.join("plugins")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => panic!("{error}"),
+        _ => {}
     }
-    folder.join("state").join("compiled")
+    let mut files: Vec<PathBuf> = STOCK.iter().map(|name| folder.join(format!("plugins/{name}.wasm"))).collect();
+    for (name, mark) in OTHERS {
+        let file = folder.join(format!("{name}-{mark}.wasm"));
+        place(&file, &another_build(name, mark));
+        files.push(file);
+    }
+    for file in files {
+        let mut compile = Command::new(binary());
+        let compile = compile.args(["plugin", "compile"]).arg(&file).arg("--config").arg(&settings);
+        let status = compile.stdout(Stdio::null()).status().expect("the gateway's program");
+        assert!(status.success(), "{} is not compiled", file.display());
+    }
+    folder
+}
+
+/// Whole for whoever reads it meanwhile.
+fn place(path: &Path, bytes: &[u8]) {
+    let own = path.with_extension(std::process::id().to_string());
+    fs::write(&own, bytes).expect("written");
+    fs::rename(&own, path).expect("in its place");
 }

@@ -8,7 +8,7 @@ pub mod backlog;
 pub mod certificates;
 pub mod chaos;
 pub mod cluster;
-mod compiled;
+pub mod compiled;
 pub mod eventually;
 pub mod gateway;
 pub mod machine;

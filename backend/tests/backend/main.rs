@@ -1,5 +1,8 @@
 //! The back end from outside: the binary, a real redis-server, and each of the two databases. What holds on one holds on the other.
 
+// The futures of a whole test, one within the other.
+#![recursion_limit = "256"]
+
 mod alerts;
 mod api;
 mod commands;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use sluicegate_core::command::{Command, CommandError};
 use sluicegate_core::dispatch::{Next, Taking, strangers};
 use sluicegate_core::lease::Tenure;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Held;
@@ -17,6 +18,12 @@ use crate::redis::claim::Remembered;
 use crate::redis::connect::{Link, RedisFault};
 use crate::redis::pop::Popper;
 use crate::telemetry::clock;
+
+/// How long places are waited for, where few are free and more commands stand in the list: a look for commands is two round trips, whether it finds
+/// one or a hundred.
+const GATHER: Duration = Duration::from_millis(10);
+/// Few: fewer than this part of `commands.in_flight`.
+const FEW: usize = 4;
 
 /// A command that stands in the processing list.
 pub struct Taken {
@@ -122,12 +129,22 @@ pub struct Tools {
     pub work: mpsc::Sender<Taken>,
     /// What is under way.
     pub under_way: Arc<UnderWay>,
-    /// `commands.in_flight`
+    /// What is free of `in_flight`.
     pub room: Arc<Semaphore>,
+    /// `commands.in_flight`
+    pub in_flight: usize,
     /// The lease.
     pub held: Arc<Held>,
     /// How long ids are remembered (`commands.dedupe`).
     pub dedupe: Remembered,
+}
+
+impl Tools {
+    /// Waits a moment until more than a few places are free.
+    async fn gather(&self) {
+        let places = u32::try_from(self.in_flight / FEW).unwrap_or(u32::MAX);
+        let _ = timeout(GATHER, self.room.acquire_many(places)).await;
+    }
 }
 
 /// Takes commands until `stop`.
@@ -149,6 +166,9 @@ pub async fn run(mut popper: Popper, mut link: Link, tools: Tools, stop: Cancell
                 Next::Pop => {
                     // One place at least before anything is moved: what is moved has a place.
                     let Ok(first) = tools.room.clone().acquire_owned().await else { return };
+                    if popper.expects_more() {
+                        tools.gather().await;
+                    }
                     popper.pop(tools.room.available_permits() + 1).await.inspect(|_| drop(first))
                 }
             };

@@ -343,7 +343,7 @@ impl Gateway {
         let popper = Popper::new(connector, keys.outgoing.clone(), keys.processing.clone(), claims());
         let link = Link::new(self.board.clone(), "commands");
         let room = Arc::new(Semaphore::new(in_flight));
-        let tools = take::Tools { work: to_work, under_way, room, held, dedupe };
+        let tools = take::Tools { work: to_work, under_way, room, in_flight, held, dedupe };
         let stop = self.stop.clone();
         self.spawn("the taking of commands", take::run(popper, link, tools, stop));
         Ok(())

@@ -38,6 +38,12 @@ impl Popper {
         self.connection.is_some()
     }
 
+    /// Whether the last look left commands behind, as far as is known.
+    #[must_use]
+    pub fn expects_more(&self) -> bool {
+        self.ask > 0
+    }
+
     /// What stands in the processing list, oldest first. Makes the connection, where there is none.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ const MEMORIES: u32 = 4;
 /// writable, and a system without so much memory would refuse more.
 const TABLES: u32 = 8;
 const ALL_TABLES: u32 = 4 * Limits::INSTANCES_OF_ALL as u32;
+/// Places without an instance that stay as the last one left them.
+const MAX_WARM: u32 = 16;
 /// Of a guest's own stack.
 const WASM_STACK: usize = 512 << 10;
 
@@ -143,6 +145,8 @@ pub(super) fn config(allocation: Allocation) -> Config {
         .max_memory_size(MAX_MEMORY)
         // Room in the address space only; each plugin has its own limit below it.
         .table_elements(100_000)
+        // Each keeps its pages for another instance of the same build; a hundred, as is the default, would be those of builds that are gone.
+        .max_unused_warm_slots(MAX_WARM)
         // Pages that the next instance would touch again anyway.
         .linear_memory_keep_resident(64 << 10)
         .async_stack_keep_resident(16 << 10);

@@ -266,8 +266,17 @@ impl Generation {
     /// # Cancel safety
     /// Dropped, none was taken.
     pub(super) async fn place(&self, in_shadow: bool) -> OwnedSemaphorePermit {
-        let places = if in_shadow { &self.shadow_places } else { &self.places };
-        places.clone().acquire_owned().await.expect("invariant: the places of a build are never closed")
+        let places = self.places(in_shadow).clone();
+        places.acquire_owned().await.expect("invariant: the places of a build are never closed")
+    }
+
+    /// The same where one is free at once, and nobody waits for it.
+    pub(super) fn free_place(&self, in_shadow: bool) -> Option<OwnedSemaphorePermit> {
+        self.places(in_shadow).clone().try_acquire_owned().ok()
+    }
+
+    fn places(&self, in_shadow: bool) -> &Arc<Semaphore> {
+        if in_shadow { &self.shadow_places } else { &self.places }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -320,6 +329,9 @@ impl Generation {
     }
 }
 
+/// Characters of an engine's error: it may quote what a file says of itself.
+const MAX_ERROR: usize = 512;
+
 /// An engine's error with its causes, in one line.
 pub(super) fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
@@ -330,7 +342,11 @@ pub(super) fn one_line(error: &wasmtime::Error) -> String {
         }
         line.push_str(part);
     }
-    line.chars().take(512).collect()
+    if let Some((end, _)) = line.char_indices().nth(MAX_ERROR) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }
 
 // The generated types; named here so that their use is in one place.

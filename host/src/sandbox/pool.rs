@@ -1,8 +1,9 @@
 //! The warm instances of one lane: an instance lives for many calls, since a fresh one costs ten times a call. How many there may be
-//! of a build is counted over all lanes (`Generation::places`); who finds no place waits: busy is no failure.
+//! of a build is counted over all lanes (`Generation::places`); who finds no place waits for one, or for an instance of its lane that is done:
+//! busy is no failure.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
 use sluicegate_core::state::Committed;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 
 use super::generation::Generation;
@@ -22,6 +24,9 @@ use super::state::{RUNS, Session};
 /// How many instances of a build are kept while they are idle: they hold places of the engine, which other plugins may need. More than
 /// one is only used at once where guests take longer than a tick.
 const MAX_IDLE: usize = 2;
+
+/// Instances in a row that a lane hands to those of its own that wait. Then a place goes to whoever waits for longest, in whatever lane.
+const HANDED_ON: u32 = 64;
 
 /// Runs after which a call ends that would keep more keys than it may.
 const FULL_RUNS: u32 = 8;
@@ -39,7 +44,52 @@ enum Concluded {
 
 struct Warm {
     idle: Vec<Instance>,
+    /// Calls that found neither an instance nor a place. Were each to wait for a place alone, it would start an instance while warm ones are thrown
+    /// away, and be the slower for it, so that more would wait.
+    waiting: VecDeque<oneshot::Sender<Instance>>,
+    /// Instances in a row that were handed to those.
+    handed_on: u32,
     generation: Arc<Generation>,
+}
+
+impl Warm {
+    fn none_of(generation: &Arc<Generation>) -> Self {
+        Self { idle: Vec::new(), waiting: VecDeque::new(), handed_on: 0, generation: generation.clone() }
+    }
+
+    /// One more waits.
+    fn wait(&mut self) -> oneshot::Receiver<Instance> {
+        // Those that had a place meanwhile.
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
+        let (giver, handed) = oneshot::channel();
+        self.waiting.push_back(giver);
+        handed
+    }
+
+    /// Hands an instance to who waits for longest; gives it back where nobody does, or it is others' turn.
+    fn hand_on(&mut self, mut instance: Instance) -> Option<Instance> {
+        if self.handed_on < HANDED_ON {
+            while let Some(giver) = self.waiting.pop_front() {
+                match giver.send(instance) {
+                    Ok(()) => {
+                        self.handed_on += 1;
+                        return None;
+                    }
+                    Err(unwanted) => instance = unwanted,
+                }
+            }
+        }
+        self.handed_on = 0;
+        Some(instance)
+    }
+}
+
+/// What a call waited for.
+enum Had {
+    Instance(Box<Instance>),
+    Place(OwnedSemaphorePermit),
 }
 
 /// The warm instances of one lane. One lane owns it: no lock.
@@ -186,22 +236,34 @@ impl Pool {
         self.warm.borrow_mut().retain(|_, warm| keep(&warm.generation));
     }
 
-    /// `began` becomes when a place was had: waiting for it is no part of the call.
+    /// `began` becomes when an instance or a place was had: waiting for it is no part of the call.
     async fn take(&self, generation: &Arc<Generation>, began: &mut Instant) -> Result<Instance, Fault> {
-        let none = || Warm { idle: Vec::new(), generation: generation.clone() };
-        let idle = self.warm.borrow_mut().entry(generation.id).or_insert_with(none).idle.pop();
-        match idle {
-            Some(instance) => Ok(instance),
-            None => {
-                let place = generation.place(self.uncounted).await;
-                *began = Instant::now();
-                let state = match &generation.state {
-                    Some(access) if self.uncounted => Some(access.in_shadow()),
-                    access => access.clone(),
-                };
-                Instance::start(generation, generation.settings.clone(), state, place, self.uncounted).await
+        let place = {
+            let mut all = self.warm.borrow_mut();
+            let warm = all.entry(generation.id).or_insert_with(|| Warm::none_of(generation));
+            match warm.idle.pop() {
+                Some(instance) => return Ok(instance),
+                None => generation.free_place(self.uncounted).ok_or_else(|| warm.wait()),
             }
-        }
+        };
+        let had = match place {
+            Ok(place) => Had::Place(place),
+            Err(handed) => tokio::select! {
+                biased;
+                Ok(instance) = handed => Had::Instance(Box::new(instance)),
+                place = generation.place(self.uncounted) => Had::Place(place),
+            },
+        };
+        *began = Instant::now();
+        let place = match had {
+            Had::Instance(instance) => return Ok(*instance),
+            Had::Place(place) => place,
+        };
+        let state = match &generation.state {
+            Some(access) if self.uncounted => Some(access.in_shadow()),
+            access => access.clone(),
+        };
+        Instance::start(generation, generation.settings.clone(), state, place, self.uncounted).await
     }
 
     fn put(&self, generation: &Generation, instance: Instance) {
@@ -211,6 +273,7 @@ impl Pool {
             all.remove(&generation.id);
         } else if let Some(warm) = all.get_mut(&generation.id)
             && instance.calls < generation.limits.calls
+            && let Some(instance) = warm.hand_on(instance)
             && warm.idle.len() < MAX_IDLE
             // The last place goes round: kept idle in a quiet lane, it would be lost to the others.
             && (self.uncounted || generation.places.available_permits() > 0)

@@ -358,10 +358,15 @@ impl Board {
         });
     }
 
-    /// A build went live, after this step.
+    /// A build went live, after this step. Where its file had been refused before, that is over.
     pub fn plugin_live(&self, name: &str, step: &'static str, build: LiveBuild) {
         metrics::reload(name, step, "live");
-        self.plugin(name, |plugin| plugin.live = Some(build));
+        self.plugin(name, |plugin| {
+            plugin
+                .last_refusal
+                .take_if(|refused| build.source == "file" && refused.digest.as_ref() == Some(&build.digest));
+            plugin.live = Some(build);
+        });
     }
 
     /// Where what a plugin uses is counted.

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use sluicegate_guests::Guest;
 use sluicegate_tests::gateway::{binary, root};
-use sluicegate_tests::{Broker, Gateway, RedisServer};
+use sluicegate_tests::{Broker, Gateway, RedisServer, compiled};
 use tempfile::TempDir;
 
 fn sluicegate(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
@@ -21,7 +21,7 @@ fn sluicegate_with(environment: &[(&str, &[u8])], arguments: &[&str], input: &st
     let mut child = Command::new(binary())
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, OsStr::from_bytes(value))))
-        .current_dir(root().join("config"))
+        .current_dir(compiled::config())
         .env_remove("RUST_LOG")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -73,6 +73,7 @@ fn check_refuses_what_run_would_and_changes_nothing() {
     let folder = TempDir::new().expect("a folder");
     let file = folder.path().join("s.toml");
     let name = file.to_string_lossy().into_owned();
+    compiled::put(&folder.path().join("state"));
     let check = |settings: &str, environment: &[(&str, &[u8])]| {
         fs::write(&file, settings).expect("written");
         sluicegate_with(environment, &["check", "--config", &name], "")
@@ -330,7 +331,7 @@ fn a_level_that_is_none_is_a_mistake_and_silences_nothing() {
 fn any_bytes_may_be_tried_from_standard_input() {
     let mut child = Command::new(binary())
         .args(["try", "--json", "--config", "sluicegate.toml"])
-        .current_dir(root().join("config"))
+        .current_dir(compiled::config())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

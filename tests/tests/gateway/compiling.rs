@@ -45,6 +45,14 @@ fn peak(process: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// The process that compiles for this gateway, once it has its limits; it stands still from then on, so that it takes no time from other tests.
+async fn held(gateway: u32) -> u32 {
+    let child = compiling(gateway).await;
+    let stopped = Command::new("kill").args(["-STOP", &child.to_string()]).status().expect("kill");
+    assert!(stopped.success());
+    child
+}
+
 /// The process that compiles for this gateway, once it has its limits.
 async fn compiling(gateway: u32) -> u32 {
     eventually("a process compiles", async || {
@@ -104,7 +112,7 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
     })
     .await;
     gateway.install("heartbeat", &bombs());
-    let child = compiling(gateway.process()).await;
+    let child = held(gateway.process()).await;
     // Another plugin goes back to the build before, and the compiler is still at it.
     let back = gateway.post("/api/plugins/error/rollback", "{}").await;
     assert!(back.contains("200 OK"), "{back}");
@@ -137,7 +145,7 @@ async fn nobody_waits_for_a_compile_bomb_whatever_is_asked_for() {
     })
     .await;
     assert_eq!((&plugin["live"]["source"], &plugin["live"]["digest"]), (&json!("fallback"), &digest), "{plugin}");
-    let child = compiling(gateway.process()).await;
+    let child = held(gateway.process()).await;
     gateway.says("not with its file: the build in its file was not ready in time").await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;
@@ -164,13 +172,13 @@ async fn nobody_waits_for_an_edit_that_needs_a_compile_bomb() {
 
     fs::write(gateway.path("bombs.wasm"), bombs()).expect("written");
     write(&elsewhere("bombs.wasm"));
-    compiling(gateway.process()).await;
+    held(gateway.process()).await;
     // Another plugin goes back to the build before.
     let back = gateway.post("/api/plugins/error/rollback", "{}").await;
     assert!(back.contains("200 OK"), "{back}");
     assert_eq!((gateway.generation("error").await, number().await), (Some(3), Some(1)));
     // What the file says by then is wanted.
-    let child = compiling(gateway.process()).await;
+    let child = held(gateway.process()).await;
     write(&format!("{good}\n[commands]\nexpiry = \"30s\"\n"));
     eventually("the edit of the edit is in force", async || (number().await? == 2).then_some(())).await;
     eventually("nobody wants what it compiled", async || nice(child).is_none().then_some(())).await;
@@ -184,7 +192,7 @@ async fn nobody_waits_for_an_edit_that_needs_a_compile_bomb() {
     })
     .await;
     gateway.install("error", &bombs_of("error"));
-    let child = compiling(gateway.process()).await;
+    let child = held(gateway.process()).await;
     for _ in 0..3 {
         let again = gateway.post("/api/settings/reload", "{}").await;
         assert!(again.contains("409 Conflict") && again.contains("plugin heartbeat"), "{again}");
@@ -204,7 +212,7 @@ async fn what_needs_too_much_memory_is_refused() {
 async fn the_compiling_process_has_nothing_of_the_gateways_and_ends_with_it() {
     let (_broker, _redis, mut gateway) = start("").await;
     gateway.install("heartbeat", &bomb(30_000));
-    let child = compiling(gateway.process()).await;
+    let child = held(gateway.process()).await;
     // The registry waits for it; who asks what the plugin was given does not.
     assert_eq!(gateway.get("/api/plugins/heartbeat/messages").await.expect("an answer")["messages"], json!([]));
     let environment = fs::read(format!("/proc/{child}/environ")).expect("it runs");

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use sluicegate_tests::compiled;
 use sluicegate_tests::gateway::{binary, program, root};
 use tempfile::TempDir;
 
@@ -27,6 +28,7 @@ fn adapted(folder: &Path, name: &str) -> String {
 fn the_settings_are_good_with_the_secrets_that_the_script_makes() {
     let folder = TempDir::new().expect("a folder");
     make_secrets(folder.path());
+    compiled::put(&folder.path().join("state"));
     for (program, name) in [(binary(), "compose.toml"), (program("sluicegate-backend"), "backend-compose.toml")] {
         let path = folder.path().join(name);
         fs::write(&path, adapted(folder.path(), name)).expect("written");

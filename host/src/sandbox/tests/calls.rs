@@ -10,11 +10,14 @@ use super::*;
 use crate::sandbox::Pool;
 use sluicegate_guests::{Guest, ONE_JOB};
 
-/// Answers with one byte: how many calls this instance had. A payload of `!` traps, one of `…` spins.
+/// Answers with one byte: how many calls this instance had. A payload of `!` traps, one of `.` spins, one of `~` takes some ticks.
 fn counting() -> Guest {
     Guest::doing(&format!(
         "(if (i32.eq (i32.load8_u (local.get 4)) (i32.const 33)) (then unreachable))
          (if (i32.eq (i32.load8_u (local.get 4)) (i32.const 46)) (then (loop $again (br $again))))
+         (if (i32.eq (i32.load8_u (local.get 4)) (i32.const 126)) (then
+           (local.set $at (i32.const 30000000))
+           (loop $more (local.set $at (i32.sub (local.get $at) (i32.const 1))) (br_if $more (local.get $at)))))
          (global.set $count (i32.add (global.get $count) (i32.const 1)))
          (i32.store8 (i32.const 16) (i32.add (global.get $count) (i32.const 48)))
          (local.set $at (i32.const 16)) (local.set $len (i32.const 1)) {ONE_JOB}"
@@ -118,6 +121,47 @@ fn whoever_finds_no_free_instance_waits() {
         let (spun, other) = tokio::join!(spinning, call(&pool, &generation, "a"));
         assert!(spun.iter().all(|answer| *answer == Err("timeout".to_owned())), "{spun:?}");
         assert_eq!(other, Ok("1".to_owned()));
+    });
+}
+
+#[test]
+fn those_that_wait_have_the_instances_of_their_lane_one_after_another() {
+    let generation = build(&counting().handler(), Limits { instances: 1, ..limits() });
+    run(async {
+        let pool = Pool::new();
+        let slow = call(&pool, &generation, "~");
+        let waiting = join_all((0..8).map(|_| call(&pool, &generation, "a")));
+        let (slow, answers) = tokio::join!(slow, waiting);
+        assert_eq!(slow, Ok("1".to_owned()));
+        let answers: Vec<String> = answers.into_iter().map(|answer| answer.expect("an answer")).collect();
+        assert_eq!(answers, ["2", "3", "4", "5", "6", "7", "8", "9"]);
+        // Who does not wait any more is passed over.
+        let slow = call(&pool, &generation, "~");
+        let gone = tokio::time::timeout(Duration::from_millis(1), call(&pool, &generation, "a"));
+        let (slow, gone, last) = tokio::join!(slow, gone, call(&pool, &generation, "a"));
+        assert_eq!((slow.is_ok(), last.is_ok()), (true, true), "{gone:?}");
+    });
+}
+
+#[test]
+fn a_lane_that_hands_on_lets_those_go_first_in_time_that_waited_longest() {
+    let generation = build(&counting().handler(), Limits { instances: 1, ..limits() });
+    run(async {
+        let (busy, other) = (Pool::new(), Pool::new());
+        let ended = Mutex::new(Vec::new());
+        let slow = call(&busy, &generation, "~");
+        let waiting = join_all((0..200).map(async |_| {
+            call(&busy, &generation, "a").await.expect("an answer");
+            ended.lock().expect("a lock").push("busy");
+        }));
+        let late = async {
+            call(&other, &generation, "a").await.expect("an answer");
+            ended.lock().expect("a lock").push("other");
+        };
+        let _ = tokio::join!(slow, late, waiting);
+        let ended = ended.into_inner().expect("a lock");
+        let place = ended.iter().position(|lane| *lane == "other").expect("it had its turn");
+        assert!((50..150).contains(&place), "it had the {place}th turn of {}", ended.len());
     });
 }
 
