@@ -64,7 +64,7 @@ async fn its_commands_print_what_it_shows() {
     let listen = format!("127.0.0.1:{}", free_port());
     let mut gateway = Gateway::with(&settings.replace("127.0.0.1:0", &listen));
     for (name, bytes) in [
-        ("new.wasm", another_build("heartbeat", 1)),
+        ("new.wasm", another_build("heartbeat", 7)),
         ("careful.wasm", another_build("heartbeat", 2)),
         ("loose.wasm", loose()),
         ("bad.wasm", component("error")),
