@@ -18,7 +18,8 @@ fn granted(component: &[u8], limits: Limits) -> Arc<Generation> {
 }
 
 fn many() -> Limits {
-    let mut limits = Limits { call_timeout: Duration::from_secs(20), host_calls: 100_000, ..limits() };
+    // Hundreds of requests one after another, while other tests want the processor.
+    let mut limits = Limits { call_timeout: Duration::from_secs(120), host_calls: 100_000, ..limits() };
     limits.http.requests = 1_000;
     limits
 }
