@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::gateway::{STOCK, another_build, binary, root};
+use crate::gateway::{STOCK, another_build, binary, replace, root};
 
 /// Those of [`another_build`] that many tests have.
 const OTHERS: [(&str, u8); 3] = [("heartbeat", 1), ("heartbeat", 2), ("error", 1)];
@@ -47,7 +47,7 @@ fn compile() -> PathBuf {
     fs::create_dir_all(&folder).expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("this user's folder");
     let settings = folder.join("sluicegate.toml");
-    place(&settings, &fs::read(root().join("config/sluicegate.toml")).expect("settings"));
+    replace(&settings, &fs::read(root().join("config/sluicegate.toml")).expect("settings"));
     match symlink(root().join("config/plugins"), folder.join("plugins")) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => panic!("{error}"),
         _ => {}
@@ -55,7 +55,7 @@ fn compile() -> PathBuf {
     let mut files: Vec<PathBuf> = STOCK.iter().map(|name| folder.join(format!("plugins/{name}.wasm"))).collect();
     for (name, mark) in OTHERS {
         let file = folder.join(format!("{name}-{mark}.wasm"));
-        place(&file, &another_build(name, mark));
+        replace(&file, &another_build(name, mark));
         files.push(file);
     }
     for file in files {
@@ -65,11 +65,4 @@ fn compile() -> PathBuf {
         assert!(status.success(), "{} is not compiled", file.display());
     }
     folder
-}
-
-/// Whole for whoever reads it meanwhile.
-fn place(path: &Path, bytes: &[u8]) {
-    let own = path.with_extension(std::process::id().to_string());
-    fs::write(&own, bytes).expect("written");
-    fs::rename(&own, path).expect("in its place");
 }

@@ -74,6 +74,16 @@ pub fn another_build(name: &str, mark: u8) -> Vec<u8> {
     bytes
 }
 
+/// Writes a file by an atomic rename, so that it is whole for whoever reads it meanwhile, in another process too.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    fs::write(&beside, bytes).expect("written");
+    fs::rename(beside, path).expect("renamed");
+}
+
 /// Settings of built-in plugins, where [`Gateway::with`] puts their files.
 #[must_use]
 pub fn plugins(names: &[&str]) -> String {
@@ -303,10 +313,7 @@ impl Gateway {
     /// # Panics
     /// Where it cannot be written.
     pub fn install(&self, name: &str, component: &[u8]) {
-        let path = self.path("plugins").join(format!("{name}.wasm"));
-        let new = path.with_extension("new");
-        fs::write(&new, component).expect("written");
-        fs::rename(new, path).expect("renamed");
+        replace(&self.path("plugins").join(format!("{name}.wasm")), component);
     }
 
     /// A file in its folder.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{Failure, GuestCommand, Message, Output};
 use sluicegate_core::state::Committed;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::generation::Generation;
@@ -84,12 +84,6 @@ impl Warm {
         self.handed_on = 0;
         Some(instance)
     }
-}
-
-/// What a call waited for.
-enum Had {
-    Instance(Box<Instance>),
-    Place(OwnedSemaphorePermit),
 }
 
 /// The warm instances of one lane. One lane owns it: no lock.
@@ -246,19 +240,18 @@ impl Pool {
                 None => generation.free_place(self.uncounted).ok_or_else(|| warm.wait()),
             }
         };
-        let had = match place {
-            Ok(place) => Had::Place(place),
+        let place = match place {
+            Ok(place) => place,
             Err(handed) => tokio::select! {
                 biased;
-                Ok(instance) = handed => Had::Instance(Box::new(instance)),
-                place = generation.place(self.uncounted) => Had::Place(place),
+                Ok(instance) = handed => {
+                    *began = Instant::now();
+                    return Ok(instance);
+                }
+                place = generation.place(self.uncounted) => place,
             },
         };
         *began = Instant::now();
-        let place = match had {
-            Had::Instance(instance) => return Ok(*instance),
-            Had::Place(place) => place,
-        };
         let state = match &generation.state {
             Some(access) if self.uncounted => Some(access.in_shadow()),
             access => access.clone(),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sluicegate_guests::Guest;
-use sluicegate_tests::gateway::binary;
+use sluicegate_tests::gateway::{binary, replace};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 use crate::plugins_lifecycle::plugin;
@@ -74,10 +74,8 @@ impl Stage {
 
     /// Puts other settings into the file's place.
     async fn apply(&self, rules: &str) {
-        let beside = self.gateway.path(".new");
-        fs::write(&beside, Gateway::settings(self.broker.port, self.redis.port, &Self::settings(rules)))
-            .expect("written");
-        fs::rename(beside, self.gateway.path("sluicegate.toml")).expect("renamed");
+        let settings = Gateway::settings(self.broker.port, self.redis.port, &Self::settings(rules));
+        replace(&self.gateway.path("sluicegate.toml"), settings.as_bytes());
         let answer = self.gateway.post("/api/settings/reload", "{}").await;
         assert!(answer.contains("200 OK"), "{answer}");
     }
@@ -402,9 +400,8 @@ async fn other_settings_during_a_canary() {
     stage.gateway.install("marks", &marking('4').handler());
     assert_eq!(stage.canary().await["generation"], 6);
     let without = "[[routes]]\nname = \"plain\"\ntopic = \"machine/{serial_no}/plain\"\nhandlers = []\n[plugins]\n";
-    fs::write(stage.gateway.path(".new"), Gateway::settings(stage.broker.port, stage.redis.port, without))
-        .expect("written");
-    fs::rename(stage.gateway.path(".new"), stage.gateway.path("sluicegate.toml")).expect("renamed");
+    let settings = Gateway::settings(stage.broker.port, stage.redis.port, without);
+    replace(&stage.gateway.path("sluicegate.toml"), settings.as_bytes());
     eventually("the plugin is gone", async || stage.gateway.plugin("marks").await.is_none().then_some(())).await;
     stage.gateway.counts(&[("received", stage.all_sent()), ("pushed", stage.all_sent()), ("in_flight", 0)]).await;
 }

@@ -172,15 +172,3 @@ async fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(1), "it says that it did not finish");
     redis.thaw();
 }
-
-#[tokio::test]
-async fn a_redis_that_comes_after_the_gateway_is_found_without_a_message() {
-    let broker = Broker::start().await;
-    let mut redis = RedisServer::start().await;
-    redis.kill();
-    let mut gateway = Gateway::with(&Gateway::settings(broker.port, redis.port, ""));
-    gateway.spawn().await;
-    gateway.says("redis: ").await;
-    redis.restart().await;
-    gateway.ready().await;
-}

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sluicegate_guests::Guest;
-use sluicegate_tests::gateway::binary;
+use sluicegate_tests::gateway::{binary, replace};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 const JOBS: &str = "mqtt_incoming_jobs";
@@ -44,9 +44,7 @@ impl Stage {
     }
 
     fn write_text(&self, text: &str) {
-        let beside = self.gateway.path(".sluicegate.new");
-        fs::write(&beside, text).expect("written");
-        fs::rename(beside, self.gateway.path("sluicegate.toml")).expect("renamed");
+        replace(&self.gateway.path("sluicegate.toml"), text.as_bytes());
     }
 
     /// The status line and what the gateway says.
