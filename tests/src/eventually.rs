@@ -21,6 +21,8 @@ pub async fn within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() 
             return value;
         }
         assert!(began.elapsed() < limit, "{} seconds are over, still waiting: {what}", limit.as_secs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // What took long already may take a little longer: each look is work for whoever is looked at, too.
+        let pause = (began.elapsed() / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
+        tokio::time::sleep(pause).await;
     }
 }

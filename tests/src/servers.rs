@@ -70,7 +70,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one.
+    /// Starts one that keeps nothing on its disk.
     ///
     /// # Panics
     /// Where it does not start.
@@ -78,29 +78,24 @@ impl Broker {
         Self::with("").await
     }
 
+    /// Starts one that has its sessions again after a restart, however it ended: it writes all of them at each change, which takes its time.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn lasting() -> Self {
+        Self::with("persistence true\nautosave_interval 1\nautosave_on_changes true").await
+    }
+
     /// Starts one with more settings, in `mosquitto.conf`'s words.
     ///
     /// # Panics
     /// Where it does not start.
     pub async fn with(more: &str) -> Self {
-        let keeps = format!("persistence true\nautosave_interval 1\nautosave_on_changes true\n{more}");
-        Self::configured(&keeps).await
-    }
-
-    /// Starts one that keeps nothing on its disk, for measurements.
-    ///
-    /// # Panics
-    /// Where it does not start.
-    pub async fn in_memory() -> Self {
-        Self::configured("persistence false\nset_tcp_nodelay true").await
-    }
-
-    async fn configured(more: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let port = free_port();
         let settings = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n\
-             persistence_location {}/\nuser root\n{more}\n",
+             set_tcp_nodelay true\npersistence_location {}/\nuser root\n{more}\n",
             folder.path().display()
         );
         fs::write(folder.path().join("mosquitto.conf"), settings).expect("settings written");

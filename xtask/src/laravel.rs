@@ -33,6 +33,7 @@ fn run(root: &Path, counts: &mut Counts) -> Result<()> {
     shell::run(Command::new("phpcs").current_dir(&package).args(["-q", "-n"]))?;
     let mut phpunit = Command::new("phpunit");
     phpunit.current_dir(&package).env("SLUICEGATE_BIN", shell::target()?.join("debug/sluicegate"));
+    shell::in_memory(&mut phpunit);
     let good = side_by_side::lines(phpunit, |line, _| {
         counts.passed = result(line).unwrap_or(counts.passed);
         false

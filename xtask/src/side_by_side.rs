@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::{laravel, test};
+use crate::{laravel, shell, test};
 
 /// By far the longest of them.
 const LONGEST: &str = "gateway";
@@ -71,7 +71,7 @@ fn programs(root: &Path) -> Result<Vec<String>> {
 
 fn cargo_test(root: &Path, which: &[&str]) -> (Counts, Result<()>) {
     let mut command = test::linted(root);
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(which);
+    shell::in_memory(command.args(["test", "--workspace", "--no-fail-fast"]).args(which));
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         command.env("RUST_TEST_THREADS", (2 * cores).to_string());

@@ -152,6 +152,8 @@ pub(super) fn config(allocation: Allocation) -> Config {
         .async_stack_keep_resident(16 << 10);
     let mut config = Config::new();
     config
+        // The process that compiles has threads for it; one that serves messages makes none by the way.
+        .parallel_compilation(matches!(allocation, Allocation::OnDemand))
         .allocation_strategy(match allocation {
             Allocation::Pool => InstanceAllocationStrategy::Pooling(pool),
             Allocation::OnDemand => InstanceAllocationStrategy::OnDemand,

@@ -66,6 +66,8 @@ pub struct Setup {
     pub redis: &'static str,
     /// What goes behind everything else.
     pub more: &'static str,
+    /// Whether the broker has its sessions again after a restart.
+    pub lasting: bool,
     /// The size of a disk of its own for the spool.
     pub disk: Option<&'static str>,
     /// Variables of its environment.
@@ -106,7 +108,8 @@ impl Stage {
     /// Starts all of it.
     pub async fn set_up(trial: Trial, setup: Setup) -> Self {
         let mut chance = trial.chance();
-        let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+        let broker = if setup.lasting { Broker::lasting().await } else { Broker::start().await };
+        let redis = RedisServer::start().await;
         let (to_broker, to_redis) = (Proxy::to(broker.port).await, Proxy::to(redis.port).await);
         let settings = Gateway::settings(to_broker.port, to_redis.port, setup.more)
             .replace("[redis]", &format!("{}\n[redis]", setup.mqtt))

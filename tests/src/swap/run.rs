@@ -49,7 +49,7 @@ struct Swap {
 /// # Panics
 /// Where broker, Redis or gateway fail, or a build does not do what it must.
 pub async fn run(swaps: u32, pace: Duration, rehearses: bool) -> Outcome {
-    let (broker, redis) = (Broker::in_memory().await, RedisServer::start().await);
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
     redis.command("CONFIG SET appendonly no").await;
     let rehearse = if rehearses { "" } else { "rehearse = { messages = 0 }\n" };
     let settings = format!(

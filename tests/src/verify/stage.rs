@@ -56,7 +56,7 @@ impl Stage {
             }
         }
         // A message is acknowledged once the gateway answered for it; what a broker keeps over its own end is not looked at here.
-        let (broker, redis) = (Broker::in_memory().await, RedisServer::start().await);
+        let (broker, redis) = (Broker::start().await, RedisServer::start().await);
         let mariadb = if on_mariadb { Some(MariaDb::start().await) } else { None };
         let (url, rows) = match &mariadb {
             Some(mariadb) => (mariadb.url(), Rows::mysql(&mariadb.url())?),

@@ -130,7 +130,7 @@ async fn what_stands_in_the_processing_list_goes_first_after_a_start() {
 
 #[tokio::test]
 async fn a_command_that_was_taken_survives_kill_9() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let mut gateway = Gateway::start(broker.port, redis.port).await;
     broker.stop();
     let command = r#"{"target":"M-1","command":"reboot","payload":[],"message_id":"1"}"#.to_owned();

@@ -46,7 +46,7 @@ async fn told(redis: &RedisServer, count: usize) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_command_past_its_expiry_is_never_sent_and_the_rest_of_its_life_goes_to_the_broker() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let gateway = start(&broker, &redis, "expiry = \"2s\"\n").await;
     let mut machine = Machine::connect(broker.port, "M-1", Some("machine/M-1/command")).await;
     let past = command("M-1", "past", r#","expires_at":"2020-01-01T00:00:00Z""#);

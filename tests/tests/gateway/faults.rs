@@ -141,7 +141,7 @@ async fn what_a_cut_connection_left_unanswered_is_not_asked_again_on_the_next() 
 
 #[tokio::test]
 async fn a_broker_that_restarts_with_its_sessions_loses_nothing() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let gateway = Gateway::start(broker.port, redis.port).await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     publish(&machine, 0..50).await;

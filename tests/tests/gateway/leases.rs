@@ -87,7 +87,7 @@ async fn what_an_instance_left_is_taken_over_once() {
 
 #[tokio::test]
 async fn a_gateway_paused_past_its_lease_sends_nothing_that_was_taken_over() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let paused = instance(broker.port, redis.port, "paused", "paused").await;
     // The broker is away, so what is taken cannot be sent yet.
     broker.stop();
@@ -121,7 +121,7 @@ async fn what_an_instance_left_arrives_in_each_machines_order() {
 
 #[tokio::test]
 async fn one_that_lapsed_and_went_on_is_taken_over_when_it_dies() {
-    let (mut away, broker, redis) = (Broker::start().await, Broker::start().await, RedisServer::start().await);
+    let (mut away, broker, redis) = (Broker::lasting().await, Broker::start().await, RedisServer::start().await);
     let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
     let mut one = instance(away.port, redis.port, "one", "one").await;
     let _other = instance(broker.port, redis.port, "other", "other").await;
@@ -147,7 +147,7 @@ async fn one_that_lapsed_and_went_on_is_taken_over_when_it_dies() {
 
 #[tokio::test]
 async fn a_lapse_reorders_nothing() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let gateway = instance(broker.port, redis.port, "paused", "paused").await;
     broker.stop();
     gateway.says("mqtt-commands: ").await;
@@ -249,7 +249,7 @@ async fn of_two_with_one_name_the_newer_has_the_commands_and_the_older_says_so()
 
 #[tokio::test]
 async fn thousands_of_commands_wait_for_the_broker_and_arrive_once_in_each_machines_order() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let gateway = Gateway::start(broker.port, redis.port).await;
     broker.stop();
     gateway.says("mqtt-commands: ").await;
@@ -281,7 +281,7 @@ async fn the_lease_outlives_a_redis_that_is_out_of_memory() {
 /// What an instance claimed before it ended is no duplicate for the others, although the instance is there again.
 #[tokio::test]
 async fn claims_of_a_tenure_that_is_over_hold_up_nothing() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let mut one = instance(broker.port, redis.port, "one", "one").await;
     broker.stop();
     one.says("mqtt-commands: ").await;

@@ -166,24 +166,22 @@ async fn routes_come_change_and_go_under_traffic() {
     steady.publish("moved", 50).await;
 
     let all = steady.next.get();
+    // What comes of the route that is gone may end with its subscription, in the middle.
     let (first, second) = eventually("everything is pushed", async || {
+        let messages = stage.gateway.messages().await?;
         let (first, second) = (jobs(&stage.redis.list(JOBS).await), jobs(&stage.redis.list("other").await));
         let steady = seqs(&first, "M-1", "a").len() + seqs(&second, "M-1", "new").len();
-        (steady as u64 == all).then_some((first, second))
+        let pushed = first.len() + second.len();
+        let over = messages["in_flight"] == 0 && messages["pushed"] == pushed;
+        (over && steady as u64 == all && seqs(&first, "M-2", "b").len() as u64 >= before).then_some((first, second))
     })
     .await;
     let mut of_the_steady = seqs(&first, "M-1", "a");
     assert!(of_the_steady.len() as u64 >= here, "the old topic's and the new one's");
     of_the_steady.extend(seqs(&second, "M-1", "new"));
     in_order(&of_the_steady);
-    let of_the_passing = in_order(&seqs(&first, "M-2", "b"));
-    assert!((before..=passing.next.get()).contains(&of_the_passing), "{of_the_passing} of {before}");
+    assert!(in_order(&seqs(&first, "M-2", "b")) <= passing.next.get());
     assert_eq!(stage.redis.list(DEAD).await, Vec::<String>::new());
-    eventually("nothing is under way", async || {
-        let messages = stage.gateway.messages().await?;
-        (messages["in_flight"] == 0 && messages["pushed"] == all + of_the_passing).then_some(())
-    })
-    .await;
     assert_eq!(stage.gateway.messages().await.expect("a status")["returned"], 0);
 }
 

@@ -51,7 +51,7 @@ async fn a_message_that_fails_twice_arrives_and_none_of_its_machine_passes_it() 
 
 #[tokio::test]
 async fn one_that_needs_longer_is_parked_over_a_restart_and_its_machines_later_ones_wait_behind_it() {
-    let (mut broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
     let mut gateway = start(&broker, &redis, "attempts = 20\n").await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     order(&machine, "M-1", 1, 0).await;

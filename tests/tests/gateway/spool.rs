@@ -39,7 +39,7 @@ fn transaction(id: u64) -> String {
 
 #[tokio::test]
 async fn what_is_acknowledged_while_redis_is_away_survives_kill_9_of_the_gateway_and_of_the_broker() {
-    let (mut broker, mut redis) = (Broker::start().await, RedisServer::start().await);
+    let (mut broker, mut redis) = (Broker::lasting().await, RedisServer::start().await);
     let mut gateway = Gateway::start(broker.port, redis.port).await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     publish(&machine, 0..50).await;
@@ -199,7 +199,7 @@ async fn what_waits_in_memory_for_a_full_spool_may_be_more_than_the_whole_spool(
 
 /// With a broker in memory: one that saves all that waits for the gateway at each change takes seconds before it answers a new connection.
 async fn fills_its_spool(in_flight_bytes: &str) {
-    let (broker, mut redis) = (Broker::in_memory().await, RedisServer::start().await);
+    let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let more = "[spool]\nmax_size = \"1MiB\"\n";
     let settings = Gateway::settings(broker.port, redis.port, more)
         .replace("[redis]", &format!("in_flight_bytes = \"{in_flight_bytes}\"\n[redis]"));
@@ -228,7 +228,7 @@ async fn fills_its_spool(in_flight_bytes: &str) {
 #[tokio::test]
 async fn a_full_disk_stops_acknowledging_and_nothing_is_lost() {
     // As above.
-    let (broker, mut redis) = (Broker::in_memory().await, RedisServer::start().await);
+    let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let settings =
         Gateway::settings(broker.port, redis.port, "").replace("[redis]", "in_flight_bytes = \"1MiB\"\n[redis]");
     // A disk of its own for the spool, large enough for one file.

@@ -1,11 +1,12 @@
 //! What people and machines see of it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use sluicegate_tests::gateway::binary;
 use sluicegate_tests::servers::free_port;
-use sluicegate_tests::{Broker, Gateway, Machine, RedisServer};
+use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -57,6 +58,8 @@ async fn the_environment_alone_is_enough() {
         ("MQTT_REDIS_HOST", "127.0.0.1"),
         ("MQTT_REDIS_PORT", &cache),
     ]);
+    // It has the address that it has unless it is told another: a test of another program may have it now.
+    eventually("its address is free", async || TcpListener::bind("127.0.0.1:9090").ok().map(drop)).await;
     gateway.run().await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     machine.publish("machine/M-1/heartbeat", "{}").await;

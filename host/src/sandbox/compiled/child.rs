@@ -1,5 +1,5 @@
-//! The process that compiles one file: this program again, with limits of its own. Its first acts are to take them upon itself; only then it
-//! reads a byte of the file.
+//! The process that compiles one file: this program again, with limits of its own. Its first acts are to make its threads, and to take the limits
+//! upon itself; only then it reads a byte of the file.
 //!
 //! The file is its standard input, the code its standard output, which nothing else is written to: what a file says of itself ends up, escaped,
 //! on standard error. How it ended is its exit code alone.
@@ -18,13 +18,20 @@ use super::super::inspect::MAX_FILE_BYTES;
 pub(super) const REFUSED: u8 = 3;
 /// It could not even begin; standard error says why.
 pub(super) const NOT_BEGUN: u8 = 4;
+/// What standard error says where not even the file has room.
+pub(super) const OUT_OF_MEMORY: &str = "out of memory";
 /// The largest code that is written: the gateway holds it in memory, while it loads it twice.
 pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
+
+/// Threads that compile, each a function at a time: a swap is live the sooner. More would leave no core to the messages of most machines that this runs on.
+const THREADS: usize = 2;
 
 /// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
 #[must_use]
 pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
-    if let Err(error) = confine(parent, memory, seconds) {
+    // Now or never: the limits forbid another thread.
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS).use_current_thread().build_global();
+    if let Err(error) = threads.map_err(io::Error::other).and_then(|()| confine(parent, memory, seconds)) {
         eprintln!("{error}");
         return NOT_BEGUN.into();
     }
@@ -39,6 +46,10 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
         Ok(Err(error)) => {
             eprintln!("{}", one_line(&error).escape_debug());
             REFUSED.into()
+        }
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+            eprintln!("{OUT_OF_MEMORY}");
+            NOT_BEGUN.into()
         }
         Err(error) => {
             eprintln!("{error}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, pidfd_open, setpriority_process};
 use sluicegate_core::settings::{ByteSize, CompileLimits};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use super::precompiled::Artefact;
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The wall time of the process, in times of its processor time: at its low priority it waits for others.
 const PATIENCE: u32 = 10;
+/// It has at least so long: a machine may be busy for a while.
+const LEAST_PATIENCE: Duration = Duration::from_secs(60);
 /// For so long it has the priority of any other thread, which is enough for a usual plugin: at a low one a swap took seconds under full load.
 const HEAD_START: Duration = Duration::from_secs(1);
 /// From then on messages go before it; at 19 a build waits for a minute under full load, at 10 it has about a tenth of what a message's thread
@@ -38,7 +41,7 @@ pub(super) fn compile(bytes: &[u8], limits: CompileLimits, given_up: &Cancellati
         Ended::Status(status, words, output) => judge(status, &words, limits).and_then(|()| {
             Artefact::left_by_the_child(output).map_err(|error| Problem::Host(format!("the compiled code: {error}")))
         }),
-        Ended::TooLate => Err(Problem::CompileWait { limit: limits.time * PATIENCE }),
+        Ended::TooLate => Err(Problem::CompileWait { limit: patience(limits) }),
         Ended::GivenUp => Err(Problem::GivenUp),
     }
 }
@@ -69,7 +72,7 @@ fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io:
         .stdout(output.try_clone()?)
         .stderr(words.try_clone()?)
         .spawn()?;
-    let Some(status) = wait(Reaped(child), limits.time * PATIENCE, given_up)? else {
+    let Some(status) = wait(Reaped(child), patience(limits), given_up)? else {
         return Ok(if given_up.is_cancelled() { Ended::GivenUp } else { Ended::TooLate });
     };
     let length = words.seek(SeekFrom::End(0))?;
@@ -77,6 +80,10 @@ fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io:
     let mut last = Vec::new();
     words.take(MAX_WORDS).read_to_end(&mut last)?;
     Ok(Ended::Status(status, String::from_utf8_lossy(&last).trim().escape_debug().to_string(), output))
+}
+
+fn patience(limits: CompileLimits) -> Duration {
+    (limits.time * PATIENCE).max(LEAST_PATIENCE)
 }
 
 /// A process that does not outlive what waits for it.
@@ -110,23 +117,39 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
         let left =
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return child.0.wait().map(Some),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Gives it a low priority. Where the gateway has a lower one it keeps that, which nobody but root may raise.
+/// Gives all of its threads a low priority. Where the gateway has a lower one they keep that, which nobody but root may raise.
 fn lower(pid: Pid) {
-    let lowered = getpriority_process(Some(pid)).and_then(|nice| match nice < NICE {
-        true => setpriority_process(Some(pid), NICE),
+    let lower_one = |thread| match getpriority_process(Some(thread))? < NICE {
+        true => setpriority_process(Some(thread), NICE),
         false => Ok(()),
+    };
+    let lowered = threads(pid).and_then(|threads| {
+        threads
+            .into_iter()
+            .map(lower_one)
+            .find(|ended| !matches!(ended, Ok(()) | Err(Errno::SRCH)))
+            .unwrap_or(Ok(()))
+            .map_err(Into::into)
     });
     if let Err(error) = lowered {
         // It costs the traffic some time, and the build nothing.
         tracing::warn!(%error, "the process that compiles keeps its priority");
     }
+}
+
+/// Linux has a priority for each thread (setpriority(2), "C library/kernel differences").
+fn threads(pid: Pid) -> io::Result<Vec<Pid>> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()))?;
+    tasks
+        .filter_map(|task| task.map(|task| Pid::from_raw(task.file_name().to_str()?.parse().ok()?)).transpose())
+        .collect()
 }
 
 fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), Problem> {
@@ -137,6 +160,9 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
             Err(Problem::CompileMemory { limit: limits.memory })
         }
         (Some(Ok(child::REFUSED)), _) => Err(Problem::Engine(words.to_owned())),
+        (Some(Ok(child::NOT_BEGUN)), _) if words == child::OUT_OF_MEMORY => {
+            Err(Problem::CompileMemory { limit: limits.memory })
+        }
         (Some(Ok(child::NOT_BEGUN)), _) => Err(Problem::Host(format!("the compiling process: {words}"))),
         (_, Some(Signal::XCPU)) => Err(Problem::CompileTime { limit: limits.time }),
         // How a program of Rust ends that gets no memory.

@@ -27,7 +27,7 @@ const UNWRITTEN: Duration = Duration::from_millis(100);
 
 /// Killed and started again with what it wrote down.
 async fn kill_9(trial: Trial) -> Outcome {
-    let mut stage = Stage::set(trial).await;
+    let mut stage = Stage::set_up(trial, Setup { lasting: true, ..Setup::default() }).await;
     for _ in 0..stage.trial.times(2, 6) {
         stage.chance.pause(50..800).await;
         let doubtful = Instant::now() - UNWRITTEN;
@@ -45,7 +45,7 @@ async fn kill_9(trial: Trial) -> Outcome {
 /// has subscribed again: so the machines are silent meanwhile. What the gateway had acknowledged to it, here into the spool, has to
 /// arrive, and what is published after.
 async fn loses_its_sessions(trial: Trial) -> Outcome {
-    let mut stage = Stage::set(trial).await;
+    let mut stage = Stage::set_up(trial, Setup { lasting: true, ..Setup::default() }).await;
     for _ in 0..stage.trial.times(1, 3) {
         stage.chance.pause(50..500).await;
         stage.redis.kill();
