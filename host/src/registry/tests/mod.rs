@@ -82,7 +82,7 @@ impl Stage {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let state = folder.path().join("state");
-        let registry = Registry::new(sandbox().clone(), vec![wanted], (&state, "test"), sender, orders, board.clone());
+        let registry = Registry::new(sandbox(), vec![wanted], (&state, "test"), sender, orders, board.clone());
         tasks.spawn(registry.run(stop.clone()));
         Self { folder, board, desk, proposals, stop, tasks }
     }

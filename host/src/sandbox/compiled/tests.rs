@@ -171,7 +171,8 @@ fn the_key_is_made_anew_where_it_is_none() {
 fn the_cache_is_bounded_and_the_oldest_goes() {
     let kept = Kept::new();
     let a = component("a");
-    let engine = sandbox().engine();
+    let sandbox = sandbox();
+    let engine = sandbox.engine();
     let artefact = Artefact::compile(engine, &a).expect("code");
     let cache = kept.compiled.cache.as_ref().expect("a cache");
     let digest = |number: u32| inspect::digest(&number.to_le_bytes());

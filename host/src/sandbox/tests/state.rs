@@ -17,7 +17,7 @@ use crate::sandbox::state::{Memory, Store};
 use crate::sandbox::{Pool, rehearse};
 
 fn granted(store: impl Store + 'static, limits: Limits, guest: &Guest) -> Arc<Generation> {
-    let sandbox = sandbox().clone().keeping_state_in(Arc::new(store));
+    let sandbox = sandbox().keeping_state_in(Arc::new(store));
     let grants = Grants { state: true, ..Grants::default() };
     Arc::new(sandbox.compile(&guest.handler(), IndexMap::new(), limits, &grants, "guest", 1).expect("it compiles"))
 }
@@ -248,7 +248,7 @@ fn a_validator_has_a_state_too() {
              (i32.store (i32.const 1028) (i32.const 16)) (i32.store (i32.const 1032) (i32.const 1)) (i32.const 1024)",
         )
     };
-    let sandbox = sandbox().clone().keeping_state_in(Arc::new(Memory::default()));
+    let sandbox = sandbox().keeping_state_in(Arc::new(Memory::default()));
     let grants = Grants { state: true, ..Grants::default() };
     let compiled = sandbox.compile(&guest.validator(), IndexMap::new(), limits(), &grants, "guest", 1);
     let generation = Arc::new(compiled.expect("it compiles"));
