@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::telemetry::usage::Usage;
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
 pub(super) const TICK: Duration = Duration::from_millis(2);
+/// For so many ticks it goes on without a guest: one that has its messages a moment apart is not to wake it for each.
+const IDLE: u32 = 50;
 /// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
 const MAX_MEMORY: usize = 256 << 20;
 /// Instances at once, over all plugins and lanes: twice what the settings may ask for, since those of a build that is replaced go only once what
@@ -61,7 +63,7 @@ pub struct Sandbox {
     pub(super) store: Arc<dyn Store>,
     pub(super) net: Arc<Net>,
     claim: Claim,
-    _clock: Arc<Clock>,
+    pub(super) clock: Arc<Clock>,
 }
 
 impl Sandbox {
@@ -79,7 +81,7 @@ impl Sandbox {
             store: Arc::new(Memory::default()),
             net: Arc::default(),
             claim: Claim::default(),
-            _clock: Arc::new(clock),
+            clock: Arc::new(clock),
         })
     }
 
@@ -187,34 +189,120 @@ pub(super) fn config(allocation: Allocation) -> Config {
     config
 }
 
-/// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests.
-struct Clock {
-    stop: Arc<AtomicBool>,
+/// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests. Where none runs it sleeps, so that a
+/// gateway without messages does not wake the processor five hundred times a second.
+#[derive(Debug)]
+pub(super) struct Clock {
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Guests that run.
+    running: AtomicU32,
+    asleep: AtomicBool,
+}
+
+/// The clock ticks as long as this is there.
+pub(super) struct Ticking<'a>(&'a Shared);
+
+impl Drop for Ticking<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "it is joined when the engine goes")]
     fn start(engine: Engine) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(TICK);
-                engine.increment_epoch();
+        let shared = Arc::<Shared>::default();
+        let ticking = shared.clone();
+        let thread = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || ticking.run(&engine))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A guest runs from now on.
+    pub(super) fn tick(&self) -> Ticking<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        Ticking(&self.shared)
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, engine: &Engine) {
+        let mut idle = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            if idle > IDLE {
+                self.asleep.store(true, Ordering::SeqCst);
+                // Who begins now sees that it sleeps, or is seen here.
+                if self.running.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+                idle = 0;
             }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
+            std::thread::park_timeout(TICK);
+            engine.increment_epoch();
+        }
     }
 }
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // It cannot panic, and there would be nothing to do about it.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use wasmtime::{Module, Store};
+
+    use super::*;
+
+    /// A guest that runs for ever, until its epoch is over.
+    fn interrupted(engine: &Engine, clock: &Clock) {
+        let module =
+            Module::new(engine, "(module (func (export \"run\") (loop $again (br $again))))").expect("a module");
+        let mut store = Store::new(engine, ());
+        store.set_epoch_deadline(2);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("it starts");
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("a function");
+        let _ticking = clock.tick();
+        assert!(run.call(&mut store, ()).is_err());
+    }
+
+    #[test]
+    fn the_clock_sleeps_while_no_guest_runs_and_ticks_for_the_next() {
+        let engine = Engine::new(&config(Allocation::OnDemand)).expect("an engine");
+        let clock = Clock::start(engine.clone()).expect("a thread");
+        let asleep = || clock.shared.asleep.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            let began = Instant::now();
+            while !asleep() {
+                assert!(began.elapsed() < Duration::from_secs(60), "it does not sleep");
+                std::thread::park_timeout(TICK);
+            }
+            interrupted(&engine, &clock);
+            assert!(!asleep());
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::timeout_at;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 
 use super::answer::{fault, fuel, lift, lift_failure, lower, lower_command};
+use super::engine::Clock;
 use super::generation::{Generation, HandlerBindings, Linked, ValidatorBindings};
 use super::guest::State;
 use super::state::{Access, Session};
@@ -60,6 +61,7 @@ pub(super) struct Instance {
     bindings: Bindings,
     limits: Limits,
     state: Option<Arc<Access>>,
+    clock: Arc<Clock>,
     /// Goes back with it.
     _place: OwnedSemaphorePermit,
     usage: Counted,
@@ -86,7 +88,8 @@ impl Instance {
                     // In shadow it is nobody's.
                     let usage = Counted::new(if in_shadow { Arc::default() } else { generation.usage().clone() });
                     let limits = generation.limits;
-                    return Ok(Self { store, bindings, limits, state, _place: place, usage, calls: 0 });
+                    let clock = generation.sandbox.clock.clone();
+                    return Ok(Self { store, bindings, limits, state, clock, _place: place, usage, calls: 0 });
                 }
                 Err(NotStarted::Fault(fault)) => return Err(fault),
                 Err(NotStarted::Busy) => tokio::time::sleep(BUSY).await,
@@ -121,6 +124,7 @@ impl Instance {
                 Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
             }
         });
+        let _ticking = generation.sandbox.clock.tick();
         let Ok(started) = timeout_at(deadline.into(), started.catch_unwind()).await else {
             return Err(NotStarted::Fault(Fault::TimedOut(limits.call_timeout)));
         };
@@ -166,6 +170,7 @@ impl Instance {
         // The engine has panicked while lifting before: one message's plugin must not end the process.
         let deadline = self.store.data().deadline;
         let answer = {
+            let _ticking = self.clock.tick();
             let call = pin!(AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind());
             // Where the guest waits for the host no epoch reaches it. Ready at once, no timer is made.
             timeout_at(deadline.into(), call).await
@@ -189,6 +194,7 @@ impl Instance {
         let command = lower_command(command);
         let deadline = self.store.data().deadline;
         let answer = {
+            let _ticking = self.clock.tick();
             let call = pin!(AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind());
             timeout_at(deadline.into(), call).await
         };

@@ -3,7 +3,9 @@
 mod granted;
 pub mod http;
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -210,13 +212,8 @@ impl Guest {
     /// # Panics
     /// Where the interface is none.
     #[must_use]
-    pub fn component_of(&self, wit: &str, world: &str, mut core: Vec<u8>) -> Vec<u8> {
-        let mut resolve = Resolve::default();
-        let package = resolve.push_str("plugin.wit", wit).expect("an interface");
-        let world = resolve.select_world(&[package], Some(world)).expect("a world");
-        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
-        let mut component =
-            ComponentEncoder::default().module(&core).and_then(|mut encoder| encoder.encode()).expect("a component");
+    pub fn component_of(&self, wit: &str, world: &str, core: Vec<u8>) -> Vec<u8> {
+        let mut component = encoded(wit, world, core);
         self.describe(&mut component);
         component
     }
@@ -251,6 +248,25 @@ pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
         ));
     }
     wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
+}
+
+/// A component without manifest and samples. Each is made once: whoever tries a thousand manifests has the same code a thousand times.
+fn encoded(wit: &str, world: &str, core: Vec<u8>) -> Vec<u8> {
+    type Made = HashMap<(String, String, Vec<u8>), Vec<u8>>;
+    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let made = || MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (wit.to_owned(), world.to_owned(), core);
+    if let Some(component) = made().get(&key) {
+        return component.clone();
+    }
+    let (mut resolve, mut core) = (Resolve::default(), key.2.clone());
+    let package = resolve.push_str("plugin.wit", wit).expect("an interface");
+    let world = resolve.select_world(&[package], Some(world)).expect("a world");
+    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let encoder = ComponentEncoder::default().module(&core);
+    let component = encoder.and_then(|mut encoder| encoder.encode()).expect("a component");
+    made().insert(key, component.clone());
+    component
 }
 
 /// A custom section: its name, its content.

@@ -163,9 +163,14 @@ async fn connections_that_break_while_it_is_published_cost_no_message() {
         // It may be published before the other connection stands, which would then be held back in the middle of its handshake.
         gateway.ready().await;
     }
-    let mut pushed = seqs(&redis).await;
-    pushed.dedup();
-    assert_eq!(pushed, [0, 1, 2]);
+    // Acknowledgements were cut off, too: what comes again is pushed again, and the first of each in order.
+    let mut first = Vec::new();
+    for number in seqs(&redis).await {
+        if !first.contains(&number) {
+            first.push(number);
+        }
+    }
+    assert_eq!(first, [0, 1, 2]);
 }
 
 #[tokio::test]
