@@ -10,8 +10,13 @@ use serde_json::Value;
 
 use crate::{laravel, shell, test};
 
-/// The longest of them, which have each a row of their own.
-const LONGEST: [&str; 2] = ["gateway", "backend"];
+/// Programs that have rows of their own.
+const GATEWAY: &str = "gateway";
+const BACK_END: [&str; 2] = ["backend", "demo"];
+/// How many of the gateway's tests run at once for each core: the more, the longer they wait for servers.
+const GATEWAYS: usize = 3;
+/// The same of all others.
+const OTHERS: usize = 2;
 
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -19,46 +24,42 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
 }
 
-/// Runs all tests, and adds up what they say at their ends.
-pub(crate) fn run(root: &Path) -> (Counts, Result<()>) {
-    let ended = thread::scope(|scope| {
-        let runs = [
-            scope.spawn(|| cargo_test(root, &["--test", LONGEST[0]])),
-            scope.spawn(|| cargo_test(root, &["--test", LONGEST[1]])),
+type Ran = (Counts, Result<()>);
+
+/// Runs all tests, and adds up what they say at their ends. The rows end at about the same time.
+pub(crate) fn run(root: &Path) -> Ran {
+    thread::scope(|scope| {
+        let rows = [
+            scope.spawn(|| cargo_test(root, &["--test", GATEWAY], GATEWAYS)),
+            scope.spawn(|| {
+                let [backend, demo] = BACK_END;
+                let tested = cargo_test(root, &["--test", backend, "--test", demo], OTHERS);
+                // The examples in the documentation.
+                both(tested, cargo_test(root, &["--doc"], OTHERS))
+            }),
             scope.spawn(|| the_others(root)),
             scope.spawn(|| laravel::test(root)),
         ];
-        runs.map(|run| run.join().unwrap_or_else(|_| (Counts::default(), Err(anyhow!("it panicked")))))
-    });
-    let (mut counts, mut outcome) = (Counts::default(), Ok(()));
-    for (counted, ended) in ended {
-        counts.passed += counted.passed;
-        counts.failed += counted.failed;
-        // The first is told; the others were printed.
-        outcome = outcome.and(ended);
-    }
-    (counts, outcome)
+        let ended = rows.map(|row| row.join().unwrap_or_else(|_| (Counts::default(), Err(anyhow!("it panicked")))));
+        ended.into_iter().fold((Counts::default(), Ok(())), both)
+    })
 }
 
-/// Every other program, and the examples in the documentation.
-fn the_others(root: &Path) -> (Counts, Result<()>) {
-    let mut arguments = vec!["--lib".to_owned(), "--bins".to_owned()];
-    match programs(root) {
-        Ok(programs) => {
-            arguments.extend(
-                programs
-                    .into_iter()
-                    .filter(|name| !LONGEST.contains(&name.as_str()))
-                    .flat_map(|name| ["--test".to_owned(), name]),
-            );
-        }
+/// Of two mistakes the first is told; both were printed.
+fn both((counts, outcome): Ran, (more, then): Ran) -> Ran {
+    (Counts { passed: counts.passed + more.passed, failed: counts.failed + more.failed }, outcome.and(then))
+}
+
+/// Every program that has no row of its own.
+fn the_others(root: &Path) -> Ran {
+    let programs = match programs(root) {
+        Ok(programs) => programs,
         Err(error) => return (Counts::default(), Err(error)),
-    }
-    let (mut counts, ended) = cargo_test(root, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let (documented, examples) = cargo_test(root, &["--doc"]);
-    counts.passed += documented.passed;
-    counts.failed += documented.failed;
-    (counts, ended.and(examples))
+    };
+    let others = programs.iter().map(String::as_str).filter(|name| *name != GATEWAY && !BACK_END.contains(name));
+    let arguments: Vec<&str> =
+        ["--lib", "--bins"].into_iter().chain(others.flat_map(|name| ["--test", name])).collect();
+    cargo_test(root, &arguments, OTHERS)
 }
 
 /// The workspace's programs of integration tests.
@@ -69,18 +70,18 @@ fn programs(root: &Path) -> Result<Vec<String>> {
     let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
     let tests = targets.filter(|target| target["kind"][0] == "test");
     let names: Vec<String> = tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect();
-    for longest in LONGEST {
-        ensure!(names.iter().any(|name| name == longest), "`cargo metadata` names no test `{longest}`");
+    for row in BACK_END.into_iter().chain([GATEWAY]) {
+        ensure!(names.iter().any(|name| name == row), "`cargo metadata` names no test `{row}`");
     }
     Ok(names)
 }
 
-fn cargo_test(root: &Path, which: &[&str]) -> (Counts, Result<()>) {
+fn cargo_test(root: &Path, which: &[&str], of_a_core: usize) -> Ran {
     let mut command = test::linted(root);
     shell::in_memory(command.args(["test", "--workspace", "--no-fail-fast"]).args(which));
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        command.env("RUST_TEST_THREADS", (2 * cores).to_string());
+        command.env("RUST_TEST_THREADS", (of_a_core * cores).to_string());
     }
     let mut counts = Counts::default();
     let ended = lines(command, |line, block| {

@@ -280,8 +280,8 @@ mod tests {
 
     /// A guest that runs for ever, until its epoch is over.
     fn interrupted(engine: &Engine, clock: &Clock) {
-        let module =
-            Module::new(engine, "(module (func (export \"run\") (loop $again (br $again))))").expect("a module");
+        let bytes = wat::parse_str("(module (func (export \"run\") (loop $again (br $again))))").expect("a text");
+        let module = Module::new(engine, bytes).expect("a module");
         let mut store = Store::new(engine, ());
         store.set_epoch_deadline(2);
         let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("it starts");

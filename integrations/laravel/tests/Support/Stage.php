@@ -52,10 +52,13 @@ final class Stage
         $this->startGateway();
     }
 
+    /** Below those that the system gives to connections, which come and go, and above those of the tests in Rust, which run beside these. */
     public static function freePort(): int
     {
-        $socket = stream_socket_server('tcp://127.0.0.1:0');
-        $port = (int) substr(strrchr(stream_socket_get_name($socket, false), ':'), 1);
+        do {
+            $port = random_int(32000, 32767);
+            $socket = @stream_socket_server("tcp://127.0.0.1:{$port}");
+        } while ($socket === false);
         fclose($socket);
 
         return $port;

@@ -1,5 +1,6 @@
 //! What happens to the broker, and on the way to it.
 
+use std::fs;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use super::{Scenario, scenario};
 use crate::chaos::load::Load;
 use crate::chaos::outcome::{Outcome, Promise};
 use crate::chaos::stage::{Setup, Stage, Trial};
-use crate::{Machine, eventually};
+use crate::{Broker, Machine, eventually};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -21,18 +22,21 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// mosquitto writes its file after it has acknowledged what it read in that turn: killed in between, it loses what it acknowledged last.
-/// That is the broker's.
-const UNWRITTEN: Duration = Duration::from_millis(100);
+/// mosquitto, which does one thing after the other, writes its file after it has acknowledged what it read in that turn: killed in between, it
+/// loses what it acknowledged since it wrote the last one. That is the broker's.
+fn unwritten(broker: &Broker) -> Instant {
+    let written = fs::metadata(broker.path("mosquitto.db")).and_then(|file| file.modified());
+    let since = written.expect("its file").elapsed().unwrap_or_default();
+    Instant::now().checked_sub(since).expect("it was written while this machine ran")
+}
 
 /// Killed and started again with what it wrote down.
 async fn kill_9(trial: Trial) -> Outcome {
     let mut stage = Stage::set_up(trial, Setup { lasting: true, ..Setup::default() }).await;
     for _ in 0..stage.trial.times(2, 6) {
         stage.chance.pause(50..800).await;
-        let doubtful = Instant::now() - UNWRITTEN;
         stage.broker.kill();
-        stage.fleet.ledger().doubt(doubtful);
+        stage.fleet.ledger().doubt(unwritten(&stage.broker));
         stage.balances().await;
         stage.chance.pause(0..500).await;
         stage.broker.restart().await;
