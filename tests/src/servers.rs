@@ -15,7 +15,8 @@ use crate::certificates::certificates;
 use crate::eventually;
 use crate::gateway::root;
 
-/// Where ports are looked for: below those that the system gives to outgoing connections, which come and go.
+/// Where ports are looked for: below those that the system gives to outgoing connections, which come and go. The Laravel package's tests look from
+/// 32,000 on.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// A port that is free, and that nobody else of this process is given; another process begins elsewhere.
@@ -61,7 +62,7 @@ pub(crate) fn end(child: &mut Option<Child>) {
     }
 }
 
-/// A mosquitto that keeps its sessions over a restart.
+/// A mosquitto. How it is started says whether it has its sessions again after a restart.
 pub struct Broker {
     folder: TempDir,
     /// Where it listens, the same after a restart.
@@ -152,7 +153,7 @@ impl Broker {
         assert!(command.status().expect("mosquitto_passwd").success(), "mosquitto_passwd {options:?} {rest:?}");
     }
 
-    /// Starts it again, on the same port, with what it kept.
+    /// Starts it again, on the same port, with what it kept, where it keeps something.
     ///
     /// # Panics
     /// Where it does not start.
@@ -185,7 +186,7 @@ impl Broker {
         fs::remove_file(self.folder.path().join("mosquitto.db")).expect("it kept something");
     }
 
-    /// Ends it as a person would (it saves its sessions).
+    /// Ends it as a person would; a lasting one saves its sessions.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(&child, "TERM");

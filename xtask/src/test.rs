@@ -68,7 +68,7 @@ pub(crate) fn prepare(root: &Path, what_for: For) -> Result<()> {
 }
 
 /// All of the workspace together: built one after the other, the libraries would be built twice, with other features.
-fn build(root: &Path, what_for: For) -> Result<()> {
+pub(crate) fn build(root: &Path, what_for: For) -> Result<()> {
     let (mut cargo, targets) = match what_for {
         For::Tests => (linted(root), &["--all-targets"][..]),
         For::Release => (cargo(root), &["--release", "--bins"][..]),

@@ -23,7 +23,7 @@ use crate::telemetry::usage::Usage;
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
 pub(super) const TICK: Duration = Duration::from_millis(2);
-/// For so many ticks it goes on without a guest: one that has its messages a moment apart is not to wake it for each.
+/// Ticks for which the clock goes on while no call is under way, so that messages a moment apart do not each wake it.
 const IDLE: u32 = 50;
 /// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
 const MAX_MEMORY: usize = 256 << 20;
@@ -189,8 +189,10 @@ pub(super) fn config(allocation: Allocation) -> Config {
     config
 }
 
-/// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests. Where none runs it sleeps, so that a
-/// gateway without messages does not wake the processor five hundred times a second.
+/// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests. While no call is under way it sleeps, so
+/// that a gateway without messages does not wake the processor five hundred times a second.
+///
+/// Invariant: every call into a guest holds a [`Ticking`].
 #[derive(Debug)]
 pub(super) struct Clock {
     shared: Arc<Shared>,
@@ -200,12 +202,13 @@ pub(super) struct Clock {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Guests that run.
+    /// Calls under way, those that wait for the host too.
     running: AtomicU32,
     asleep: AtomicBool,
 }
 
 /// The clock ticks as long as this is there.
+#[must_use = "the clock may sleep once it is dropped"]
 pub(super) struct Ticking<'a>(&'a Shared);
 
 impl Drop for Ticking<'_> {
@@ -223,8 +226,8 @@ impl Clock {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// A guest runs from now on.
-    pub(super) fn tick(&self) -> Ticking<'_> {
+    /// A call is under way from now on.
+    pub(super) fn keep_ticking(&self) -> Ticking<'_> {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
@@ -274,20 +277,24 @@ impl Drop for Clock {
 mod tests {
     use std::time::Instant;
 
-    use wasmtime::{Module, Store};
+    use wasmtime::{Module, Store, Trap};
 
     use super::*;
 
-    /// A guest that runs for ever, until its epoch is over.
+    /// A guest that runs for minutes, unless its epoch is over.
     fn interrupted(engine: &Engine, clock: &Clock) {
-        let bytes = wat::parse_str("(module (func (export \"run\") (loop $again (br $again))))").expect("a text");
+        let text = "(module (func (export \"run\") (local i64) (loop $again
+            (local.set 0 (i64.add (local.get 0) (i64.const 1)))
+            (br_if $again (i64.lt_u (local.get 0) (i64.const 500_000_000_000))))))";
+        let bytes = wat::parse_str(text).expect("a text");
         let module = Module::new(engine, bytes).expect("a module");
         let mut store = Store::new(engine, ());
         store.set_epoch_deadline(2);
         let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("it starts");
         let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("a function");
-        let _ticking = clock.tick();
-        assert!(run.call(&mut store, ()).is_err());
+        let _ticking = clock.keep_ticking();
+        let error = run.call(&mut store, ()).expect_err("it is over before");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt), "{error}");
     }
 
     #[test]

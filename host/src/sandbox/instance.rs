@@ -124,7 +124,7 @@ impl Instance {
                 Linked::Validator(linked) => linked.instantiate_async(&mut store).await.map(Bindings::Validator),
             }
         });
-        let _ticking = generation.sandbox.clock.tick();
+        let _ticking = generation.sandbox.clock.keep_ticking();
         let Ok(started) = timeout_at(deadline.into(), started.catch_unwind()).await else {
             return Err(NotStarted::Fault(Fault::TimedOut(limits.call_timeout)));
         };
@@ -170,7 +170,7 @@ impl Instance {
         // The engine has panicked while lifting before: one message's plugin must not end the process.
         let deadline = self.store.data().deadline;
         let answer = {
-            let _ticking = self.clock.tick();
+            let _ticking = self.clock.keep_ticking();
             let call = pin!(AssertUnwindSafe(bindings.call_handle(&mut self.store, &message)).catch_unwind());
             // Where the guest waits for the host no epoch reaches it. Ready at once, no timer is made.
             timeout_at(deadline.into(), call).await
@@ -194,7 +194,7 @@ impl Instance {
         let command = lower_command(command);
         let deadline = self.store.data().deadline;
         let answer = {
-            let _ticking = self.clock.tick();
+            let _ticking = self.clock.keep_ticking();
             let call = pin!(AssertUnwindSafe(bindings.call_validate(&mut self.store, &command)).catch_unwind());
             timeout_at(deadline.into(), call).await
         };

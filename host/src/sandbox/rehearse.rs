@@ -15,9 +15,6 @@ use super::refusal::{Problem, Refusal, Step, quoted};
 
 /// How long all samples together may take.
 const MAX_TIME: Duration = Duration::from_secs(30);
-/// How often a sample is tried that takes longer than a call may: on a machine that is busy, as many are while they start, that need not be the
-/// build's fault.
-const TRIES: u32 = 3;
 
 /// Waits for what guests do, on the caller's thread: one of their own, never one that polls sockets.
 ///
@@ -55,22 +52,11 @@ pub async fn rehearse(generation: &Generation) -> Result<usize, Refusal> {
 async fn run(generation: &Generation, sample: &Sample) -> Result<(), Problem> {
     let name = || quoted(&sample.name);
     let differs = |reason: String| Problem::Sample { sample: name(), reason: quoted(&reason) };
-    let answer = patiently(async || answer(generation, sample).await).await.map_err(|unanswered| match unanswered {
+    let answer = answer(generation, sample).await.map_err(|unanswered| match unanswered {
         Unanswered::Fault(fault) => Problem::SampleFault { sample: name(), fault },
         Unanswered::NotJson(error) => differs(format!("a job of it is {error}")),
     })?;
     sample.judge(&answer).map_err(|mismatch| differs(mismatch.to_string()))
-}
-
-/// Asks again where there was no answer in time.
-async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Unanswered>) -> Result<T, Unanswered> {
-    let mut tries = 1;
-    loop {
-        match ask().await {
-            Err(Unanswered::Fault(Fault::TimedOut(_))) if tries < TRIES => tries += 1,
-            answered => return answered,
-        }
-    }
 }
 
 /// Why a sample has no answer.
@@ -146,29 +132,4 @@ fn outputs_of(outputs: Vec<Output>) -> Result<Answer, json::JsonError> {
         }
     }
     Ok(Answer::Outputs { jobs, publications })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LATE: Unanswered = Unanswered::Fault(Fault::TimedOut(Duration::from_millis(100)));
-
-    async fn asked(answers: &[Result<u8, Unanswered>]) -> (Result<u8, Unanswered>, usize) {
-        let mut asked = 0;
-        let answer = patiently(async || {
-            asked += 1;
-            answers[asked - 1].clone()
-        })
-        .await;
-        (answer, asked)
-    }
-
-    #[tokio::test]
-    async fn what_was_late_is_tried_again_and_nothing_else_is() {
-        assert_eq!(asked(&[Err(LATE), Err(LATE), Ok(1), Ok(2)]).await, (Ok(1), 3));
-        assert_eq!(asked(&[Err(LATE), Err(LATE), Err(LATE), Ok(2)]).await, (Err(LATE), 3));
-        let trapped = Unanswered::Fault(Fault::Trap("unreachable".to_owned()));
-        assert_eq!(asked(&[Err(trapped.clone()), Ok(2)]).await, (Err(trapped), 1));
-    }
 }

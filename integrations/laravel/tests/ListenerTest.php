@@ -16,7 +16,7 @@ final class ListenerTest extends TestCase
     public function testKill9UnderLoadLosesNothingAndDoublesNothing(): void
     {
         $machines = 5;
-        $each = 1500;
+        $each = 500;
         foreach (range(1, $machines) as $machine) {
             $id = DB::table('machines')->insertGetId(['serial_no' => "M-{$machine}"]);
             DB::table('machine_slots')->insert(['machine_id' => $id, 'slot_no' => 1, 'stock' => 100000]);

@@ -250,25 +250,6 @@ pub fn hard_to_compile(rounds: u32) -> Vec<u8> {
     wat::parse_str(format!("(module (func (local {}) {body}))", "i64 ".repeat(400))).expect("WebAssembly text")
 }
 
-/// A component without manifest and samples. Each is made once: whoever tries a thousand manifests has the same code a thousand times.
-fn encoded(wit: &str, world: &str, core: Vec<u8>) -> Vec<u8> {
-    type Made = HashMap<(String, String, Vec<u8>), Vec<u8>>;
-    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
-    let made = || MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (wit.to_owned(), world.to_owned(), core);
-    if let Some(component) = made().get(&key) {
-        return component.clone();
-    }
-    let (mut resolve, mut core) = (Resolve::default(), key.2.clone());
-    let package = resolve.push_str("plugin.wit", wit).expect("an interface");
-    let world = resolve.select_world(&[package], Some(world)).expect("a world");
-    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
-    let encoder = ComponentEncoder::default().module(&core);
-    let component = encoder.and_then(|mut encoder| encoder.encode()).expect("a component");
-    made().insert(key, component.clone());
-    component
-}
-
 /// A custom section: its name, its content.
 pub fn custom(component: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     let mut content = Vec::new();
@@ -291,4 +272,23 @@ fn leb128(out: &mut Vec<u8>, mut value: usize) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// A component without manifest and samples. Each is made once: whoever tries a thousand manifests has the same code a thousand times.
+fn encoded(wit: &str, world: &str, core: Vec<u8>) -> Vec<u8> {
+    type Made = HashMap<(String, String, Vec<u8>), Vec<u8>>;
+    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let made = || MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (wit.to_owned(), world.to_owned(), core);
+    if let Some(component) = made().get(&key) {
+        return component.clone();
+    }
+    let (mut resolve, mut core) = (Resolve::default(), key.2.clone());
+    let package = resolve.push_str("plugin.wit", wit).expect("an interface");
+    let world = resolve.select_world(&[package], Some(world)).expect("a world");
+    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let encoder = ComponentEncoder::default().module(&core);
+    let component = encoder.and_then(|mut encoder| encoder.encode()).expect("a component");
+    made().insert(key, component.clone());
+    component
 }

@@ -64,9 +64,16 @@ async fn compiling(gateway: u32) -> u32 {
         // Every thread of it has a priority of its own.
         let threads = fs::read_dir(format!("/proc/{child}/task")).ok()?;
         let nice: Vec<i32> = threads.flatten().filter_map(|thread| nice_of(&thread.path())).collect();
-        (nice == [10; 2]).then_some(child)
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(2);
+        (nice == vec![10; threads]).then_some(child)
     })
     .await
+}
+
+/// Lets it go before all else, where whoever runs this may: at its low priority it would wait for the other tests for minutes.
+fn hurry(child: u32) {
+    let mut renice = Command::new("renice");
+    let _ = renice.args(["-n", "-10", "-g", &child.to_string()]).output().expect("renice");
 }
 
 fn nice(process: u32) -> Option<i32> {
@@ -90,7 +97,7 @@ async fn refused(gateway: &Gateway, part: &str) {
 
 #[tokio::test]
 async fn a_compile_bomb_costs_neither_traffic_nor_memory() {
-    let (broker, redis, gateway) = start("[gateway]\ncompile_time = \"1s\"\n").await;
+    let (broker, redis, gateway) = start("[gateway]\ncompile_time = \"3s\"\n").await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
     let before = peak(gateway.process());
     gateway.install("heartbeat", &bomb(30_000));
@@ -99,7 +106,8 @@ async fn a_compile_bomb_costs_neither_traffic_nor_memory() {
         machine.publish("machine/M-1/heartbeat", "{}").await;
     }
     redis.list_of("mqtt_incoming_jobs", 300).await;
-    refused(&gateway, "more than 1s of the processor (gateway.compile_time)").await;
+    hurry(child);
+    refused(&gateway, "more than 3s of the processor (gateway.compile_time)").await;
     assert!(nice(child).is_none(), "it is gone");
     let grown = peak(gateway.process()).saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");
@@ -210,10 +218,14 @@ async fn nobody_waits_for_an_edit_that_needs_a_compile_bomb() {
 
 #[tokio::test]
 async fn what_needs_too_much_memory_is_refused() {
-    let (_broker, _redis, gateway) = start("[gateway]\ncompile_memory = \"128MiB\"\n").await;
+    let (_broker, _redis, gateway) = start("[gateway]\ncompile_memory = \"256MiB\"\n").await;
     gateway.install("heartbeat", &bomb(30_000));
-    refused(&gateway, "more than 128MiB of memory (gateway.compile_memory)").await;
+    hurry(compiling(gateway.process()).await);
+    refused(&gateway, "more than 256MiB of memory (gateway.compile_memory)").await;
     assert_eq!(gateway.generation("heartbeat").await, Some(1));
+    // What is no bomb has enough. Nobody compiled this one before.
+    gateway.install("heartbeat", &another_build("heartbeat", 9));
+    eventually("the next build is live", async || (gateway.generation("heartbeat").await? == 2).then_some(())).await;
 }
 
 #[tokio::test]

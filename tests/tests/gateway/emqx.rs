@@ -62,7 +62,7 @@ struct Emqx {
 
 impl Emqx {
     async fn connect(address: &str) -> Self {
-        // From another address: a thousand connections would take ports that the servers of other tests are about to listen on.
+        // From another address: connections would take ports that the servers of other tests are about to listen on.
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, 2], 0).into()).expect("a port");
         let stream = socket.connect(address.parse().expect("an address")).await.expect("it listens");
@@ -411,7 +411,7 @@ async fn wrong_tokens_are_counted_by_name_and_address_and_keep_no_machine_out() 
 }
 
 #[tokio::test]
-async fn a_thousand_machines_at_once_all_log_in_and_do_what_they_may() {
+async fn a_thousand_machines_of_five_nodes_all_log_in_and_do_what_they_may() {
     let redis = RedisServer::start().await;
     let (_broker, gateway) = gateway(redis.port, "").await;
     let address = address(&gateway);

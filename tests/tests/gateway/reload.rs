@@ -166,7 +166,7 @@ async fn routes_come_change_and_go_under_traffic() {
     steady.publish("moved", 50).await;
 
     let all = steady.next.get();
-    // What comes of the route that is gone may end with its subscription, in the middle.
+    // The last messages of the route that is gone may not come: its subscription ends while they are published.
     let (first, second) = eventually("everything is pushed", async || {
         let messages = stage.gateway.messages().await?;
         let (first, second) = (jobs(&stage.redis.list(JOBS).await), jobs(&stage.redis.list("other").await));

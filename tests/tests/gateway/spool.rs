@@ -197,7 +197,6 @@ async fn what_waits_in_memory_for_a_full_spool_may_be_more_than_the_whole_spool(
     fills_its_spool("2MiB").await;
 }
 
-/// With a broker in memory: one that saves all that waits for the gateway at each change takes seconds before it answers a new connection.
 async fn fills_its_spool(in_flight_bytes: &str) {
     let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let more = "[spool]\nmax_size = \"1MiB\"\n";
@@ -227,7 +226,6 @@ async fn fills_its_spool(in_flight_bytes: &str) {
 
 #[tokio::test]
 async fn a_full_disk_stops_acknowledging_and_nothing_is_lost() {
-    // As above.
     let (broker, mut redis) = (Broker::start().await, RedisServer::start().await);
     let settings =
         Gateway::settings(broker.port, redis.port, "").replace("[redis]", "in_flight_bytes = \"1MiB\"\n[redis]");

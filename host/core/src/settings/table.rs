@@ -165,7 +165,7 @@ pub const KEYS: &[Key] = &[
     key(
         "gateway",
         "compile_memory",
-        Size(128 * MIB, 64 << 30),
+        Size(256 * MIB, 64 << 30),
         Some("1GiB"),
         "Memory that compiling a plugin may take, in its own process.",
     ).restart(),

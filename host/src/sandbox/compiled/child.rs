@@ -23,14 +23,19 @@ pub(super) const OUT_OF_MEMORY: &str = "out of memory";
 /// The largest code that is written: the gateway holds it in memory, while it loads it twice.
 pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 
-/// Threads that compile, each a function at a time: a swap is live the sooner. More would leave no core to the messages of most machines that this runs on.
+/// Threads that compile, each a function at a time, where there are as many cores: a swap is live the sooner. More would take all cores of a small
+/// machine as long as it has the priority of any other work.
 const THREADS: usize = 2;
+/// Of each of them: as much as the first one has.
+const STACK: usize = 8 << 20;
 
 /// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
 #[must_use]
 pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
     // Now or never: the limits forbid another thread.
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS).use_current_thread().build_global();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS.min(cores)).stack_size(STACK);
+    let threads = threads.use_current_thread().build_global();
     if let Err(error) = threads.map_err(io::Error::other).and_then(|()| confine(parent, memory, seconds)) {
         eprintln!("{error}");
         return NOT_BEGUN.into();

@@ -51,7 +51,7 @@ pub enum Origin {
 pub(super) struct Compiled {
     compiler: Compiler,
     cache: Option<Cache>,
-    /// Two at once would need twice the memory and hold up the traffic twice as much.
+    /// Two at once would need twice the memory, and four threads.
     turns: Turns,
 }
 

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpriority_process, pidfd_open, setpriority_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getpriority_pgrp, pidfd_open, setpriority_pgrp};
 use sluicegate_core::settings::{ByteSize, CompileLimits};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ const PATIENCE: u32 = 10;
 const LEAST_PATIENCE: Duration = Duration::from_secs(60);
 /// For so long it has the priority of any other thread, which is enough for a usual plugin: at a low one a swap took seconds under full load.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// From then on messages go before it; at 19 a build waits for a minute under full load, at 10 it has about a tenth of what a message's thread
-/// has. The kernel takes the disk's priority from this number, too.
+/// From then on messages go before it; at 19 a build waits for a minute under full load, at 10 each of its threads has about a tenth of what a
+/// message's thread has. The kernel takes the disk's priority from this number, too.
 const NICE: i32 = 10;
 /// How often it is looked whether somebody still wants it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -68,6 +68,8 @@ fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io:
         .args([u64::from(std::process::id()), limits.memory.0, limits.time.as_secs().max(1)].map(|it| it.to_string()))
         .env_clear()
         .current_dir("/")
+        // Of its own, so that its priority can be lowered.
+        .process_group(0)
         .stdin(input)
         .stdout(output.try_clone()?)
         .stderr(words.try_clone()?)
@@ -124,32 +126,17 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
     }
 }
 
-/// Gives all of its threads a low priority. Where the gateway has a lower one they keep that, which nobody but root may raise.
-fn lower(pid: Pid) {
-    let lower_one = |thread| match getpriority_process(Some(thread))? < NICE {
-        true => setpriority_process(Some(thread), NICE),
+/// Gives its group a low priority: each thread has one of its own, and this reaches them all. Where the gateway has a lower one they keep that, which
+/// nobody but root may raise.
+fn lower(group: Pid) {
+    let lowered = getpriority_pgrp(Some(group)).and_then(|nice| match nice < NICE {
+        true => setpriority_pgrp(Some(group), NICE),
         false => Ok(()),
-    };
-    let lowered = threads(pid).and_then(|threads| {
-        threads
-            .into_iter()
-            .map(lower_one)
-            .find(|ended| !matches!(ended, Ok(()) | Err(Errno::SRCH)))
-            .unwrap_or(Ok(()))
-            .map_err(Into::into)
     });
     if let Err(error) = lowered {
         // It costs the traffic some time, and the build nothing.
         tracing::warn!(%error, "the process that compiles keeps its priority");
     }
-}
-
-/// Linux has a priority for each thread (setpriority(2), "C library/kernel differences").
-fn threads(pid: Pid) -> io::Result<Vec<Pid>> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()))?;
-    tasks
-        .filter_map(|task| task.map(|task| Pid::from_raw(task.file_name().to_str()?.parse().ok()?)).transpose())
-        .collect()
 }
 
 fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), Problem> {
@@ -181,13 +168,22 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::getpriority_process;
+
     use super::*;
+
+    #[test]
+    fn a_busy_machine_has_ten_times_the_processors_time_and_a_minute_at_least() {
+        let patience =
+            |seconds| patience(CompileLimits { time: Duration::from_secs(seconds), ..CompileLimits::default() });
+        assert_eq!((patience(1), patience(120)), (Duration::from_secs(60), Duration::from_secs(1_200)));
+    }
 
     #[test]
     fn a_priority_is_lowered_and_never_raised() {
         let own = getpriority_process(None).expect("its own");
         for nice in ["0", "15"] {
-            let child = Command::new("nice").args(["-n", nice, "sleep", "60"]).spawn().expect("nice");
+            let child = Command::new("nice").args(["-n", nice, "sleep", "60"]).process_group(0).spawn().expect("nice");
             let child = Reaped(child);
             let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).expect("a process");
             let began = Instant::now();

@@ -22,7 +22,7 @@ use super::{Compiler, Generation, Refusal, Sandbox};
 pub(crate) fn sandbox() -> Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     let sandbox = SANDBOX.get_or_init(|| Sandbox::new(Compiler::Here, None).expect("an engine"));
-    // What is more urgent in one test is to take nobody's turn in another but for that one call.
+    // A claim of its own: the turns are everyone's, and a claim that is given up for something more urgent stays so for all that share it.
     sandbox.clone().claiming(Claim::default())
 }
 

@@ -55,13 +55,27 @@ final class Stage
     /** Below those that the system gives to connections, which come and go, and above those of the tests in Rust, which run beside these. */
     public static function freePort(): int
     {
-        do {
-            $port = random_int(32000, 32767);
-            $socket = @stream_socket_server("tcp://127.0.0.1:{$port}");
-        } while ($socket === false);
-        fclose($socket);
+        static $given = [];
+        foreach (self::shuffled(range(32000, 32767)) as $port) {
+            $socket = in_array($port, $given, true) ? false : @stream_socket_server("tcp://127.0.0.1:{$port}");
+            if ($socket !== false) {
+                fclose($socket);
 
-        return $port;
+                return $given[] = $port;
+            }
+        }
+        throw new RuntimeException('no port is free from 32000 to 32767');
+    }
+
+    /**
+     * @param  int[]  $numbers
+     * @return int[]
+     */
+    private static function shuffled(array $numbers): array
+    {
+        shuffle($numbers);
+
+        return $numbers;
     }
 
     /** Starts again what a test that failed left killed. */

@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Scenario> {
 fn unwritten(broker: &Broker) -> Instant {
     let written = fs::metadata(broker.path("mosquitto.db")).and_then(|file| file.modified());
     let since = written.expect("its file").elapsed().unwrap_or_default();
+    assert!(since < Duration::from_secs(10), "mosquitto has not written for {since:?}");
     Instant::now().checked_sub(since).expect("it was written while this machine ran")
 }
 
