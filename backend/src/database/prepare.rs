@@ -95,7 +95,7 @@ impl Database {
             session.rows(&Statement { sql, values: Vec::new() }).await.map_err(|fault| {
                 Fault::Away(format!(
                     "the table `{table}` is not as the settings say ([database.tables], [database.columns], \
-                     database.migrate): {fault}"
+                     database.migrate); `sluicegate-backend database migrate` makes what is missing: {fault}"
                 ))
             })?;
         }

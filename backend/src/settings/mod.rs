@@ -337,6 +337,8 @@ mod tests {
         refused("[alerts]\nwindow = \"soon\"", "alerts.window: was `soon`");
         refused("[api]\ntokens = [{ name = \"x\", sha256 = \"00\" }]", "api.tokens[0].sha256");
         refused("[machines]\nauth_format = \"set\"", "machines.auth_format: was `set`; it must be string or hash");
+        refused("[machines]\nauth_key = \"mqtt_\"", "machines.auth_key: must begin no list's name");
+        refused("[types]\nheartbeat = \"a\"\nerror = \"a\"", "types: two of them have one name");
         refused("[redis]\nurl = \"${NOT_THERE}\"", "the environment has no NOT_THERE");
     }
 

@@ -51,7 +51,7 @@ pub(super) fn resolve(written: written::Written, base: &Path, sources: &Sources<
     let expiry = resolver.duration("commands.expiry", written.commands.expiry, "60s", SECOND, 365 * DAY);
     let alerts = resolver.alerts(written.alerts);
     let api = resolver.api(written.api);
-    let machines = resolver.machines(written.machines);
+    let machines = resolver.machines(written.machines, &queues);
     let settings = (|| {
         Some(Settings {
             listener,
@@ -266,12 +266,18 @@ impl Resolver<'_> {
 
     fn types(&mut self, written: written::Types) -> Types {
         let types = Types::default();
-        Types {
+        let types = Types {
             heartbeat: self.word("types.heartbeat", written.heartbeat, &types.heartbeat),
             error: self.word("types.error", written.error, &types.error),
             transaction: self.word("types.transaction", written.transaction, &types.transaction),
             command_ack: self.word("types.command_ack", written.command_ack, &types.command_ack),
+        };
+        let names = [&types.heartbeat, &types.error, &types.transaction, &types.command_ack];
+        let different: BTreeSet<&String> = names.into_iter().collect();
+        if different.len() < names.len() && names.iter().all(|name| !name.is_empty()) {
+            self.say("types", "two of them have one name: jobs of the one would be taken for the other's");
         }
+        types
     }
 
     fn database(&mut self, written: written::Database) -> Option<Database> {
@@ -396,11 +402,22 @@ impl Resolver<'_> {
         Some(Api { listen: listen?, tokens })
     }
 
-    fn machines(&mut self, written: written::Machines) -> Machines {
+    fn machines(&mut self, written: written::Machines, queues: &Queues) -> Machines {
         let formats = [("string", AuthFormat::String), ("hash", AuthFormat::Hash)];
+        let auth_key = self.word("machines.auth_key", written.auth_key, "machine_auth:");
+        let mut lists =
+            [&queues.incoming, &queues.outgoing, &queues.dead_letters].into_iter().chain(&queues.command_results);
+        if !auth_key.is_empty()
+            && let Some(list) = lists.find(|list| list.starts_with(&auth_key))
+        {
+            let what = format!(
+                "must begin no list's name, or a repair takes `{list}` for a machine's key; end it with a colon, say"
+            );
+            self.say("machines.auth_key", what);
+        }
         Machines {
             auth_format: self.one_of("machines.auth_format", written.auth_format, &formats),
-            auth_key: self.word("machines.auth_key", written.auth_key, "machine_auth:"),
+            auth_key,
             reserved: set(written.reserved, &["sluicegate", "sluicegate-commands"]),
         }
     }
