@@ -21,6 +21,7 @@ local kind, hash = redis.call('TYPE', KEYS[1])['ok'], ''
 if kind == 'string' then hash = redis.call('GET', KEYS[1]) end
 if kind == 'hash' then hash = redis.call('HGET', KEYS[1], 'password_hash') or '' end
 if kind ~= ARGV[1] or hash ~= ARGV[2] then return 0 end
+local left = redis.call('PTTL', KEYS[1])
 redis.call('DEL', KEYS[1])
 if ARGV[3] == '' then return 1 end
 if ARGV[4] == 'string' then
@@ -28,6 +29,8 @@ if ARGV[4] == 'string' then
 else
   redis.call('HSET', KEYS[1], 'password_hash', ARGV[3], 'is_superuser', '0')
 end
+-- A token that was to end does so in its other format, too.
+if left > 0 and string.lower(hash) == ARGV[3] then redis.call('PEXPIRE', KEYS[1], left) end
 return 1
 ";
 

@@ -95,6 +95,7 @@ async fn keys_are_converted_between_the_formats(mut stage: Stage) {
     let hash = to_hex(&sha256(answer["data"]["api_token"].as_str().expect("a token")));
     // Two that the application wrote, one of them as no broker reads it.
     stage.redis.command(&format!("SET machine_auth:M-002 {}", hash.to_uppercase())).await;
+    stage.redis.command("EXPIRE machine_auth:M-002 500").await;
     stage.redis.command("SET machine_auth:M-003 secret").await;
     let mut stage = stage.with("[machines]\nauth_format = \"hash\"");
     assert_eq!(stage.ask(&["auth", "doctor"]).1["data"]["findings"][0]["problem"], "other-format");
@@ -106,6 +107,9 @@ async fn keys_are_converted_between_the_formats(mut stage: Stage) {
             stage.redis.ask(&format!("HMGET machine_auth:{machine} password_hash is_superuser")).await.expect("a hash");
         assert_eq!(fields, [Some(hash.clone()), Some("0".to_owned())]);
     }
+    let left =
+        [stage.redis.ask::<i64>("TTL machine_auth:M-001").await, stage.redis.ask("TTL machine_auth:M-002").await];
+    assert!(matches!(left, [Ok(-1), Ok(400..=500)]), "what was to end does: {left:?}");
     assert_eq!(stage.ask(&["auth", "convert"]).1["data"]["unchanged"], 2);
     // And one that is issued now has the format at once.
     assert_eq!(stage.ask(&["token", "rotate", "M-001"]).0, 0);
