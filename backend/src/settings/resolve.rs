@@ -249,8 +249,7 @@ impl Resolver<'_> {
         }
         let mut names = vec![&incoming, &outgoing, &dead_letters];
         names.extend(Some(&results).filter(|name| !name.is_empty()));
-        let different: BTreeSet<&String> = names.iter().copied().collect();
-        if different.len() < names.len() && names.iter().all(|name| !name.is_empty()) {
+        if two_are_one(&names) {
             self.say("queues", "two of its lists have one name");
         }
         for (key, name) in [("queues.incoming", &incoming), ("queues.command_results", &results)] {
@@ -272,9 +271,7 @@ impl Resolver<'_> {
             transaction: self.word("types.transaction", written.transaction, &types.transaction),
             command_ack: self.word("types.command_ack", written.command_ack, &types.command_ack),
         };
-        let names = [&types.heartbeat, &types.error, &types.transaction, &types.command_ack];
-        let different: BTreeSet<&String> = names.into_iter().collect();
-        if different.len() < names.len() && names.iter().all(|name| !name.is_empty()) {
+        if two_are_one(&[&types.heartbeat, &types.error, &types.transaction, &types.command_ack]) {
             self.say("types", "two of them have one name: jobs of the one would be taken for the other's");
         }
         types
@@ -421,4 +418,9 @@ impl Resolver<'_> {
             reserved: set(written.reserved, &["sluicegate", "sluicegate-commands"]),
         }
     }
+}
+
+/// Whether two names are the same; where one is empty, that was told already.
+fn two_are_one(names: &[&String]) -> bool {
+    names.iter().collect::<BTreeSet<_>>().len() < names.len() && names.iter().all(|name| !name.is_empty())
 }

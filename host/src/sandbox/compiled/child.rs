@@ -18,8 +18,8 @@ use super::super::inspect::MAX_FILE_BYTES;
 pub(super) const REFUSED: u8 = 3;
 /// It could not even begin; standard error says why.
 pub(super) const NOT_BEGUN: u8 = 4;
-/// What standard error says where not even the file has room.
-pub(super) const OUT_OF_MEMORY: &str = "out of memory";
+/// Not even the file has room in the memory that it may have.
+pub(super) const NO_ROOM: u8 = 5;
 /// The largest code that is written: the gateway holds it in memory, while it loads it twice.
 pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 
@@ -52,10 +52,7 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
             eprintln!("{}", one_line(&error).escape_debug());
             REFUSED.into()
         }
-        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-            eprintln!("{OUT_OF_MEMORY}");
-            NOT_BEGUN.into()
-        }
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => NO_ROOM.into(),
         Err(error) => {
             eprintln!("{error}");
             NOT_BEGUN.into()

@@ -147,9 +147,7 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
             Err(Problem::CompileMemory { limit: limits.memory })
         }
         (Some(Ok(child::REFUSED)), _) => Err(Problem::Engine(words.to_owned())),
-        (Some(Ok(child::NOT_BEGUN)), _) if words == child::OUT_OF_MEMORY => {
-            Err(Problem::CompileMemory { limit: limits.memory })
-        }
+        (Some(Ok(child::NO_ROOM)), _) => Err(Problem::CompileMemory { limit: limits.memory }),
         (Some(Ok(child::NOT_BEGUN)), _) => Err(Problem::Host(format!("the compiling process: {words}"))),
         (_, Some(Signal::XCPU)) => Err(Problem::CompileTime { limit: limits.time }),
         // How a program of Rust ends that gets no memory.
