@@ -70,6 +70,12 @@ pub(super) fn routes(desk: Desk) -> Router {
     router(closed())
         .route_layer(from_fn_with_state(desk.clone(), auth::check))
         .merge(router(open()))
+        .fallback(async || {
+            refused(StatusCode::NOT_FOUND, "there is no such path; /api/openapi.json has those that are")
+        })
+        .method_not_allowed_fallback(async || {
+            refused(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods; /api/openapi.json has them")
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(desk)
 }
@@ -104,7 +110,7 @@ impl From<TokenError> for Refused {
             TokenError::SerialNo(_) | TokenError::Reserved(_) | TokenError::Other { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            TokenError::HasOne(_) => StatusCode::CONFLICT,
+            TokenError::HasOne(_) | TokenError::WouldLockOut { .. } => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
             TokenError::Random(_) | TokenError::Database(_) | TokenError::HalfDone(_) | TokenError::Redis(_) => {
@@ -155,11 +161,16 @@ async fn status(State(desk): State<Desk>) -> Json<Value> {
 #[serde(deny_unknown_fields)]
 struct Wanted {
     command: String,
-    #[serde(default)]
-    payload: Option<Box<RawValue>>,
+    /// As it goes out, byte for byte; `{}` where there is none.
+    #[serde(default = "no_payload")]
+    payload: Box<RawValue>,
     /// Seconds.
     #[serde(default)]
     expires_in: Option<f64>,
+}
+
+fn no_payload() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("invariant: it is JSON")
 }
 
 async fn send_command(
@@ -172,7 +183,7 @@ async fn send_command(
     let expires_in = expires_in
         .map_err(|_| refused(StatusCode::UNPROCESSABLE_ENTITY, "`expires_in` must be a number of seconds"))?;
     desk.commander.expect_machine(&serial_no).await?;
-    let payload = wanted.payload.as_ref().map_or("{}", |payload| payload.get());
+    let payload = wanted.payload.get();
     let id = desk.commander.send_command(&serial_no, &wanted.command, payload, expires_in).await?;
     let location = [(header::LOCATION, format!("/api/commands/{id}"))];
     Ok((StatusCode::ACCEPTED, location, Json(json!({ "message_id": id, "state": "queued" }))).into_response())

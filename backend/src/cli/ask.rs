@@ -9,7 +9,7 @@ use super::output::{Code, Failure, Output};
 use crate::commands::SendError;
 use crate::database::fault::Fault;
 use crate::machines::TokenError;
-use crate::machines::doctor;
+use crate::machines::doctor::{self, Finding, Problem, Repair};
 use crate::machines::token::Token;
 use crate::redis::connect::RedisFault;
 use crate::redis::lists::{Keeper, ListKeys};
@@ -61,6 +61,11 @@ impl From<TokenError> for Failure {
             }
             TokenError::HasOne(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token rotate"),
             TokenError::HasNone(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token issue"),
+            TokenError::WouldLockOut { .. } => Self::new(
+                Code::Refused,
+                error.to_string(),
+                "sluicegate-backend auth doctor; --repair --force does it all the same",
+            ),
             TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),
             TokenError::NotKept | TokenError::Random(_) => Self::new(Code::Wrong, error.to_string(), ""),
             TokenError::Database(fault) => fault.into(),
@@ -185,21 +190,22 @@ pub(super) async fn token(
     Ok(output.good(&text, &json!({ "serial_no": serial_no, "api_token": token.reveal() })))
 }
 
-pub(super) async fn doctor(settings: &Settings, repair: bool, output: &Output) -> Result<Code, Failure> {
+pub(super) async fn doctor(settings: &Settings, repair: Option<Repair>, output: &Output) -> Result<Code, Failure> {
     let clients = Clients::new(settings)?;
     let findings = clients.machines(settings).doctor(settings.machines.auth_format, repair).await?;
     let prefix = format!("{}{}", settings.redis.key_prefix, settings.machines.auth_key);
-    let lines: Vec<String> = findings
-        .iter()
-        .map(|finding| format!("{prefix}{}: {}", finding.serial_no.escape_debug(), finding.problem))
-        .collect();
-    let data = json!({ "findings": findings, "repaired": repair });
+    let line = |finding: &Finding| format!("{prefix}{}: {}", finding.serial_no.escape_debug(), finding.problem);
+    let lines: Vec<String> = findings.iter().map(line).collect();
+    let left: Vec<String> = findings.iter().filter(|finding| finding.problem == Problem::OtherType).map(line).collect();
+    let data = json!({ "findings": findings, "repaired": repair.is_some(), "left": left.len() });
     if findings.is_empty() {
         return Ok(output.good("every key is as the database says\n", &data));
     }
     let text = format!("{}\n", lines.join("\n"));
-    if repair {
-        return Ok(output.good(&format!("{text}{} repaired\n", findings.len()), &data));
+    if repair.is_some() {
+        let text = format!("{text}{} repaired, {} left\n", findings.len() - left.len(), left.len());
+        let code = if left.is_empty() { Code::Good } else { Code::Wrong };
+        return Ok(output.verdict(code, &text, &data, &left));
     }
     let code = output.verdict(Code::Wrong, &text, &data, &lines);
     output.people("next: sluicegate-backend auth doctor --repair\n");

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::machines::doctor::Repair;
 use crate::metrics::Exporter;
 use crate::reload::Watched;
 use crate::service::{self, ServiceError, Which};
@@ -135,9 +136,12 @@ enum TokenCommand {
 enum AuthCommand {
     /// Says which keys are not as the database and the settings say.
     Doctor {
-        /// Writes what the database has.
+        /// Writes what the database has, but where that would end more than half of all logins.
         #[arg(long)]
         repair: bool,
+        /// Whatever it ends.
+        #[arg(long, requires = "repair")]
+        force: bool,
     },
     /// Gives every key the format of machines.auth_format.
     Convert,
@@ -200,7 +204,10 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
             Command::Token(TokenCommand::Revoke { serial_no }) => {
                 ask::token(&settings, ask::Change::Revoke, serial_no, output).await
             }
-            Command::Auth(AuthCommand::Doctor { repair }) => ask::doctor(&settings, *repair, output).await,
+            Command::Auth(AuthCommand::Doctor { repair, force }) => {
+                let how = if *force { Repair::Forced } else { Repair::Careful };
+                ask::doctor(&settings, repair.then_some(how), output).await
+            }
             Command::Auth(AuthCommand::Convert) => ask::convert(&settings, output).await,
             Command::ApiToken { .. } => unreachable!("it was done before the settings were read"),
         }

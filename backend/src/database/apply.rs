@@ -77,7 +77,7 @@ pub async fn apply(
             wanted.iter().filter(|wanted| !known.contains_key(**wanted)).map(ToString::to_string).collect()
         }
     };
-    let mut plan = plan::plan(jobs, with.rules, database.amount(), &strangers);
+    let mut plan = plan::plan(jobs, with.rules, database.amount(), &strangers, with.now);
     work.create(&plan, &mut known).await?;
     let (logs, found) = work.sell(&plan.sales, &known).await?;
     plan.logs.extend(logs);

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::alert::{Alert, Key, Kind};
 use super::command::{Step, furthest};
 use super::job::{Job, Sale, Work};
 use super::stock::{Discrepancy, Slot, Taken, Wanted};
+
+/// How far a gateway's clock may be ahead of this one's.
+const AHEAD: SignedDuration = SignedDuration::from_mins(1);
+/// The levels of errors, as the contract has them.
+const LEVELS: [&str; 4] = ["info", "warning", "error", "critical"];
 
 /// What becomes of a `type` that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,14 @@ pub struct Rules {
     pub alert_levels: BTreeSet<String>,
     /// What a machine says of a sale that took nothing out of its slot.
     pub keeps_stock: BTreeSet<String>,
+}
+
+impl Rules {
+    /// Whether people are told of an error of this level. A word that is none of the contract's counts as `error`: it may be worse.
+    fn tells(&self, level: &str) -> bool {
+        let known = LEVELS.contains(&level) || self.alert_levels.contains(level);
+        self.alert_levels.contains(if known { level } else { "error" })
+    }
 }
 
 /// The newest of a machine's heartbeats.
@@ -106,7 +119,13 @@ pub struct Plan {
 /// What the jobs come to, but those of the machines that are `strangers`: none has a row, and none is to get one. `amount` says how many
 /// digits of an amount the database holds, all and behind the point.
 #[must_use]
-pub fn plan(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>, strangers: &BTreeSet<String>) -> Plan {
+pub fn plan(
+    jobs: &[Job],
+    rules: &Rules,
+    amount: Option<(usize, usize)>,
+    strangers: &BTreeSet<String>,
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::default();
     let (mut steps, mut seen) = (Vec::new(), HashSet::new());
     for (place, job) in jobs.iter().enumerate() {
@@ -118,7 +137,7 @@ pub fn plan(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>, strange
         match &job.work {
             Work::Heartbeat(heartbeat) => {
                 let told = Beat {
-                    at: job.received_at,
+                    at: heard_at(job.received_at, now),
                     temperature: heartbeat.temperature.as_ref().map(ToString::to_string),
                     current_page: heartbeat.current_page,
                 };
@@ -130,7 +149,7 @@ pub fn plan(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>, strange
                 }
             }
             Work::Error(error) => {
-                if rules.alert_levels.contains(&error.level) {
+                if rules.tells(&error.level) {
                     plan.alerts.push(Alert {
                         key: key(&job.serial_no, Kind::Error, &error.code),
                         level: error.level.clone(),
@@ -191,6 +210,11 @@ pub fn plan(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>, strange
     }
     plan.commands = furthest(steps);
     plan
+}
+
+/// When a machine was heard. A time from a clock that is wrong would hold off every heartbeat until it is over: it counts as now.
+fn heard_at(received_at: Timestamp, now: Timestamp) -> Timestamp {
+    if received_at.duration_since(now) > AHEAD { now } else { received_at }
 }
 
 /// A later heartbeat, by its time, or by its place where both are of one second. What it does not say stays.
@@ -275,6 +299,14 @@ mod tests {
         }
     }
 
+    fn plan_of(jobs: &[Job], rules: &Rules, amount: Option<(usize, usize)>) -> Plan {
+        plan(jobs, rules, amount, &BTreeSet::new(), at("2026-04-14T09:01:00Z"))
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
     fn job(kind: &str, serial: &str, second: u8, payload: &str) -> Job {
         let raw = format!(
             r#"{{"type":"{kind}","serial_no":"{serial}","payload":{payload},"received_at":"2026-04-14T09:00:{second:02}Z"}}"#
@@ -291,12 +323,24 @@ mod tests {
             job("heartbeat", "B", 1, "{}"),
             job("heartbeat", "A", 9, r#"{"temperature":9.5}"#),
         ];
-        let plan = plan(&jobs, &rules(), None, &BTreeSet::new());
+        let plan = plan_of(&jobs, &rules(), None);
         assert_eq!(plan.beats.len(), 2);
         let beat = &plan.beats["A"];
         assert_eq!(beat.at, jobs[1].received_at);
         assert_eq!((beat.temperature.as_deref(), beat.current_page), (Some("9.5"), Some(1)));
         assert_eq!(jobs[3].work, Work::Heartbeat(Heartbeat::default()));
+    }
+
+    /// Else the machine would be heard no more until the year is over.
+    #[test]
+    fn a_heartbeat_from_a_clock_that_is_wrong_is_of_now() {
+        let beat = |received_at: &str| {
+            let job = Job { received_at: at(received_at), ..job("heartbeat", "A", 1, "{}") };
+            plan_of(&[job], &rules(), None).beats["A"].at
+        };
+        assert_eq!(beat("2027-04-14T09:00:00Z"), at("2026-04-14T09:01:00Z"));
+        assert_eq!(beat("2026-04-14T09:02:00Z"), at("2026-04-14T09:02:00Z"));
+        assert_eq!(beat("2026-04-13T09:00:00Z"), at("2026-04-13T09:00:00Z"));
     }
 
     #[test]
@@ -307,7 +351,7 @@ mod tests {
             job("transaction", "A", 2, &sale("T1", "2.20")),
             job("transaction", "B", 2, &sale("T1", "3.30")),
         ];
-        let plan = plan(&jobs, &rules(), None, &BTreeSet::new());
+        let plan = plan_of(&jobs, &rules(), None);
         assert_eq!(plan.sales.len(), 2);
         assert_eq!(Some(&plan.sales[0].sale.amount), Decimal::parse("1.10").as_ref());
     }
@@ -318,7 +362,7 @@ mod tests {
             job("transaction", "A", 1, &format!(r#"{{"transaction_id":"{id}","slot_no":1,"amount":{amount}}}"#))
         };
         let jobs = [sale("T1", "1.10"), sale("T2", "1.105"), sale("T3", "123456789.00")];
-        let plan = plan(&jobs, &rules(), Some((10, 2)), &BTreeSet::new());
+        let plan = plan_of(&jobs, &rules(), Some((10, 2)));
         assert_eq!(plan.sales.len(), 1);
         assert_eq!(plan.dead[0], (1, "`amount` is 1.105; the database holds decimal(10,2)".to_owned()));
         assert_eq!(plan.dead[1].0, 2);
@@ -327,7 +371,7 @@ mod tests {
     #[test]
     fn what_did_not_leave_its_slot_takes_no_stock() {
         let sale = r#"{"transaction_id":"T1","slot_no":1,"amount":1,"status":"failed"}"#;
-        let plan = plan(&[job("transaction", "A", 1, sale)], &rules(), None, &BTreeSet::new());
+        let plan = plan_of(&[job("transaction", "A", 1, sale)], &rules(), None);
         let sales = plan.sales;
         assert!(wanted(&sales, &HashMap::from([("A".to_owned(), 1)])).is_empty());
     }
@@ -337,10 +381,13 @@ mod tests {
         let jobs = [
             job("error", "A", 1, r#"{"error_code":"E1"}"#),
             job("error", "A", 1, r#"{"error_code":"E2","level":"info"}"#),
+            job("error", "A", 1, r#"{"error_code":"E3","level":"fatal"}"#),
         ];
-        let plan = plan(&jobs, &rules(), None, &BTreeSet::new());
-        assert_eq!(plan.logs.len(), 2);
-        assert_eq!(plan.alerts.iter().map(|alert| alert.key.code.as_str()).collect::<Vec<_>>(), ["E1"]);
+        let plan = plan_of(&jobs, &rules(), None);
+        assert_eq!(plan.logs.len(), 3);
+        assert_eq!(plan.alerts.iter().map(|alert| alert.key.code.as_str()).collect::<Vec<_>>(), ["E1", "E3"]);
+        let of_its_own = Rules { alert_levels: ["fatal".to_owned()].into(), ..rules() };
+        assert_eq!(plan_of(&jobs, &of_its_own, None).alerts[0].key.code, "E3");
     }
 
     #[test]
@@ -351,11 +398,12 @@ mod tests {
             job("command_ack", "S", 1, r#"{"message_id":"X"}"#),
         ];
         let strangers = BTreeSet::from(["S".to_owned()]);
-        let plan_of = |unknown_types| plan(&jobs, &Rules { unknown_types, ..rules() }, None, &strangers);
-        let dead = plan_of(UnknownType::DeadLetter);
+        let now = at("2026-04-14T09:01:00Z");
+        let planned = |unknown_types| plan(&jobs, &Rules { unknown_types, ..rules() }, None, &strangers, now);
+        let dead = planned(UnknownType::DeadLetter);
         assert_eq!(dead.dead.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 1]);
         assert!(dead.machines.is_empty() && dead.commands.len() == 1);
-        let kept = plan_of(UnknownType::Create);
+        let kept = planned(UnknownType::Create);
         assert_eq!((kept.dead.len(), kept.logs[0].code.as_str()), (1, "door"));
     }
 
@@ -364,7 +412,7 @@ mod tests {
         let sale =
             |id: &str, slot: u8| format!(r#"{{"transaction_id":"{id}","slot_no":{slot},"amount":1,"quantity":2}}"#);
         let jobs = [job("transaction", "A", 1, &sale("T1", 1)), job("transaction", "A", 2, &sale("T2", 9))];
-        let plan = plan(&jobs, &rules(), None, &BTreeSet::new());
+        let plan = plan_of(&jobs, &rules(), None);
         let sales = plan.sales;
         let wanted = wanted(&sales, &HashMap::from([("A".to_owned(), 7)]));
         let (places, wanted): (Vec<usize>, Vec<Wanted>) = wanted.into_iter().unzip();

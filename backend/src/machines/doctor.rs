@@ -10,7 +10,7 @@ use super::token::from_hex;
 use super::{Machines, TokenError};
 use crate::database::fault::Fault;
 use crate::database::statements::machines;
-use crate::redis::auth::{Auth, Entry};
+use crate::redis::auth::{Auth, End, Entry, Kept};
 use crate::redis::connect::RedisFault;
 use crate::settings::AuthFormat;
 
@@ -38,6 +38,10 @@ pub enum Problem {
     OtherHash,
     /// The key holds no SHA-256.
     NoHash,
+    /// The key is neither a string nor a hash: the broker does not read it, and it may be somebody else's. A repair leaves it.
+    OtherType,
+    /// The key has a time to live: then the machine cannot log in.
+    Ends,
     /// The key makes its machine a superuser, whom no rule binds.
     Superuser,
     /// There is a key, and the machine has no token, or there is no such machine: whoever knows the secret can log in.
@@ -57,6 +61,11 @@ impl fmt::Display for Problem {
                 "the key holds another hash than the database: an older token is good, and its own is not"
             }
             Self::NoHash => "the key holds no SHA-256 in 64 hexadecimal digits",
+            Self::OtherType => {
+                "the key is neither a string nor a hash: the broker does not read it; no repair touches it, since it may be another \
+                 program's (DEL it, or choose another machines.auth_key)"
+            }
+            Self::Ends => "the key has a time to live, after which it cannot log in",
             Self::Superuser => "the key makes it a superuser, whom no rule binds",
             Self::Stale => "there is a key, and the database has no token for it: whoever knows its secret can log in",
             Self::SerialNo => "the serial number is no level of a topic: it could reach other machines' topics",
@@ -69,51 +78,78 @@ impl fmt::Display for Problem {
 
 /// What is wrong with one key, if anything. `expected` is the hash that the database has; `format` is that of the settings.
 #[must_use]
-pub fn judge(serial_no: &str, expected: Option<&str>, entry: &Entry, format: AuthFormat) -> Option<Problem> {
-    let hash = match (entry, format) {
+pub fn judge(serial_no: &str, expected: Option<&str>, kept: &Kept, format: AuthFormat) -> Option<Problem> {
+    let hash = match (&kept.entry, format) {
         (Entry::None, _) => return expected.map(|_| Problem::Missing),
+        (Entry::Other(_), _) => return Some(Problem::OtherType),
         _ if expected.is_none() => return Some(Problem::Stale),
         _ if check_target(serial_no).is_err() => return Some(Problem::SerialNo),
         (Entry::Hash(_, true), _) => return Some(Problem::Superuser),
         (Entry::String(hash), AuthFormat::String) | (Entry::Hash(Some(hash), false), AuthFormat::Hash) => hash,
         (Entry::Hash(None, false), AuthFormat::Hash) => return Some(Problem::NoHash),
-        (Entry::String(_) | Entry::Hash(..) | Entry::Other(_), _) => return Some(Problem::OtherFormat),
+        (Entry::String(_) | Entry::Hash(..), _) => return Some(Problem::OtherFormat),
     };
     match (from_hex(hash), expected) {
         (None, _) => Some(Problem::NoHash),
         // EMQX compares the digits: in upper case nobody gets in.
         (Some(_), Some(expected)) if hash != expected => Some(Problem::OtherHash),
-        (Some(_), _) => None,
+        (Some(_), _) => kept.ends.then_some(Problem::Ends),
     }
 }
 
+/// Whether somebody can log in by what stands under a key, and not by what the database has.
+fn ends_a_login(expected: Option<&str>, entry: &Entry) -> bool {
+    match entry {
+        Entry::String(hash) | Entry::Hash(Some(hash), _) => from_hex(hash).is_some() && expected != Some(hash.as_str()),
+        Entry::None | Entry::Hash(None, _) | Entry::Other(_) => false,
+    }
+}
+
+/// How Redis is given what the database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Not where it would end more than half of all logins: it may be the wrong database, or an empty one.
+    Careful,
+    /// Whatever it ends.
+    Forced,
+}
+
 impl Machines {
-    /// Looks at every key and every machine with a token. With `repair`, Redis gets what the database has.
+    /// Looks at every key and every machine with a token. With a `repair`, Redis gets what the database has.
     ///
     /// # Errors
-    /// [`TokenError`]: what was repaired by then stays so.
-    pub async fn doctor(&self, format: AuthFormat, repair: bool) -> Result<Vec<Finding>, TokenError> {
+    /// [`TokenError::WouldLockOut`]: nothing is done. Any other: what was repaired by then stays so.
+    pub async fn doctor(&self, format: AuthFormat, repair: Option<Repair>) -> Result<Vec<Finding>, TokenError> {
         let mut auth = self.auth.lock().await;
         let expected = self.expected().await?;
         let keys: BTreeSet<String> = auth.all().await?.into_iter().chain(expected.keys().cloned()).collect();
         let all: Vec<&str> = keys.iter().map(String::as_str).collect();
         let entries = auth.read(&all).await?;
+        let hash_of = |serial_no: &str| expected.get(serial_no).map(String::as_str);
+        if repair == Some(Repair::Careful) {
+            let logins = entries.iter().filter(|kept| ends_a_login(None, &kept.entry)).count();
+            let ended =
+                all.iter().zip(&entries).filter(|(name, kept)| ends_a_login(hash_of(name), &kept.entry)).count();
+            if ended * 2 > logins {
+                return Err(TokenError::WouldLockOut { ended, logins });
+            }
+        }
         let mut findings = Vec::new();
-        for (serial_no, entry) in all.iter().zip(&entries) {
-            let hash = expected.get(*serial_no).map(String::as_str);
-            let Some(problem) = self.judge(serial_no, hash, entry, format) else { continue };
+        for (serial_no, kept) in all.iter().zip(&entries) {
+            let Some(problem) = self.judge(serial_no, hash_of(serial_no), kept, format) else { continue };
             // What was read of all may be long over: a token that was revoked since must not be good again.
-            let problem = if repair { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
+            let problem =
+                if repair.is_some() { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
             findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
         Ok(findings)
     }
 
-    fn judge(&self, serial_no: &str, expected: Option<&str>, entry: &Entry, format: AuthFormat) -> Option<Problem> {
-        match entry {
+    fn judge(&self, serial_no: &str, expected: Option<&str>, kept: &Kept, format: AuthFormat) -> Option<Problem> {
+        match &kept.entry {
+            Entry::String(_) | Entry::Hash(..) if self.reserved.contains(serial_no) => Some(Problem::Reserved),
             Entry::None if self.reserved.contains(serial_no) => None,
-            _ if self.reserved.contains(serial_no) => Some(Problem::Reserved),
-            _ => judge(serial_no, expected, entry, format),
+            _ => judge(serial_no, expected, kept, format),
         }
     }
 
@@ -138,12 +174,12 @@ impl Machines {
             Ok((session, hash))
         };
         let (session, hash) = self.database.within(reading).await?;
-        let entry = auth.look(serial_no).await?;
-        let problem = self.judge(serial_no, hash.as_deref(), &entry, format);
-        if problem.is_some() {
+        let kept = auth.look(serial_no).await?;
+        let problem = self.judge(serial_no, hash.as_deref(), &kept, format);
+        if problem.is_some_and(|problem| problem != Problem::OtherType) {
             let may_have_one = check_target(serial_no).is_ok() && !self.reserved.contains(serial_no);
             let hash = hash.as_deref().filter(|_| may_have_one);
-            auth.replace(serial_no, &entry, hash, format).await?;
+            auth.replace(serial_no, &kept.entry, hash, format, End::Never).await?;
         }
         // It wrote nothing: this lets go of the row.
         self.database.within(session.commit()).await?;
@@ -192,9 +228,9 @@ pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, R
     let all = auth.all().await?;
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut done = Converted::default();
-    for (serial_no, mut entry) in all.iter().zip(auth.read(&all).await?) {
+    for (serial_no, mut kept) in all.iter().zip(auth.read(&all).await?) {
         loop {
-            let (hash, had) = match &entry {
+            let (hash, had) = match &kept.entry {
                 // It was revoked since.
                 Entry::None => break,
                 Entry::String(hash) => (hash, AuthFormat::String),
@@ -212,12 +248,12 @@ pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, R
                 done.unchanged += 1;
                 break;
             }
-            if auth.replace(serial_no, &entry, Some(&hash.to_lowercase()), format).await? {
+            if auth.replace(serial_no, &kept.entry, Some(&hash.to_lowercase()), format, End::AsBefore).await? {
                 done.converted += 1;
                 break;
             }
             // Another has changed it in between.
-            entry = auth.look(serial_no).await?;
+            kept = auth.look(serial_no).await?;
         }
     }
     Ok(done)
@@ -231,22 +267,26 @@ mod tests {
     #[test]
     fn each_way_to_be_wrong_has_its_name() {
         let (hash, other) = (to_hex(&sha256("a")), to_hex(&sha256("b")));
-        let string = |text: &str| Entry::String(text.to_owned());
-        let field = |text: &str, superuser| Entry::Hash(Some(text.to_owned()), superuser);
-        let with = |entry: &Entry, format| judge("M-1", Some(&hash), entry, format);
+        let lasting = |entry| Kept { entry, ends: false };
+        let string = |text: &str| lasting(Entry::String(text.to_owned()));
+        let field = |text: &str, superuser| lasting(Entry::Hash(Some(text.to_owned()), superuser));
+        let with = |kept: &Kept, format| judge("M-1", Some(&hash), kept, format);
         assert_eq!(with(&string(&hash), AuthFormat::String), None);
         assert_eq!(with(&field(&hash, false), AuthFormat::Hash), None);
-        assert_eq!(with(&Entry::None, AuthFormat::Hash), Some(Problem::Missing));
+        assert_eq!(with(&lasting(Entry::None), AuthFormat::Hash), Some(Problem::Missing));
+        assert_eq!(with(&Kept { ends: true, ..string(&hash) }, AuthFormat::String), Some(Problem::Ends));
         assert_eq!(with(&string(&hash), AuthFormat::Hash), Some(Problem::OtherFormat));
         assert_eq!(with(&field(&hash, false), AuthFormat::String), Some(Problem::OtherFormat));
-        assert_eq!(with(&Entry::Other("list".to_owned()), AuthFormat::String), Some(Problem::OtherFormat));
+        let list = lasting(Entry::Other("list".to_owned()));
+        assert_eq!(with(&list, AuthFormat::String), Some(Problem::OtherType));
+        assert_eq!(judge("M-1", None, &list, AuthFormat::String), Some(Problem::OtherType));
         assert_eq!(with(&string(&other), AuthFormat::String), Some(Problem::OtherHash));
         assert_eq!(with(&string(&hash.to_uppercase()), AuthFormat::String), Some(Problem::OtherHash));
         assert_eq!(with(&string("secret"), AuthFormat::String), Some(Problem::NoHash));
-        assert_eq!(with(&Entry::Hash(None, false), AuthFormat::Hash), Some(Problem::NoHash));
+        assert_eq!(with(&lasting(Entry::Hash(None, false)), AuthFormat::Hash), Some(Problem::NoHash));
         assert_eq!(with(&field(&hash, true), AuthFormat::Hash), Some(Problem::Superuser));
         assert_eq!(judge("M-1", None, &string(&hash), AuthFormat::String), Some(Problem::Stale));
-        assert_eq!(judge("M-1", None, &Entry::None, AuthFormat::String), None);
+        assert_eq!(judge("M-1", None, &lasting(Entry::None), AuthFormat::String), None);
         assert_eq!(judge("a/+", Some(&hash), &string(&hash), AuthFormat::String), Some(Problem::SerialNo));
     }
 }

@@ -15,7 +15,7 @@ const SUPERUSER: &str = "is_superuser";
 const PAGE: usize = 500;
 
 /// Puts a hash into a key, or takes the key away, where it holds what was read of it. 0: it holds something else by now. DEL comes first: it needs no
-/// memory. KEYS: key; ARGV: type and hash that were read, hash (or empty), format.
+/// memory. KEYS: key; ARGV: type and hash that were read, hash (or empty), format, whether it ends when the one before would (1).
 const REPLACE: &str = r"
 local kind, hash = redis.call('TYPE', KEYS[1])['ok'], ''
 if kind == 'string' then hash = redis.call('GET', KEYS[1]) end
@@ -29,10 +29,27 @@ if ARGV[4] == 'string' then
 else
   redis.call('HSET', KEYS[1], 'password_hash', ARGV[3], 'is_superuser', '0')
 end
--- A token that was to end does so in its other format, too.
-if left > 0 and string.lower(hash) == ARGV[3] then redis.call('PEXPIRE', KEYS[1], left) end
+if left > 0 and ARGV[5] == '1' then redis.call('PEXPIRE', KEYS[1], left) end
 return 1
 ";
+
+/// When a key ends that is written in another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Never.
+    Never,
+    /// When the one before would have.
+    AsBefore,
+}
+
+/// What stands under a machine's key, and whether it ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What stands there.
+    pub entry: Entry,
+    /// It has a time to live.
+    pub ends: bool,
+}
 
 /// What stands under a machine's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +109,7 @@ impl Auth {
         read: &Entry,
         hash: Option<&str>,
         format: AuthFormat,
+        end: End,
     ) -> Result<bool, RedisFault> {
         let key = self.key(serial_no);
         let (kind, was) = match read {
@@ -104,7 +122,8 @@ impl Auth {
             AuthFormat::String => "string",
             AuthFormat::Hash => "hash",
         };
-        let arguments = [kind, was, hash.unwrap_or_default(), format];
+        let keeps = if end == End::AsBefore { "1" } else { "0" };
+        let arguments = [kind, was, hash.unwrap_or_default(), format, keeps];
         let replaced = self.replace.run::<i64>(self.line.get().await?, &[&key], &arguments).await;
         Ok(self.line.heard(&key, replaced)? == 1)
     }
@@ -113,32 +132,36 @@ impl Auth {
     ///
     /// # Errors
     /// [`RedisFault`].
-    pub async fn look(&mut self, serial_no: &str) -> Result<Entry, RedisFault> {
+    pub async fn look(&mut self, serial_no: &str) -> Result<Kept, RedisFault> {
         let key = self.key(serial_no);
-        let kind = redis::cmd("TYPE").arg(&key).query_async::<String>(self.line.get().await?).await;
-        let kind = self.line.heard(&key, kind)?;
-        self.entry(&key, &kind).await
+        let kinds = self.kinds(std::slice::from_ref(&key)).await?;
+        let (kind, left) = kinds.into_iter().next().unwrap_or_else(|| ("none".to_owned(), -2));
+        Ok(Kept { entry: self.entry(&key, &kind).await?, ends: left >= 0 })
     }
 
     /// What stands under the keys of machines, in their order.
     ///
     /// # Errors
     /// [`RedisFault`].
-    pub async fn read(&mut self, serial_nos: &[&str]) -> Result<Vec<Entry>, RedisFault> {
-        let mut entries = Vec::with_capacity(serial_nos.len());
+    pub async fn read(&mut self, serial_nos: &[&str]) -> Result<Vec<Kept>, RedisFault> {
+        let mut kept = Vec::with_capacity(serial_nos.len());
         for page in serial_nos.chunks(PAGE) {
             let keys: Vec<String> = page.iter().map(|serial_no| self.key(serial_no)).collect();
-            let mut types = redis::pipe();
-            for key in &keys {
-                types.cmd("TYPE").arg(key);
-            }
-            let types = types.query_async::<Vec<String>>(self.line.get().await?).await;
-            let types = self.line.heard(&self.prefix.clone(), types)?;
-            for (key, kind) in keys.iter().zip(types) {
-                entries.push(self.entry(key, &kind).await?);
+            for (key, (kind, left)) in keys.iter().zip(self.kinds(&keys).await?) {
+                kept.push(Kept { entry: self.entry(key, &kind).await?, ends: left >= 0 });
             }
         }
-        Ok(entries)
+        Ok(kept)
+    }
+
+    /// The types of keys, and the milliseconds that each has to live (less than 0: it does not end, or is not there), in their order.
+    async fn kinds(&mut self, keys: &[String]) -> Result<Vec<(String, i64)>, RedisFault> {
+        let mut asked = redis::pipe();
+        for key in keys {
+            asked.cmd("TYPE").arg(key).cmd("PTTL").arg(key);
+        }
+        let kinds = asked.query_async::<Vec<(String, i64)>>(self.line.get().await?).await;
+        self.line.heard(&self.prefix.clone(), kinds)
     }
 
     async fn entry(&mut self, key: &str, kind: &str) -> Result<Entry, RedisFault> {

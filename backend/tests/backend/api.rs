@@ -43,6 +43,8 @@ async fn what_is_wrong_is_answered_with_what_is_allowed() {
         ("/api/machines/M-404/commands", r#"{"command":"x"}"#, 404, "no machine has the serial number `M-404`"),
         ("/api/machines/a%2Fb/token", "{}", 422, "`serial_no` holds /"),
         ("/api/machines/%23/token", "{}", 422, "`serial_no` holds #"),
+        ("/api/machines", "{}", 404, "there is no such path"),
+        ("/healthz", "{}", 405, "this path has other methods"),
     ] {
         let (found, answer) = backend.ask("POST", path, Some(TOKEN), body).await;
         let error = answer["error"].as_str().unwrap_or_default();

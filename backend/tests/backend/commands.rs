@@ -105,6 +105,10 @@ async fn what_comes_late_or_in_another_order_changes_nothing(mut stage: Stage) {
         stage.rows(&format!("SELECT reason FROM machine_commands WHERE message_id = '{second}'")).await,
         ["no such command"]
     );
+    // The machine did it after all: why not holds no longer.
+    stage.push(&[job("command_ack", "M-001", 0, &format!(r#"{{"message_id":"{second}"}}"#))]).await;
+    let left = format!("SELECT COALESCE(reason, state) FROM machine_commands WHERE message_id = '{second}'");
+    stage.has(&left, &["acknowledged"]).await;
 }
 
 async fn a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back(mut stage: Stage) {
@@ -113,9 +117,9 @@ async fn a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back(
     backend.logged("the listener takes jobs").await;
     stage.redis.kill();
     let mut ids = Vec::new();
-    for _ in 0..3 {
-        let body = r#"{"command":"reboot","expires_in":3600}"#;
-        let (status, answer) = backend.ask("POST", "/api/machines/M-001/commands", Some(TOKEN), body).await;
+    for payload in ["", r#""payload":null,"#, r#""payload":[1.10],"#] {
+        let body = format!(r#"{{"command":"reboot",{payload}"expires_in":3600}}"#);
+        let (status, answer) = backend.ask("POST", "/api/machines/M-001/commands", Some(TOKEN), &body).await;
         assert_eq!((status, &answer["state"]), (202, &"queued".into()));
         ids.push(answer["message_id"].as_str().expect("an id").to_owned());
     }
@@ -128,6 +132,9 @@ async fn a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back(
         })
         .collect();
     assert_eq!(order, ids, "in the order in which they were given");
+    for (entry, payload) in pushed.iter().zip(["{}", "null", "[1.10]"]) {
+        assert!(entry.contains(&format!(r#""payload":{payload},"#)), "as it was given: {entry}");
+    }
 }
 
 async fn a_command_for_nobody_is_refused(mut stage: Stage) {

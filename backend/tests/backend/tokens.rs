@@ -7,8 +7,8 @@ use sluicegate_backend::machines::token::{sha256, to_hex};
 
 use sluicegate_backend::database::session::Statement;
 use sluicegate_backend::machines::Machines;
-use sluicegate_backend::machines::doctor::{Finding, Problem};
-use sluicegate_backend::redis::auth::{Auth, Entry};
+use sluicegate_backend::machines::doctor::{Finding, Problem, Repair};
+use sluicegate_backend::redis::auth::{Auth, End, Entry, Kept};
 use sluicegate_backend::settings::AuthFormat;
 
 use crate::on_both;
@@ -84,9 +84,24 @@ async fn a_doctor_finds_and_repairs_what_is_wrong(mut stage: Stage) {
     let found: Vec<_> =
         found.iter().map(|(machine, problem)| json!({ "serial_no": machine, "problem": problem })).collect();
     assert_eq!(answer["data"]["findings"], json!(found));
-    assert_eq!(stage.ask(&["auth", "doctor", "--repair"]).0, 0);
+    // It may be the wrong database: most who can log in could not any more.
+    let (code, answer) = stage.ask(&["auth", "doctor", "--repair"]);
+    assert!(code == 3 && answer.to_string().contains("would end 4 of 5 logins"), "{answer}");
+    assert_eq!(key(&stage, "nobody").await, Some(other));
+    assert_eq!(stage.ask(&["auth", "doctor", "--repair", "--force"]).0, 0);
     assert_eq!(stage.ask(&["auth", "doctor"]).1["data"]["findings"], json!([]));
     assert_eq!(key(&stage, "nobody").await, None);
+    // One of five is no matter. What is no login at all is left: it may be another program's.
+    stage.redis.command("DEL machine_auth:good").await;
+    stage.redis.command("EXPIRE machine_auth:gone 500").await;
+    stage.redis.command("RPUSH machine_auth:list job").await;
+    let (code, answer) = stage.ask(&["auth", "doctor", "--repair"]);
+    let found = [("gone", "ends"), ("good", "missing"), ("list", "other-type")];
+    let found: Vec<_> =
+        found.iter().map(|(machine, problem)| json!({ "serial_no": machine, "problem": problem })).collect();
+    assert_eq!((code, &answer["data"]["findings"], &answer["data"]["left"]), (1, &json!(found), &json!(1)));
+    assert_eq!(stage.redis.ask::<i64>("TTL machine_auth:gone").await, Ok(-1));
+    assert_eq!(stage.redis.ask::<i64>("LLEN machine_auth:list").await, Ok(1));
 }
 
 async fn keys_are_converted_between_the_formats(mut stage: Stage) {
@@ -139,19 +154,19 @@ async fn a_doctor_revives_no_token_that_is_revoked_meanwhile() {
         stage.has(waits, &["yes"]).await;
         revoking.commit().await.expect("committed");
     };
-    let (findings, ()) = tokio::join!(machines.doctor(AuthFormat::String, true), committing);
+    let (findings, ()) = tokio::join!(machines.doctor(AuthFormat::String, Some(Repair::Careful)), committing);
     assert_eq!(findings.expect("it looked"), [], "it was right when it came to it");
     assert_eq!(key(&stage, "M-001").await, None);
     // The gateway's own name, whoever gave it a token.
     stage.redis.command("SET machine_auth:gateway secret").await;
     let reserved = Finding { serial_no: "gateway".to_owned(), problem: Problem::Reserved };
-    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [reserved]);
+    assert_eq!(machines.doctor(AuthFormat::String, Some(Repair::Careful)).await.expect("it looked"), [reserved]);
     assert_eq!(key(&stage, "gateway").await, None);
-    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), []);
+    assert_eq!(machines.doctor(AuthFormat::String, Some(Repair::Careful)).await.expect("it looked"), []);
     // Without a row nobody is waited for.
     stage.redis.command("SET machine_auth:M-404 secret").await;
     let stale = Finding { serial_no: "M-404".to_owned(), problem: Problem::Stale };
-    assert_eq!(machines.doctor(AuthFormat::String, true).await.expect("it looked"), [stale]);
+    assert_eq!(machines.doctor(AuthFormat::String, Some(Repair::Careful)).await.expect("it looked"), [stale]);
     assert_eq!(key(&stage, "M-404").await, None);
 }
 
@@ -163,18 +178,23 @@ async fn a_key_that_was_changed_meanwhile_is_left_as_it_is() {
     let mut auth = Auth::new(connector, "machine_auth:".to_owned(), AuthFormat::Hash);
     let (first, second) = (to_hex(&sha256("first")), to_hex(&sha256("second")));
     stage.redis.command(&format!("SET machine_auth:M-001 {first}")).await;
-    let read = auth.look("M-001").await.expect("an answer");
+    let read = auth.look("M-001").await.expect("an answer").entry;
     assert_eq!(read, Entry::String(first.clone()));
+    let lasting = |entry: &Entry| Ok(Kept { entry: entry.clone(), ends: false });
     for (change, now) in [
         (format!("SET machine_auth:M-001 {second}"), Entry::String(second.clone())),
         ("DEL machine_auth:M-001".to_owned(), Entry::None),
         (format!("HSET machine_auth:M-001 password_hash {first}"), Entry::Hash(Some(first.clone()), false)),
     ] {
         stage.redis.command(&change).await;
-        assert_eq!(auth.replace("M-001", &read, Some(&first), AuthFormat::Hash).await, Ok(false), "{change}");
-        assert_eq!(auth.look("M-001").await, Ok(now.clone()), "{change}");
-        assert_eq!(auth.replace("M-001", &now, Some(&second), AuthFormat::Hash).await, Ok(true));
-        assert_eq!(auth.look("M-001").await, Ok(Entry::Hash(Some(second.clone()), false)));
+        assert_eq!(
+            auth.replace("M-001", &read, Some(&first), AuthFormat::Hash, End::Never).await,
+            Ok(false),
+            "{change}"
+        );
+        assert_eq!(auth.look("M-001").await, lasting(&now), "{change}");
+        assert_eq!(auth.replace("M-001", &now, Some(&second), AuthFormat::Hash, End::Never).await, Ok(true));
+        assert_eq!(auth.look("M-001").await, lasting(&Entry::Hash(Some(second.clone()), false)));
         stage.redis.command("DEL machine_auth:M-001").await;
     }
 }

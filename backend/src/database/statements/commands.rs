@@ -105,21 +105,15 @@ pub fn expire(tongue: Tongue<'_>, before: &str, now: &str) -> Statement {
 /// Moves a machine's command, where it is not as far already. That it was sent is told of one, too, that was only presumed to have expired.
 #[must_use]
 pub fn step(tongue: Tongue<'_>, zone: Zone, step: &Step, now: &str) -> Statement {
-    let mut text = Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.state} = ?");
-    text.bind(step.state.word());
-    // What people need to know stands at its beginning.
+    // What people need to know stands at its beginning; the reason of the state before holds no longer.
     let reason = step.reason.as_ref().map(|reason| reason.chars().take(2_000).collect::<String>());
+    let mut text =
+        Text::of(tongue, "UPDATE {machine_commands} SET {machine_commands.state} = ?, {machine_commands.reason} = ?");
+    text.bind(step.state.word()).bind(reason);
     let at = zone.write(step.at);
     if step.state == State::Sent {
-        text.push(tongue, ", {machine_commands.reason} = ?, {machine_commands.sent_at} = ?").bind(reason).bind(at);
-        text.push(tongue, ", {machine_commands.settled_at} = NULL");
+        text.push(tongue, ", {machine_commands.sent_at} = ?, {machine_commands.settled_at} = NULL").bind(at);
     } else {
-        if reason.is_some() {
-            text.push(tongue, ", {machine_commands.reason} = ?").bind(reason);
-        } else {
-            // It holds no longer.
-            text.push(tongue, ", {machine_commands.reason} = NULLIF({machine_commands.reason}, ?)").bind(PRESUMED);
-        }
         text.push(tongue, ", {machine_commands.settled_at} = ?").bind(at);
     }
     touched(&mut text, tongue, now);
