@@ -78,7 +78,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn digests(self) -> impl Iterator<Item = Digest> {
+    /// One, or two.
+    pub fn digests(self) -> impl Iterator<Item = Digest> {
         std::iter::once(self.file).chain((self.content != self.file).then_some(self.content))
     }
 

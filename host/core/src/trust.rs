@@ -152,6 +152,12 @@ pub fn digest(bytes: &[u8]) -> Digest {
 }
 
 impl Trust {
+    /// Whether a digest is one of those that are revoked.
+    #[must_use]
+    pub fn has_revoked(&self, digest: Digest) -> bool {
+        self.revoked.contains(&digest)
+    }
+
     /// Whether this build may be taken, and who signed it; `beside`: what `FILE.minisig` holds.
     ///
     /// Every signature that is there must be good, whether or not one is required.
@@ -169,7 +175,7 @@ impl Trust {
         let split = split(bytes)?;
         // A revoked build with another signature in it, or none, is the same code.
         let signed = if split.signature.is_some() { digest(&split.content) } else { found };
-        match [signed, found].map(|digest| self.revoked.contains(&digest)) {
+        match [signed, found].map(|digest| self.has_revoked(digest)) {
             [true, _] => return Err(Distrust::Revoked(signed)),
             [false, true] => return Err(Distrust::FileRevoked { file: found, content: signed }),
             [false, false] => {}

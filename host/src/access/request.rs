@@ -66,8 +66,8 @@ impl Asked {
     /// What is to be done with the topic.
     pub(super) fn action(&self) -> Option<Action> {
         match self.action.as_str() {
-            // Whatever is not clearly no may be yes.
-            "publish" => Some(Action::Publish { retain: !matches!(self.retain.as_str(), "" | "0" | "false") }),
+            // Whatever is not clearly no may be yes, and so may what the request's template leaves out.
+            "publish" => Some(Action::Publish { retain: !matches!(self.retain.as_str(), "0" | "false") }),
             "subscribe" => Some(Action::Subscribe),
             _ => None,
         }
@@ -105,8 +105,8 @@ mod tests {
             ("false", false),
             (r#""0""#, false),
             ("0", false),
-            (r#""""#, false),
-            ("null", false),
+            (r#""""#, true),
+            ("null", true),
             (r#""true""#, true),
             ("true", true),
             (r#""1""#, true),
@@ -117,6 +117,8 @@ mod tests {
             let asked = Asked::read(JSON, body.as_bytes()).expect("a question");
             assert_eq!(asked.action(), Some(Action::Publish { retain: expected }), "{retain}");
         }
+        let asked = Asked::read(JSON, br#"{"action":"publish"}"#).expect("a question");
+        assert_eq!(asked.action(), Some(Action::Publish { retain: true }), "nobody said that it is not");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum What {
     Load,
     /// The build before was to go live again.
     Rollback,
+    /// The plugin was to leave the settings.
+    Remove,
 }
 
 /// Who wanted it.
@@ -51,6 +53,8 @@ pub enum Outcome {
     Withdrawn,
     /// It is not; what was live goes on.
     Refused,
+    /// No build of the plugin is live any more.
+    Removed,
 }
 
 /// One change, or what was to be one.
@@ -64,7 +68,7 @@ pub struct Change {
     pub what: What,
     /// What was live.
     pub from: Option<Digest>,
-    /// What was to be; none: the file could not be read.
+    /// What was to be; none: the file could not be read, or nothing was to be.
     pub to: Option<Digest>,
     /// How it ended.
     pub outcome: Outcome,

@@ -129,13 +129,38 @@ async fn it_does_so_whatever_lies_in_its_file() {
     revoked_gives_way(Some(b"garbage")).await;
 }
 
+#[tokio::test]
+async fn a_kept_build_that_is_revoked_is_none_to_go_back_to() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let mut gateway = Gateway::with(&revoking(&broker, &redis, &[]));
+    gateway.run().await;
+    let before = is_live(&gateway, 1).await["live"]["digest"].clone();
+    gateway.install("heartbeat", &another_build("heartbeat", 1));
+    eventually("it is kept", async || {
+        (gateway.plugin("heartbeat").await?["fallback"]["digest"] == before).then_some(())
+    })
+    .await;
+    fs::write(gateway.path("sluicegate.toml"), revoking(&broker, &redis, &[&before])).expect("written");
+    let plugin_now = is_live(&gateway, 3).await;
+    eventually("nobody is told of it any more", async || {
+        gateway.plugin("heartbeat").await?["fallback"].is_null().then_some(())
+    })
+    .await;
+    let (code, text) = plugin(&gateway, "rollback heartbeat");
+    assert!(code == Some(3) && text.contains("is revoked"), "{text}");
+    assert_eq!(gateway.plugin("heartbeat").await.expect("JSON")["live"]["digest"], plugin_now["live"]["digest"]);
+}
+
+/// With these digests in `trust.revoked`.
+fn revoking(broker: &Broker, redis: &RedisServer, revoked: &[&Value]) -> String {
+    let trust = format!("[trust]\nrevoked = {}\n{}", serde_json::to_string(revoked).expect("JSON"), routes(""));
+    Gateway::settings(broker.port, redis.port, &trust)
+}
+
 /// Where the file holds the live build, or something else that was refused.
 async fn revoked_gives_way(file: Option<&[u8]>) {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let settings = |revoked: &[&Value]| {
-        let trust = format!("[trust]\nrevoked = {}\n{}", serde_json::to_string(revoked).expect("JSON"), routes(""));
-        Gateway::settings(broker.port, redis.port, &trust)
-    };
+    let settings = |revoked: &[&Value]| revoking(&broker, &redis, revoked);
     let mut gateway = Gateway::with(&settings(&[]));
     gateway.run().await;
     let before = is_live(&gateway, 1).await["live"]["digest"].clone();

@@ -315,6 +315,13 @@ async fn a_plugins_setting_makes_a_new_generation_through_all_steps() {
     eventually("it is live", async || (stage.gateway.generation("heartbeat").await? == 3).then_some(())).await;
     machine.publish("machine/M-1/heartbeat", r#"{"temperature":50}"#).await;
     stage.redis.list_of(DEAD, 2).await;
+    // Without the plugin: the history says so, and by whom.
+    stage.applied(B, "plugins.heartbeat").await;
+    let history = stage.gateway.get("/api/history?plugin=heartbeat").await.expect("JSON");
+    let last = &history["changes"][0];
+    let told = ["what", "who", "outcome", "step"].map(|part| last[part].as_str().unwrap_or("-"));
+    assert!(told == ["remove", "settings", "removed", "live"] && last["to"].is_null(), "{last}");
+    assert!(last["from"].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{last}");
 }
 
 #[tokio::test]

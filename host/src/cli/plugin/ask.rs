@@ -131,6 +131,7 @@ pub(super) fn history(client: &Client, name: Option<&str>, output: &Output) -> R
             let outcome = match change["reason"].as_str() {
                 Some(_) if change["outcome"] == "refused" => format!("refused, {}", why(change)),
                 Some(_) => why(change),
+                None if change["outcome"] == "removed" => "the settings name it no more".to_owned(),
                 None => word(&change["step"]),
             };
             vec![

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sluicegate_core::digest::Digest;
-use sluicegate_core::lifecycle::Step;
+use sluicegate_core::lifecycle::{Build, Step};
 
 use super::{Registry, blocking};
 use crate::registry::folder::{Folder, FolderError};
@@ -142,7 +142,15 @@ impl Registry {
     /// Tells the board what is kept and what is not tried again.
     pub(super) fn show(&mut self, index: usize) {
         let builds = self.builds(index).clone();
-        let fallback = builds.fallback.map(|build| Kept { version: build.version, digest: build.digest.to_string() });
+        // One that is revoked stays on the disk, and nobody can go back to it while it is.
+        let trust = self.plugins[index].wanted.trust.clone();
+        let is_revoked = |build: &Build| {
+            trust.as_ref().is_some_and(|trust| build.identity().digests().any(|digest| trust.has_revoked(digest)))
+        };
+        let fallback = builds
+            .fallback
+            .filter(|build| !is_revoked(build))
+            .map(|build| Kept { version: build.version, digest: build.digest.to_string() });
         let rejected = builds.rejected.iter().map(Digest::to_string).collect();
         self.board.plugin_builds(&self.plugins[index].wanted.name, fallback, rejected);
     }
