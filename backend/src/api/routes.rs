@@ -110,7 +110,7 @@ impl From<TokenError> for Refused {
             TokenError::SerialNo(_) | TokenError::Reserved(_) | TokenError::Other { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            TokenError::HasOne(_) | TokenError::WouldLockOut { .. } => StatusCode::CONFLICT,
+            TokenError::HasOne(_) => StatusCode::CONFLICT,
             TokenError::HasNone(_) => StatusCode::NOT_FOUND,
             TokenError::NotKept => StatusCode::NOT_IMPLEMENTED,
             TokenError::Random(_) | TokenError::Database(_) | TokenError::HalfDone(_) | TokenError::Redis(_) => {

@@ -9,7 +9,7 @@ use super::output::{Code, Failure, Output};
 use crate::commands::SendError;
 use crate::database::fault::Fault;
 use crate::machines::TokenError;
-use crate::machines::doctor::{self, Finding, Problem, Repair};
+use crate::machines::doctor::{self, DoctorError, Finding, Problem, Repair};
 use crate::machines::token::Token;
 use crate::redis::connect::RedisFault;
 use crate::redis::lists::{Keeper, ListKeys};
@@ -61,11 +61,6 @@ impl From<TokenError> for Failure {
             }
             TokenError::HasOne(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token rotate"),
             TokenError::HasNone(_) => Self::new(Code::Refused, error.to_string(), "sluicegate-backend token issue"),
-            TokenError::WouldLockOut { .. } => Self::new(
-                Code::Refused,
-                error.to_string(),
-                "sluicegate-backend auth doctor; --repair --force does it all the same",
-            ),
             TokenError::Other { .. } => Self::new(Code::Refused, error.to_string(), ""),
             TokenError::NotKept | TokenError::Random(_) => Self::new(Code::Wrong, error.to_string(), ""),
             TokenError::Database(fault) => fault.into(),
@@ -76,6 +71,17 @@ impl From<TokenError> for Failure {
                 let code = if matches!(fault, RedisFault::Refused { .. }) { Code::Refused } else { Code::NotReachable };
                 Self::new(code, error.to_string(), "sluicegate-backend auth doctor")
             }
+        }
+    }
+}
+
+impl From<DoctorError> for Failure {
+    fn from(error: DoctorError) -> Self {
+        match error {
+            DoctorError::WouldLockOut { .. } => {
+                Self::new(Code::Refused, error.to_string(), "sluicegate-backend auth doctor (what it would change)")
+            }
+            DoctorError::Token(error) => error.into(),
         }
     }
 }
@@ -197,7 +203,7 @@ pub(super) async fn doctor(settings: &Settings, repair: Option<Repair>, output: 
     let line = |finding: &Finding| format!("{prefix}{}: {}", finding.serial_no.escape_debug(), finding.problem);
     let lines: Vec<String> = findings.iter().map(line).collect();
     let left: Vec<String> = findings.iter().filter(|finding| finding.problem == Problem::OtherType).map(line).collect();
-    let data = json!({ "findings": findings, "repaired": repair.is_some(), "left": left.len() });
+    let data = json!({ "findings": findings, "repaired": repair.is_some(), "no_repair": left.len() });
     if findings.is_empty() {
         return Ok(output.good("every key is as the database says\n", &data));
     }
@@ -208,7 +214,9 @@ pub(super) async fn doctor(settings: &Settings, repair: Option<Repair>, output: 
         return Ok(output.verdict(code, &text, &data, &left));
     }
     let code = output.verdict(Code::Wrong, &text, &data, &lines);
-    output.people("next: sluicegate-backend auth doctor --repair\n");
+    if left.len() < findings.len() {
+        output.people("next: sluicegate-backend auth doctor --repair\n");
+    }
     Ok(code)
 }
 

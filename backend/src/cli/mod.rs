@@ -136,10 +136,10 @@ enum TokenCommand {
 enum AuthCommand {
     /// Says which keys are not as the database and the settings say.
     Doctor {
-        /// Writes what the database has, but where that would end more than half of all logins.
+        /// Writes what the database has, unless that would end more than half of all logins.
         #[arg(long)]
         repair: bool,
-        /// Whatever it ends.
+        /// With --repair: also where that ends more than half of all logins.
         #[arg(long, requires = "repair")]
         force: bool,
     },

@@ -97,11 +97,45 @@ pub fn judge(serial_no: &str, expected: Option<&str>, kept: &Kept, format: AuthF
     }
 }
 
-/// Whether somebody can log in by what stands under a key, and not by what the database has.
-fn ends_a_login(expected: Option<&str>, entry: &Entry) -> bool {
+/// Whether somebody can log in by what stands under a key, and not by `due`, what a repair leaves there.
+fn ends_a_login(due: Option<&str>, entry: &Entry) -> bool {
     match entry {
-        Entry::String(hash) | Entry::Hash(Some(hash), _) => from_hex(hash).is_some() && expected != Some(hash.as_str()),
+        // Upper case lets nobody in; a repair lets them.
+        Entry::String(hash) | Entry::Hash(Some(hash), _) => {
+            from_hex(hash).is_some() && !due.is_some_and(|due| due.eq_ignore_ascii_case(hash))
+        }
         Entry::None | Entry::Hash(None, _) | Entry::Other(_) => false,
+    }
+}
+
+/// Why the keys are not looked at to their end.
+#[derive(Debug, thiserror::Error)]
+pub enum DoctorError {
+    /// A repair that is refused: most who can log in could not any more. Nothing is done.
+    #[error(
+        "a repair would end {ended} of {logins} logins, since the database has another token for these machines, or none: it may be the \
+         wrong database (database.url), or an empty one; nothing is done"
+    )]
+    WouldLockOut {
+        /// Logins that it would end.
+        ended: usize,
+        /// All that there are.
+        logins: usize,
+    },
+    /// What was repaired by then stays so.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+impl From<Fault> for DoctorError {
+    fn from(fault: Fault) -> Self {
+        Self::Token(fault.into())
+    }
+}
+
+impl From<RedisFault> for DoctorError {
+    fn from(fault: RedisFault) -> Self {
+        Self::Token(fault.into())
     }
 }
 
@@ -118,8 +152,8 @@ impl Machines {
     /// Looks at every key and every machine with a token. With a `repair`, Redis gets what the database has.
     ///
     /// # Errors
-    /// [`TokenError::WouldLockOut`]: nothing is done. Any other: what was repaired by then stays so.
-    pub async fn doctor(&self, format: AuthFormat, repair: Option<Repair>) -> Result<Vec<Finding>, TokenError> {
+    /// [`DoctorError`]
+    pub async fn doctor(&self, format: AuthFormat, repair: Option<Repair>) -> Result<Vec<Finding>, DoctorError> {
         let mut auth = self.auth.lock().await;
         let expected = self.expected().await?;
         let keys: BTreeSet<String> = auth.all().await?.into_iter().chain(expected.keys().cloned()).collect();
@@ -128,10 +162,13 @@ impl Machines {
         let hash_of = |serial_no: &str| expected.get(serial_no).map(String::as_str);
         if repair == Some(Repair::Careful) {
             let logins = entries.iter().filter(|kept| ends_a_login(None, &kept.entry)).count();
-            let ended =
-                all.iter().zip(&entries).filter(|(name, kept)| ends_a_login(hash_of(name), &kept.entry)).count();
+            let ended = all
+                .iter()
+                .zip(&entries)
+                .filter(|(name, kept)| ends_a_login(self.due(name, hash_of(name)), &kept.entry))
+                .count();
             if ended * 2 > logins {
-                return Err(TokenError::WouldLockOut { ended, logins });
+                return Err(DoctorError::WouldLockOut { ended, logins });
             }
         }
         let mut findings = Vec::new();
@@ -143,6 +180,11 @@ impl Machines {
             findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
         Ok(findings)
+    }
+
+    /// What a repair leaves under a machine's key: nothing where it may have no token.
+    fn due<'h>(&self, serial_no: &str, hash: Option<&'h str>) -> Option<&'h str> {
+        hash.filter(|_| check_target(serial_no).is_ok() && !self.reserved.contains(serial_no))
     }
 
     fn judge(&self, serial_no: &str, expected: Option<&str>, kept: &Kept, format: AuthFormat) -> Option<Problem> {
@@ -174,13 +216,17 @@ impl Machines {
             Ok((session, hash))
         };
         let (session, hash) = self.database.within(reading).await?;
-        let kept = auth.look(serial_no).await?;
-        let problem = self.judge(serial_no, hash.as_deref(), &kept, format);
-        if problem.is_some_and(|problem| problem != Problem::OtherType) {
-            let may_have_one = check_target(serial_no).is_ok() && !self.reserved.contains(serial_no);
-            let hash = hash.as_deref().filter(|_| may_have_one);
-            auth.replace(serial_no, &kept.entry, hash, format, End::Never).await?;
-        }
+        let due = self.due(serial_no, hash.as_deref());
+        let problem = loop {
+            let kept = auth.look(serial_no).await?;
+            let problem = self.judge(serial_no, hash.as_deref(), &kept, format);
+            // Where another has changed it in between it is looked at again.
+            if problem.is_none_or(|problem| problem == Problem::OtherType)
+                || auth.replace(serial_no, &kept.entry, due, format, End::Never).await?
+            {
+                break problem;
+            }
+        };
         // It wrote nothing: this lets go of the row.
         self.database.within(session.commit()).await?;
         Ok(problem)
@@ -288,5 +334,24 @@ mod tests {
         assert_eq!(judge("M-1", None, &string(&hash), AuthFormat::String), Some(Problem::Stale));
         assert_eq!(judge("M-1", None, &lasting(Entry::None), AuthFormat::String), None);
         assert_eq!(judge("a/+", Some(&hash), &string(&hash), AuthFormat::String), Some(Problem::SerialNo));
+    }
+
+    #[test]
+    fn a_login_ends_where_a_good_hash_goes() {
+        let (hash, other) = (to_hex(&sha256("a")), to_hex(&sha256("b")));
+        let string = |text: &str| Entry::String(text.to_owned());
+        for (due, entry, ends) in [
+            (Some(&hash), string(&hash), false),
+            (Some(&hash), string(&hash.to_uppercase()), false),
+            (Some(&hash), string(&other), true),
+            (None, string(&hash), true),
+            (None, Entry::Hash(Some(hash.clone()), true), true),
+            (None, string("no hash"), false),
+            (None, Entry::Hash(None, false), false),
+            (None, Entry::Other("list".to_owned()), false),
+            (None, Entry::None, false),
+        ] {
+            assert_eq!(ends_a_login(due.map(String::as_str), &entry), ends, "{due:?} {entry:?}");
+        }
     }
 }

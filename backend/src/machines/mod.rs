@@ -47,17 +47,6 @@ pub enum TokenError {
         /// As the row has it.
         found: String,
     },
-    /// A repair that is refused: most who can log in could not any more.
-    #[error(
-        "a repair would end {ended} of {logins} logins, since the database has another token for these machines, or none: it may be the \
-         wrong database (database.url), or an empty one; nothing is done"
-    )]
-    WouldLockOut {
-        /// Logins that it would end.
-        ended: usize,
-        /// All that there are.
-        logins: usize,
-    },
     /// The settings say that the database keeps no hash.
     #[error("the database keeps no tokens: database.columns.machines.api_token_hash is empty")]
     NotKept,

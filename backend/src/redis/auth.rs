@@ -133,10 +133,7 @@ impl Auth {
     /// # Errors
     /// [`RedisFault`].
     pub async fn look(&mut self, serial_no: &str) -> Result<Kept, RedisFault> {
-        let key = self.key(serial_no);
-        let kinds = self.kinds(std::slice::from_ref(&key)).await?;
-        let (kind, left) = kinds.into_iter().next().unwrap_or_else(|| ("none".to_owned(), -2));
-        Ok(Kept { entry: self.entry(&key, &kind).await?, ends: left >= 0 })
+        Ok(self.read(&[serial_no]).await?.pop().expect("invariant: one key, one answer"))
     }
 
     /// What stands under the keys of machines, in their order.

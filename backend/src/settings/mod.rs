@@ -211,9 +211,7 @@ pub struct Resolved {
 /// # Errors
 /// [`SettingsError`] holds every mistake that was found.
 pub fn load(named: Option<&Path>) -> Result<Resolved, SettingsError> {
-    // An environment that names it with nothing names none.
-    let named = named.filter(|file| !file.as_os_str().is_empty()).map(Path::to_owned);
-    let file = named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()));
+    let file = named.map(Path::to_owned).or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()));
     let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (name, text) = match &file {
         None => ("defaults".to_owned(), String::new()),

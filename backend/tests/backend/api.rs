@@ -50,6 +50,9 @@ async fn what_is_wrong_is_answered_with_what_is_allowed() {
         let error = answer["error"].as_str().unwrap_or_default();
         assert!(found == status && error.contains(part), "{path} {body}: {found} {answer}");
     }
+    for token in [None, Some(TOKEN)] {
+        assert_eq!(backend.ask("GET", path, token, "").await.0, 405);
+    }
     assert_eq!(backend.ask("GET", "/api/commands/x", Some(TOKEN), "").await.0, 404);
     assert_eq!(stage.count("machine_commands").await, 0);
 }

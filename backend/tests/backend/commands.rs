@@ -10,6 +10,7 @@ on_both!(
     another_machine_moves_no_command,
     what_was_sent_before_an_outage_is_not_expired_after_it,
     what_comes_late_or_in_another_order_changes_nothing,
+    the_reason_of_a_state_goes_with_it,
     a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back,
     a_command_for_nobody_is_refused,
 );
@@ -105,10 +106,19 @@ async fn what_comes_late_or_in_another_order_changes_nothing(mut stage: Stage) {
         stage.rows(&format!("SELECT reason FROM machine_commands WHERE message_id = '{second}'")).await,
         ["no such command"]
     );
-    // The machine did it after all: why not holds no longer.
-    stage.push(&[job("command_ack", "M-001", 0, &format!(r#"{{"message_id":"{second}"}}"#))]).await;
-    let left = format!("SELECT COALESCE(reason, state) FROM machine_commands WHERE message_id = '{second}'");
-    stage.has(&left, &["acknowledged"]).await;
+}
+
+/// Of a rejection that the machine then did all the same.
+async fn the_reason_of_a_state_goes_with_it(mut stage: Stage) {
+    stage.machine("M-001", 0, 0).await;
+    let _backend = stage.start("b1");
+    let id = given(&stage);
+    let told = json!({ "message_id": id, "target": "M-001", "status": "rejected", "reason": "no such command", "at": "2026-04-14T09:00:01+08:00" });
+    stage.redis.push(RESULTS, &[told.to_string()]).await;
+    let reason = format!("SELECT COALESCE(reason, state) FROM machine_commands WHERE message_id = '{id}'");
+    stage.has(&reason, &["no such command"]).await;
+    stage.push(&[job("command_ack", "M-001", 0, &format!(r#"{{"message_id":"{id}"}}"#))]).await;
+    stage.has(&reason, &["acknowledged"]).await;
 }
 
 async fn a_command_that_was_given_while_redis_is_away_is_pushed_when_it_is_back(mut stage: Stage) {

@@ -87,11 +87,23 @@ async fn a_doctor_finds_and_repairs_what_is_wrong(mut stage: Stage) {
     // It may be the wrong database: most who can log in could not any more.
     let (code, answer) = stage.ask(&["auth", "doctor", "--repair"]);
     assert!(code == 3 && answer.to_string().contains("would end 4 of 5 logins"), "{answer}");
-    assert_eq!(key(&stage, "nobody").await, Some(other));
+    assert_eq!(key(&stage, "nobody").await.as_ref(), Some(&other));
     assert_eq!(stage.ask(&["auth", "doctor", "--repair", "--force"]).0, 0);
     assert_eq!(stage.ask(&["auth", "doctor"]).1["data"]["findings"], json!([]));
     assert_eq!(key(&stage, "nobody").await, None);
-    // One of five is no matter. What is no login at all is left: it may be another program's.
+    // Half of them are no matter, and what is in upper case lets nobody in.
+    for (stale, code) in [(4, 0), (5, 3)] {
+        for machine in 0..stale {
+            stage.redis.command(&format!("SET machine_auth:stale-{machine} {other}")).await;
+        }
+        let good = key(&stage, "good").await.expect("a hash");
+        stage.redis.command(&format!("SET machine_auth:good {}", good.to_uppercase())).await;
+        stage.redis.command("DEL machine_auth:format").await;
+        let (found, answer) = stage.ask(&["auth", "doctor", "--repair"]);
+        assert_eq!(found, code, "{answer}");
+    }
+    assert_eq!(stage.ask(&["auth", "doctor", "--repair", "--force"]).0, 0);
+    // What is no login at all is left: it may be another program's.
     stage.redis.command("DEL machine_auth:good").await;
     stage.redis.command("EXPIRE machine_auth:gone 500").await;
     stage.redis.command("RPUSH machine_auth:list job").await;
@@ -99,7 +111,7 @@ async fn a_doctor_finds_and_repairs_what_is_wrong(mut stage: Stage) {
     let found = [("gone", "ends"), ("good", "missing"), ("list", "other-type")];
     let found: Vec<_> =
         found.iter().map(|(machine, problem)| json!({ "serial_no": machine, "problem": problem })).collect();
-    assert_eq!((code, &answer["data"]["findings"], &answer["data"]["left"]), (1, &json!(found), &json!(1)));
+    assert_eq!((code, &answer["data"]["findings"], &answer["data"]["no_repair"]), (1, &json!(found), &json!(1)));
     assert_eq!(stage.redis.ask::<i64>("TTL machine_auth:gone").await, Ok(-1));
     assert_eq!(stage.redis.ask::<i64>("LLEN machine_auth:list").await, Ok(1));
 }

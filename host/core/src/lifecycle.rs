@@ -78,8 +78,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// One, or two.
-    pub fn digests(self) -> impl Iterator<Item = Digest> {
+    fn digests(self) -> impl Iterator<Item = Digest> {
         std::iter::once(self.file).chain((self.content != self.file).then_some(self.content))
     }
 

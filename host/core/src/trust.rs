@@ -13,6 +13,7 @@ use minisign_verify::{Error, PublicKey, Signature};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::lifecycle::Identity;
 
 pub use section::{SECTION, Split, embed, split};
 
@@ -152,10 +153,10 @@ pub fn digest(bytes: &[u8]) -> Digest {
 }
 
 impl Trust {
-    /// Whether a digest is one of those that are revoked.
+    /// Whether a build is revoked, as its file or as what was signed of it.
     #[must_use]
-    pub fn has_revoked(&self, digest: Digest) -> bool {
-        self.revoked.contains(&digest)
+    pub fn revokes(&self, build: Identity) -> bool {
+        [build.content, build.file].iter().any(|digest| self.revoked.contains(digest))
     }
 
     /// Whether this build may be taken, and who signed it; `beside`: what `FILE.minisig` holds.
@@ -175,7 +176,7 @@ impl Trust {
         let split = split(bytes)?;
         // A revoked build with another signature in it, or none, is the same code.
         let signed = if split.signature.is_some() { digest(&split.content) } else { found };
-        match [signed, found].map(|digest| self.has_revoked(digest)) {
+        match [signed, found].map(|digest| self.revoked.contains(&digest)) {
             [true, _] => return Err(Distrust::Revoked(signed)),
             [false, true] => return Err(Distrust::FileRevoked { file: found, content: signed }),
             [false, false] => {}
@@ -304,14 +305,17 @@ QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfN
         let signed = embed(component, OF_TEST).unwrap();
         let renamed = embed(component, &OF_TEST.replace("untrusted comment: ", "untrusted comment: another ")).unwrap();
         let mut trust = trust(&[], false);
+        let build = |bytes: &[u8]| Identity { file: digest(bytes), content: digest(component) };
         // Of the file alone it is not known what would be the same: the refusal says which digest is.
         trust.revoked.push(digest(&signed));
         let refused = trust.judge("acme", None, &signed, None).unwrap_err();
         assert_eq!(refused, Distrust::FileRevoked { file: digest(&signed), content: digest(component) });
         assert!(refused.to_string().contains(&format!("revoke {} in its place", digest(component))), "{refused}");
+        assert_eq!([&signed[..], &renamed, component].map(|bytes| trust.revokes(build(bytes))), [true, false, false]);
         trust.revoked.push(digest(component));
         for again in [&signed[..], &renamed, component] {
             assert_eq!(trust.judge("acme", None, again, None), Err(Distrust::Revoked(digest(component))));
+            assert!(trust.revokes(build(again)));
         }
     }
 

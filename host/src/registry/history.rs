@@ -1,4 +1,4 @@
-//! What changed: the last hundred builds that went live or were refused, and who wanted it.
+//! What changed: the last hundred builds that went live, were refused, or left with their plugin, and who wanted it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

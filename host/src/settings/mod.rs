@@ -24,8 +24,7 @@ const PLUGIN_FOLDERS: [&str; 2] = ["plugins", "/usr/share/sluicegate/plugins"];
 /// The file that settings are read from: the one that is named, or `./sluicegate.toml` where it exists; else none.
 #[must_use]
 pub fn file(named: Option<&Path>) -> Option<PathBuf> {
-    // An environment that names it with nothing names none.
-    match named.filter(|file| !file.as_os_str().is_empty()) {
+    match named {
         Some(file) => Some(file.to_owned()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()),
     }

@@ -107,6 +107,19 @@ final class Message
     }
 
     /**
+     * When the machine was heard. A time from a clock that is wrong would hold off every heartbeat until it is over: it
+     * counts as now.
+     *
+     * @throws MalformedMessage
+     */
+    public function heardAt(): CarbonImmutable
+    {
+        [$receivedAt, $now] = [$this->receivedAt(), CarbonImmutable::now()];
+
+        return $receivedAt->greaterThan($now->addMinute()) ? $now : $receivedAt;
+    }
+
+    /**
      * The payload's own text. PHP would write 12.30 as 12.3 and `{ }` as `{}`: so it is cut out, and only where the
      * entry is not written as the gateway writes it, written anew.
      */

@@ -2,6 +2,7 @@
 
 namespace Sluicegate\Laravel\Tests;
 
+use Carbon\CarbonImmutable;
 use PHPUnit\Framework\TestCase;
 use Sluicegate\Laravel\Exceptions\InvalidCommand;
 use Sluicegate\Laravel\Exceptions\MalformedMessage;
@@ -34,6 +35,22 @@ final class MessageTest extends TestCase
     {
         $message = Message::parse('{"received_at" : "2026-04-14T01:00:00Z", "payload" : {"a": {}, "b": []}, "serial_no":"M", "type":"x"}');
         self::assertSame('{"a":{},"b":[]}', $message->payload);
+    }
+
+    public function testATimeFromAClockThatIsWrongIsNow(): void
+    {
+        $now = CarbonImmutable::parse('2026-04-14T09:00:00Z');
+        CarbonImmutable::setTestNow($now);
+        $heardAt = fn (string $at) => Message::parse(
+            '{"type":"heartbeat","serial_no":"M","payload":{},"received_at":"' . $at . '"}'
+        )->heardAt()->toIso8601ZuluString();
+        try {
+            self::assertSame('2026-04-14T09:00:00Z', $heardAt('2027-04-14T09:00:00Z'));
+            self::assertSame('2026-04-14T09:01:00Z', $heardAt('2026-04-14T09:01:00Z'));
+            self::assertSame('2026-04-13T09:00:00Z', $heardAt('2026-04-13T09:00:00Z'));
+        } finally {
+            CarbonImmutable::setTestNow();
+        }
     }
 
     /** @dataProvider malformed */

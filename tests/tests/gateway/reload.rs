@@ -315,13 +315,29 @@ async fn a_plugins_setting_makes_a_new_generation_through_all_steps() {
     eventually("it is live", async || (stage.gateway.generation("heartbeat").await? == 3).then_some(())).await;
     machine.publish("machine/M-1/heartbeat", r#"{"temperature":50}"#).await;
     stage.redis.list_of(DEAD, 2).await;
-    // Without the plugin: the history says so, and by whom.
+}
+
+#[tokio::test]
+async fn a_plugin_that_leaves_the_settings_stands_in_the_history() {
+    let route =
+        "[[routes]]\nname = \"heartbeat\"\ntopic = \"machine/{serial_no}/heartbeat\"\nhandlers = [\"heartbeat\"]\n";
+    let mut stage = Stage::start(&format!("{HEARTBEAT}{route}")).await;
+    let live = stage.gateway.plugin("heartbeat").await.expect("JSON")["live"]["digest"].clone();
+    let told = async |stage: &Stage| {
+        let history = stage.gateway.get("/api/history?plugin=heartbeat").await.expect("JSON");
+        let last = &history["changes"][0];
+        assert_eq!((&last["from"], &last["to"]), (&live, &Value::Null), "{last}");
+        ["what", "who", "outcome"].map(|part| last[part].as_str().unwrap_or("-").to_owned())
+    };
     stage.applied(B, "plugins.heartbeat").await;
-    let history = stage.gateway.get("/api/history?plugin=heartbeat").await.expect("JSON");
-    let last = &history["changes"][0];
-    let told = ["what", "who", "outcome", "step"].map(|part| last[part].as_str().unwrap_or("-"));
-    assert!(told == ["remove", "settings", "removed", "live"] && last["to"].is_null(), "{last}");
-    assert!(last["from"].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{last}");
+    assert_eq!(told(&stage).await, ["remove", "settings", "removed"]);
+    // The same while it is down.
+    stage.applied(&format!("{HEARTBEAT}{route}"), "plugins.heartbeat").await;
+    stage.gateway.signal("TERM");
+    stage.gateway.ended().await;
+    stage.write(B);
+    stage.gateway.run().await;
+    assert_eq!(told(&stage).await, ["remove", "start", "removed"]);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use sluicegate_core::lifecycle::Step;
 
 use super::{Ended, Registry, Seen, blocking, build};
 use crate::registry::desk::{DeskError, Promoted, RolledBack};
-use crate::registry::history::{Change, Outcome, What, Who};
+use crate::registry::history::{Outcome, What, Who};
 use crate::registry::load::{self, File, Loaded};
 use crate::registry::{Place, Source};
 use crate::telemetry::board::{CanaryBuild, Refused};
@@ -164,18 +164,6 @@ impl Registry {
 
     fn canaried(&self, index: usize, to: Digest, who: Who, outcome: Outcome, reason: Option<&str>) {
         let plugin = self.plugins[index].wanted.name.clone();
-        let from = self.index.plugins.get(&plugin).and_then(|builds| builds.live.as_ref()).map(|live| live.digest);
-        let (at, step, reason) = (clock::now(), Step::Canary, reason.map(str::to_owned));
-        self.orders.history.add(Change {
-            at,
-            plugin,
-            what: What::Load,
-            from,
-            to: Some(to),
-            outcome,
-            step,
-            reason,
-            who,
-        });
+        self.tell(plugin, What::Load, Some(to), who, outcome, Step::Canary, reason.map(str::to_owned));
     }
 }

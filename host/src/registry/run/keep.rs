@@ -70,13 +70,25 @@ impl Registry {
             self.index = index;
             self.orders.history.restore(changes);
         }
-        // What the settings name no more needs no fallback.
-        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
-        self.index.plugins.retain(|name, _| named(name));
+        self.only_named(Who::Start);
         for index in 0..self.plugins.len() {
             let live = self.builds(index).live.as_ref().map(|build| build.name.clone());
             self.plugins[index].wanted.before = live;
             self.show(index);
+        }
+    }
+
+    /// What the settings name no more needs no fallback.
+    pub(super) fn only_named(&mut self, who: Who) {
+        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
+        let gone: Vec<String> = self.index.plugins.keys().filter(|name| !named(name)).cloned().collect();
+        for name in gone {
+            // One that never was live leaves nothing.
+            if self.live(&name).is_some() {
+                self.tell(name.clone(), What::Remove, None, who, Outcome::Removed, Step::Live, None);
+                self.unsaved = true;
+            }
+            self.index.plugins.shift_remove(&name);
         }
     }
 
@@ -121,32 +133,41 @@ impl Registry {
         problem: Option<&Problem>,
     ) {
         let name = &self.plugins[index].wanted.name;
-        let from = self.index.plugins.get(name).and_then(|builds| builds.live.as_ref()).map(|build| build.digest);
         // A start that finds what was live before changes nothing.
-        if problem.is_none() && from == to {
+        if problem.is_none() && self.live(name) == to {
             return;
         }
-        self.orders.history.add(Change {
-            at: clock::now(),
-            plugin: name.clone(),
-            what,
-            from,
-            to,
-            outcome: if problem.is_none() { Outcome::Live } else { Outcome::Refused },
-            step,
-            reason: problem.map(Problem::to_string),
-            who,
-        });
+        let outcome = if problem.is_none() { Outcome::Live } else { Outcome::Refused };
+        self.tell(name.clone(), what, to, who, outcome, step, problem.map(Problem::to_string));
+    }
+
+    /// The build of a plugin that is live, or was before the last end.
+    fn live(&self, name: &str) -> Option<Digest> {
+        self.index.plugins.get(name).and_then(|builds| builds.live.as_ref()).map(|build| build.digest)
+    }
+
+    /// Writes a change of a plugin's live build into the history. To be called before the index is changed.
+    #[expect(clippy::too_many_arguments, reason = "they are the change, a field each")]
+    pub(super) fn tell(
+        &self,
+        plugin: String,
+        what: What,
+        to: Option<Digest>,
+        who: Who,
+        outcome: Outcome,
+        step: Step,
+        reason: Option<String>,
+    ) {
+        let from = self.live(&plugin);
+        self.orders.history.add(Change { at: clock::now(), plugin, what, from, to, outcome, step, reason, who });
     }
 
     /// Tells the board what is kept and what is not tried again.
     pub(super) fn show(&mut self, index: usize) {
         let builds = self.builds(index).clone();
         // One that is revoked stays on the disk, and nobody can go back to it while it is.
-        let trust = self.plugins[index].wanted.trust.clone();
-        let is_revoked = |build: &Build| {
-            trust.as_ref().is_some_and(|trust| build.identity().digests().any(|digest| trust.has_revoked(digest)))
-        };
+        let trust = self.plugins[index].wanted.trust.as_ref();
+        let is_revoked = |build: &Build| trust.is_some_and(|trust| trust.revokes(build.identity()));
         let fallback = builds
             .fallback
             .filter(|build| !is_revoked(build))

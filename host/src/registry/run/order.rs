@@ -17,12 +17,11 @@ use super::making::{self, Maker};
 use super::{Registry, Seen, TRIES, Watched, blocking, build, files, show_path};
 use crate::registry::Place;
 use crate::registry::desk::{Ordered, Ready};
-use crate::registry::history::{Change, Outcome, What, Who};
+use crate::registry::history::{Outcome, What, Who};
 use crate::registry::load::{self, File, Loaded};
 use crate::registry::{Proposal, Source, Wanted};
 use crate::sandbox::compiled::Urgency;
 use crate::sandbox::{Generation, Problem, Refusal};
-use crate::telemetry::clock;
 use crate::watch::Watch;
 
 /// Other settings on their way.
@@ -207,12 +206,15 @@ impl Registry {
             self.plugins.push(watched);
         }
         for watched in before {
-            self.removed(&watched);
+            if let Some(canary) = watched.canary {
+                let (plugin, to) = (watched.wanted.name.clone(), Some(canary.file.digest));
+                let reason = Some("the settings name the plugin no more".to_owned());
+                self.tell(plugin, What::Load, to, Who::Settings, Outcome::Withdrawn, Step::Canary, reason);
+            }
             self.board.notice(&kept_notice(&watched.wanted.name), None);
             self.gone.insert(watched.wanted.name, watched.number);
         }
-        let named = |name: &String| self.plugins.iter().any(|plugin| plugin.wanted.name == *name);
-        self.index.plugins.retain(|name, _| named(name));
+        self.only_named(Who::Settings);
         if others {
             // What the watch before had noticed nobody is told any more.
             (0..self.plugins.len()).for_each(|index| self.wait(index, Who::File));
@@ -240,25 +242,6 @@ impl Registry {
             self.lives(place, file, &generation);
         }
         self.save().await;
-    }
-
-    /// Writes into the history that the settings name a plugin no more. To be called before the index is changed.
-    fn removed(&self, watched: &Watched) {
-        let plugin = watched.wanted.name.clone();
-        let from = watched.live.as_ref().map(|live| live.digest);
-        let (what, outcome, who) = (What::Remove, Outcome::Removed, Who::Settings);
-        let at = clock::now();
-        self.orders.history.add(Change {
-            at,
-            plugin,
-            what,
-            from,
-            to: None,
-            outcome,
-            step: Step::Live,
-            reason: None,
-            who,
-        });
     }
 }
 

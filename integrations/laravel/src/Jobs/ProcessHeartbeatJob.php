@@ -14,7 +14,7 @@ class ProcessHeartbeatJob extends MachineJob implements WorksInBatches
     public function handle(Tables $tables, Machines $machines): void
     {
         $told = Heartbeats::read($this->message);
-        $heardAt = $tables->time($this->message->receivedAt());
+        $heardAt = $tables->time($this->message->heardAt());
         $row = $tables->row('machines', [
             'last_heard_at' => $heardAt,
             'updated_at' => $tables->time(CarbonImmutable::now()),

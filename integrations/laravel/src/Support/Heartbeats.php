@@ -67,7 +67,7 @@ class Heartbeats
                     continue;
                 }
             }
-            $at = $this->tables->time($message->receivedAt());
+            $at = $this->tables->time($message->heardAt());
             // These texts are ordered as the times are. Of one moment the later one is the newer.
             if ($at >= ($merged[$id]['at'] ?? '')) {
                 $merged[$id]['at'] = $at;

@@ -13,9 +13,9 @@ use sluicegate_tests::{Broker, Gateway, RedisServer, eventually};
 use crate::neighbours::Neighbours;
 use crate::slot::{self, Slot};
 
-/// How long the neighbours are measured by themselves: in a second they send a hundred messages.
+/// How long the neighbours are measured by themselves.
 const QUIET: Duration = Duration::from_secs(4);
-/// The same where their p99 is looked at.
+/// The same where their p99 is compared: they send a hundred messages a second, and of 400 it is the fourth worst.
 const LONG_QUIET: Duration = Duration::from_secs(20);
 /// What a machine of two cores adds on which everything runs, the machines too.
 const JITTER: Duration = Duration::from_millis(5);
