@@ -13,8 +13,9 @@ use tokio::time::sleep;
 
 use super::decide::Decider;
 
-/// Beyond these the next ones wait in the system's queue. EMQX has 8 (`pool_size`) for each node and endpoint.
-const CONNECTIONS: usize = 1_024;
+/// Beyond these the next ones wait in the system's queue. EMQX has 8 (`pool_size`) for each node and endpoint. A process may mostly have 1,024 files, and
+/// whoever connects here must not take those that messages need.
+const CONNECTIONS: usize = 256;
 /// How long a connection may say nothing, and how long a request's head may take. What EMQX does not use for so long it makes anew.
 const IDLE: Duration = Duration::from_secs(60);
 /// A request's head.

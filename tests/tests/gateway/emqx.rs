@@ -139,6 +139,30 @@ impl Emqx {
 }
 
 #[tokio::test]
+async fn beyond_256_connections_the_next_one_waits_until_one_ends() {
+    let redis = RedisServer::start().await;
+    let (_broker, gateway) = gateway(redis.port, "").await;
+    let address = address(&gateway);
+    redis.command(&format!("SET machine_auth:M-1 {}", FIRST.1)).await;
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        let mut emqx = Emqx::connect(&address).await;
+        assert!(emqx.login("M-1", FIRST.0).await);
+        held.push(emqx);
+    }
+    let mut next = Emqx::connect(&address).await;
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { next.login("M-1", FIRST.0).await });
+    // It asked first, and all that others ask is answered before.
+    for emqx in &mut held {
+        assert!(emqx.login("M-1", FIRST.0).await);
+    }
+    assert!(waiting.try_join_next().is_none());
+    held.pop();
+    assert!(waiting.join_next().await.expect("one").expect("it asks to the end"));
+}
+
+#[tokio::test]
 async fn a_machine_logs_in_with_its_token_of_either_format_and_nobody_else_does() {
     let redis = RedisServer::start().await;
     let (_broker, gateway) = gateway(redis.port, "failures_per_minute = 1000\n").await;
