@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{Board, Patience, Server};
 use crate::database::Database;
 use crate::database::fault::Fault;
-use crate::database::session::Statement;
 use crate::database::statements::commands;
 use crate::domain::command::State;
 use crate::redis::connect::RedisFault;
@@ -91,12 +90,10 @@ async fn at_the_database(database: &Database, board: &Board) {
 
 /// Whether it answers; and how many commands are in which state, where that is asked for.
 async fn look(database: &Database, count: bool) -> Result<Option<BTreeMap<String, u64>>, Fault> {
-    let mut session = database.read().await?;
     if !count {
-        session.rows(&Statement { sql: "SELECT 1".to_owned(), values: Vec::new() }).await?;
-        session.commit().await?;
-        return Ok(None);
+        return database.answer().await.map(|()| None);
     }
+    let mut session = database.read().await?;
     let mut states = BTreeMap::new();
     for row in session.rows(&commands::by_state(database.tongue())).await? {
         states.insert(row.must_text(0)?, u64::try_from(row.must_int(1)?).unwrap_or_default());

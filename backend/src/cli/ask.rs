@@ -20,7 +20,7 @@ const CHECK: &str = "sluicegate-backend check --connect";
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        let code = if matches!(fault, Fault::Away(_)) { Code::NotReachable } else { Code::Refused };
+        let code = if matches!(fault, Fault::Away(_) | Fault::Cut(_)) { Code::NotReachable } else { Code::Refused };
         Self::new(code, format!("the database: {fault}"), CHECK)
     }
 }

@@ -9,6 +9,11 @@ pub enum Fault {
     /// No answer, or one that has nothing to do with the values: away, busy, full, read only, a table or a column that is not there.
     #[error("{0}")]
     Away(String),
+    /// The connection was closed in the middle of a transaction: the database is away, or will not have what it was sent (MySQL and MariaDB close it
+    /// where a statement is larger than their `max_allowed_packet`, mostly without a word that arrives). [`Database::answer`](super::Database::answer)
+    /// tells the two apart.
+    #[error("{0}")]
+    Cut(String),
     /// A row is there already that was not a moment ago.
     #[error("{0}")]
     Conflict(String),
@@ -31,7 +36,11 @@ const NO_DEFAULT: u16 = 1364;
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         let text = with_causes(&error);
-        let sqlx::Error::Database(database) = &error else { return Self::Away(text) };
+        let database = match &error {
+            sqlx::Error::Database(database) => database,
+            sqlx::Error::Io(_) => return Self::Cut(text),
+            _ => return Self::Away(text),
+        };
         if database.is_unique_violation() {
             return Self::Conflict(text);
         }
@@ -40,6 +49,16 @@ impl From<sqlx::Error> for Fault {
             None => database.code().and_then(|code| code.parse().ok()).is_some_and(of_values_in_sqlite),
         };
         if of_values { Self::Refused(text) } else { Self::Away(text) }
+    }
+}
+
+impl Fault {
+    /// An error of whoever wants a connection and has sent nothing yet: nothing of it is a job's.
+    pub(super) fn of_connecting(error: sqlx::Error) -> Self {
+        match error.into() {
+            Self::Cut(why) => Self::Away(why),
+            fault => fault,
+        }
     }
 }
 
@@ -109,5 +128,8 @@ mod tests {
     #[test]
     fn no_connection_is_the_databases_fault() {
         assert!(matches!(Fault::from(sqlx::Error::PoolTimedOut), Fault::Away(_)));
+        let closed = || sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
+        assert!(matches!(Fault::of_connecting(closed()), Fault::Away(_)));
+        assert!(matches!(Fault::from(closed()), Fault::Cut(_)), "it may be what was sent");
     }
 }

@@ -23,7 +23,7 @@ use crate::domain::names::Names;
 use crate::domain::time::Zone;
 use crate::settings;
 use fault::Fault;
-use session::Session;
+use session::{Session, Statement};
 use statements::Dialect;
 
 /// How long it may take to get a connection: one that is free, or a new one.
@@ -93,7 +93,7 @@ impl Database {
     /// [`Fault::Away`].
     pub async fn begin(&self) -> Result<Session, Fault> {
         Ok(match &self.pool {
-            Pool::MySql(pool) => Session::MySql(pool.begin().await?),
+            Pool::MySql(pool) => Session::MySql(pool.begin().await.map_err(Fault::of_connecting)?),
             // A reader that begins to write would have to give up where another wrote since.
             Pool::Sqlite(pool) => Session::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
         })
@@ -105,9 +105,19 @@ impl Database {
     /// [`Fault::Away`].
     pub async fn read(&self) -> Result<Session, Fault> {
         Ok(match &self.pool {
-            Pool::MySql(pool) => Session::MySql(pool.begin().await?),
+            Pool::MySql(pool) => Session::MySql(pool.begin().await.map_err(Fault::of_connecting)?),
             Pool::Sqlite(pool) => Session::Sqlite(pool.begin().await?),
         })
+    }
+
+    /// Asks it something that needs no table.
+    ///
+    /// # Errors
+    /// [`Fault`]: it does not answer.
+    pub async fn answer(&self) -> Result<(), Fault> {
+        let mut session = self.read().await?;
+        session.rows(&Statement { sql: "SELECT 1".to_owned(), values: Vec::new() }).await?;
+        session.commit().await
     }
 
     /// What is done within the time that a transaction may take.

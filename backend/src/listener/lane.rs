@@ -19,6 +19,9 @@ use crate::{clock, metrics};
 
 /// How often a part that met a row which was not there a moment before is tried anew, before it counts as refused.
 const CONFLICTS: u32 = 3;
+/// How often in a row the database closes the connection over one part, and answers at once when it is asked something else, before that counts as
+/// refused: what goes away and comes back in between must not be a job's fault.
+const CUTS: u32 = 3;
 /// How long a job waits between two attempts: others of its batch wait as long.
 const BETWEEN: Duration = Duration::from_millis(50);
 /// The most bytes of a reason.
@@ -53,22 +56,42 @@ enum Failed {
 impl Part<'_> {
     /// Commits all of it, however long the database is away.
     pub(super) async fn commit(&self, letters: &mut Pusher) -> Result<(), Fenced> {
-        let mut patience = Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list);
+        let mut patience = self.patience();
         let mut left: Vec<Range<usize>> = Vec::new();
         if !self.entries.is_empty() {
             left.push(0..self.entries.len());
         }
-        let (mut attempts, mut conflicts) = (0, 0);
+        // Invariant: all three are of the range that is next.
+        let (mut attempts, mut conflicts, mut cuts) = (0, 0, 0);
         while let Some(range) = left.pop() {
             match self.range(range.clone(), None, letters).await {
                 Ok(()) => {
                     patience.good();
-                    (attempts, conflicts) = (0, 0);
+                    (attempts, conflicts, cuts) = (0, 0, 0);
                 }
                 Err(Failed::Fault(Fault::Fenced)) => return Err(Fenced),
                 Err(Failed::Fault(Fault::Away(why)) | Failed::Letters(why)) => {
+                    cuts = 0;
                     left.push(range);
                     tokio::time::sleep(patience.bad(&why)).await;
+                }
+                Err(Failed::Fault(Fault::Cut(why))) => {
+                    let database = &self.parts.database;
+                    cuts = if database.within(database.answer()).await.is_ok() { cuts + 1 } else { 0 };
+                    let alone = range.len() == 1;
+                    if cuts < CUTS || alone && cuts < self.parts.attempts {
+                        left.push(range);
+                        tokio::time::sleep(patience.bad(&why)).await;
+                        continue;
+                    }
+                    if alone {
+                        self.give_up(range.clone(), &self.too_large(range.start, &why), cuts, letters).await?;
+                    } else {
+                        left.extend(halves(range));
+                    }
+                    (attempts, conflicts, cuts) = (0, 0, 0);
+                    // It waits for nobody's return: from here on it is a search.
+                    patience = self.patience();
                 }
                 Err(Failed::Fault(Fault::Conflict(why))) if conflicts < CONFLICTS => {
                     conflicts += 1;
@@ -77,10 +100,8 @@ impl Part<'_> {
                     tokio::time::sleep(BETWEEN).await;
                 }
                 Err(Failed::Fault(Fault::Conflict(_) | Fault::Refused(_))) if range.len() > 1 => {
-                    let middle = range.start + range.len() / 2;
-                    left.push(middle..range.end);
-                    left.push(range.start..middle);
-                    conflicts = 0;
+                    left.extend(halves(range));
+                    (conflicts, cuts) = (0, 0);
                 }
                 Err(Failed::Fault(Fault::Conflict(why) | Fault::Refused(why))) => {
                     attempts += 1;
@@ -90,19 +111,35 @@ impl Part<'_> {
                         continue;
                     }
                     self.give_up(range, &why, attempts, letters).await?;
-                    (attempts, conflicts) = (0, 0);
+                    (attempts, conflicts, cuts) = (0, 0, 0);
                 }
             }
         }
         Ok(())
     }
 
+    fn patience(&self) -> Patience<'_> {
+        Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list)
+    }
+
+    /// Why a job over which the connection is closed is given up.
+    fn too_large(&self, place: usize, why: &str) -> String {
+        format!(
+            "the database closes the connection over this job, of {} bytes, and answers otherwise: MySQL and MariaDB do that where a statement is \
+             larger than their max_allowed_packet ({why})",
+            self.entries[place].raw.len()
+        )
+    }
+
     /// A job that the database refuses for ever.
     async fn give_up(&self, range: Range<usize>, why: &str, attempts: u32, letters: &mut Pusher) -> Result<(), Fenced> {
-        let mut patience = Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list);
+        let mut patience = self.patience();
         loop {
             match self.range(range.clone(), Some((why, attempts)), letters).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    patience.good();
+                    return Ok(());
+                }
                 Err(Failed::Fault(Fault::Fenced)) => return Err(Fenced),
                 Err(Failed::Fault(fault)) => tokio::time::sleep(patience.bad(&fault)).await,
                 Err(Failed::Letters(why)) => tokio::time::sleep(patience.bad(&why)).await,
@@ -182,4 +219,10 @@ impl Part<'_> {
         }
         .to_json()
     }
+}
+
+/// The two halves of a range of several, the first of them last: that one is next.
+fn halves(range: Range<usize>) -> [Range<usize>; 2] {
+    let middle = range.start + range.len() / 2;
+    [middle..range.end, range.start..middle]
 }

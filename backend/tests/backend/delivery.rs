@@ -192,6 +192,43 @@ async fn what_the_database_refuses_is_a_dead_letter_and_holds_up_nobody(mut stag
     assert!(reason.contains("no such code") || reason.contains("CONSTRAINT `rule` failed"), "{reason}");
 }
 
+/// MariaDB closes the connection over a statement that is larger than its `max_allowed_packet`, as it does when it goes away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_too_large_for_the_database_is_a_dead_letter_and_holds_up_nobody() {
+    let mut stage = Stage::mariadb().await.with("[listener]\nattempts = 4\nworkers = 1\nalert_levels = []");
+    stage.database().await;
+    // Whoever connects from now on has it.
+    stage.execute("SET GLOBAL max_allowed_packet = 1048576").await;
+    let error = |number: usize, size: usize| {
+        let payload = format!(r#"{{"error_code":"{number:02}","details":"{}"}}"#, "x".repeat(size));
+        job("error", &format!("M-{}", number % 3), 0, &payload)
+    };
+    // Ordinary ones, some that fit alone and not together, and one that fits nowhere.
+    let size = |number: usize| match number {
+        20 => 1_500_000,
+        10..18 => 300_000,
+        _ => 10,
+    };
+    let jobs: Vec<String> = (0..40).map(|number| error(number, size(number))).collect();
+    stage.push(&jobs).await;
+    let backend = stage.start("b1");
+    stage.all_taken().await;
+    let all: Vec<String> = (0..40).filter(|number| *number != 20).map(|number| format!("{number:02}")).collect();
+    assert_eq!(stage.rows("SELECT code FROM machine_logs ORDER BY id").await, all);
+    let letters = stage.redis.list(LETTERS).await;
+    assert_eq!(letters.len(), 1, "the large one alone");
+    let letter: serde_json::Value = serde_json::from_str(&letters[0]).expect("JSON");
+    let reason = letter["reason"].as_str().expect("a reason");
+    assert!(letter["job"] == jobs[20] && letter["attempts"] == 4 && reason.contains("max_allowed_packet"), "{reason}");
+    // One that comes alone, of which the database reads the beginning at the most, leaves nothing in trouble.
+    stage.push(&[error(40, 8_000_000)]).await;
+    let letters = stage.redis.list_of(LETTERS, 2).await;
+    assert!(letters.iter().all(|letter| letter.contains("max_allowed_packet")));
+    stage.all_taken().await;
+    let (_, status) = backend.ask("GET", "/api/status", Some(crate::stage::TOKEN), "").await;
+    assert_eq!((&status["troubles"], &status["dead"]), (&serde_json::json!({}), &2.into()));
+}
+
 async fn what_is_no_job_is_a_dead_letter_with_the_reason(mut stage: Stage) {
     let _backend = stage.start("b1");
     let jobs = [
