@@ -200,9 +200,13 @@ pub(super) async fn doctor(settings: &Settings, repair: Option<Repair>, output: 
     let clients = Clients::new(settings)?;
     let findings = clients.machines(settings).doctor(settings.machines.auth_format, repair).await?;
     let prefix = format!("{}{}", settings.redis.key_prefix, settings.machines.auth_key);
-    let line = |finding: &Finding| format!("{prefix}{}: {}", finding.serial_no.escape_debug(), finding.problem);
+    let line = |finding: &Finding| match finding.problem {
+        // It is escaped already.
+        Problem::NoText => format!("{prefix}{}: {}", finding.serial_no, finding.problem),
+        _ => format!("{prefix}{}: {}", finding.serial_no.escape_debug(), finding.problem),
+    };
     let lines: Vec<String> = findings.iter().map(line).collect();
-    let left: Vec<String> = findings.iter().filter(|finding| finding.problem == Problem::OtherType).map(line).collect();
+    let left: Vec<String> = findings.iter().filter(|finding| !finding.problem.is_repaired()).map(line).collect();
     let data = json!({ "findings": findings, "repaired": repair.is_some(), "no_repair": left.len() });
     if findings.is_empty() {
         return Ok(output.good("every key is as the database says\n", &data));
@@ -224,11 +228,13 @@ pub(super) async fn convert(settings: &Settings, output: &Output) -> Result<Code
     let mut auth = Clients::new(settings)?.auth(settings);
     let done = doctor::convert(&mut auth, settings.machines.auth_format).await?;
     let text = format!(
-        "{} keys converted, {} had the format already, {} hold no SHA-256 and are as they were\n",
+        "{} keys converted, {} had the format already, {} hold no SHA-256, or have a name that is not UTF-8, and are as they were\n",
         done.converted, done.unchanged, done.left
     );
     let code = if done.left == 0 { Code::Good } else { Code::Wrong };
-    let errors: Vec<String> =
-        (done.left > 0).then(|| format!("{} keys hold no SHA-256", done.left)).into_iter().collect();
+    let errors: Vec<String> = (done.left > 0)
+        .then(|| format!("{} keys hold no SHA-256, or have a name that is not UTF-8", done.left))
+        .into_iter()
+        .collect();
     Ok(output.verdict(code, &text, &json!(done), &errors))
 }

@@ -20,7 +20,7 @@ const PAGE: i64 = 1_000;
 /// What is wrong with a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The machine.
+    /// The machine; a name that is not UTF-8, with its bytes escaped.
     pub serial_no: String,
     /// What it is.
     pub problem: Problem,
@@ -50,6 +50,16 @@ pub enum Problem {
     SerialNo,
     /// The name is the gateway's own at the broker.
     Reserved,
+    /// The name is not UTF-8: no client can have it, so it may be somebody else's key. A repair leaves it.
+    NoText,
+}
+
+impl Problem {
+    /// Whether a repair touches such a key.
+    #[must_use]
+    pub fn is_repaired(self) -> bool {
+        !matches!(self, Self::OtherType | Self::NoText)
+    }
 }
 
 impl fmt::Display for Problem {
@@ -71,6 +81,10 @@ impl fmt::Display for Problem {
             Self::SerialNo => "the serial number is no level of a topic: it could reach other machines' topics",
             Self::Reserved => {
                 "the name is the gateway's own at the broker (machines.reserved): it could take over its session"
+            }
+            Self::NoText => {
+                "the key's name is not UTF-8: no machine can have it; no repair touches it, since it may be another program's (DEL it, or \
+                 choose another machines.auth_key)"
             }
         })
     }
@@ -156,7 +170,8 @@ impl Machines {
     pub async fn doctor(&self, format: AuthFormat, repair: Option<Repair>) -> Result<Vec<Finding>, DoctorError> {
         let mut auth = self.auth.lock().await;
         let expected = self.expected().await?;
-        let keys: BTreeSet<String> = auth.all().await?.into_iter().chain(expected.keys().cloned()).collect();
+        let found = auth.all().await?;
+        let keys: BTreeSet<String> = found.serial_nos.into_iter().chain(expected.keys().cloned()).collect();
         let all: Vec<&str> = keys.iter().map(String::as_str).collect();
         let entries = auth.read(&all).await?;
         let hash_of = |serial_no: &str| expected.get(serial_no).map(String::as_str);
@@ -179,6 +194,8 @@ impl Machines {
                 if repair.is_some() { self.repair(&mut auth, serial_no, format).await? } else { Some(problem) };
             findings.extend(problem.map(|problem| Finding { serial_no: (*serial_no).to_owned(), problem }));
         }
+        let no_text = found.no_text.iter().map(|name| name.escape_ascii().to_string());
+        findings.extend(no_text.map(|serial_no| Finding { serial_no, problem: Problem::NoText }));
         Ok(findings)
     }
 
@@ -221,7 +238,7 @@ impl Machines {
             let kept = auth.look(serial_no).await?;
             let problem = self.judge(serial_no, hash.as_deref(), &kept, format);
             // Where another has changed it in between it is looked at again.
-            if problem.is_none_or(|problem| problem == Problem::OtherType)
+            if !problem.is_some_and(Problem::is_repaired)
                 || auth.replace(serial_no, &kept.entry, due, format, End::Never).await?
             {
                 break problem;
@@ -262,7 +279,7 @@ pub struct Converted {
     pub converted: usize,
     /// Keys that had it already.
     pub unchanged: usize,
-    /// Keys that hold no SHA-256: they are as they were.
+    /// Keys that hold no SHA-256, or whose name is not UTF-8: they are as they were.
     pub left: usize,
 }
 
@@ -271,9 +288,9 @@ pub struct Converted {
 /// # Errors
 /// [`RedisFault`]: what was converted by then stays so, and the rest may be asked for again.
 pub async fn convert(auth: &mut Auth, format: AuthFormat) -> Result<Converted, RedisFault> {
-    let all = auth.all().await?;
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let mut done = Converted::default();
+    let found = auth.all().await?;
+    let all: Vec<&str> = found.serial_nos.iter().map(String::as_str).collect();
+    let mut done = Converted { left: found.no_text.len(), ..Converted::default() };
     for (serial_no, mut kept) in all.iter().zip(auth.read(&all).await?) {
         loop {
             let (hash, had) = match &kept.entry {

@@ -64,6 +64,15 @@ pub enum Entry {
     Other(String),
 }
 
+/// The names that stand behind the prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// Serial numbers, in order.
+    pub serial_nos: Vec<String>,
+    /// Names that are not UTF-8, so no machine's.
+    pub no_text: Vec<Vec<u8>>,
+}
+
 /// Reads and writes the keys, on a connection of its own.
 pub struct Auth {
     line: Line,
@@ -180,22 +189,29 @@ impl Auth {
         })
     }
 
-    /// The serial numbers of all keys, in no order. It looks through the whole server, a part at a time.
+    /// The names of all keys. It looks through the whole server, a part at a time.
     ///
     /// # Errors
     /// [`RedisFault`].
-    pub async fn all(&mut self) -> Result<Vec<String>, RedisFault> {
-        let (mut cursor, mut found) = (0_u64, Vec::new());
+    pub async fn all(&mut self) -> Result<Found, RedisFault> {
+        let (mut cursor, mut found) = (0_u64, Found::default());
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&self.prefix))).arg("COUNT").arg(1_000);
-            let page = scan.query_async::<(u64, Vec<String>)>(self.line.get().await?).await;
+            let page = scan.query_async::<(u64, Vec<Vec<u8>>)>(self.line.get().await?).await;
             let (next, keys) = self.line.heard(&self.prefix.clone(), page)?;
-            found.extend(keys.into_iter().filter_map(|key| key.strip_prefix(&self.prefix).map(str::to_owned)));
+            for name in keys.iter().filter_map(|key| key.strip_prefix(self.prefix.as_bytes())) {
+                match String::from_utf8(name.to_owned()) {
+                    Ok(serial_no) => found.serial_nos.push(serial_no),
+                    Err(error) => found.no_text.push(error.into_bytes()),
+                }
+            }
             if next == 0 {
-                found.sort_unstable();
+                found.serial_nos.sort_unstable();
+                found.no_text.sort_unstable();
                 // A key may be seen twice while the server grows.
-                found.dedup();
+                found.serial_nos.dedup();
+                found.no_text.dedup();
                 return Ok(found);
             }
             cursor = next;

@@ -24,6 +24,9 @@ async fn key(stage: &Stage, serial_no: &str) -> Option<String> {
     stage.redis.ask(&format!("GET machine_auth:{serial_no}")).await.expect("a string or nothing")
 }
 
+/// A key whose name is not UTF-8.
+const NO_TEXT: &str = r"EVAL return(redis.call('SET','machine_auth:\255\254','x')) 0";
+
 async fn a_token_is_shown_once_and_its_hash_is_in_both(mut stage: Stage) {
     stage.database().await;
     let (code, answer) = stage.ask(&["token", "issue", "M-001"]);
@@ -107,13 +110,18 @@ async fn a_doctor_finds_and_repairs_what_is_wrong(mut stage: Stage) {
     stage.redis.command("DEL machine_auth:good").await;
     stage.redis.command("EXPIRE machine_auth:gone 500").await;
     stage.redis.command("RPUSH machine_auth:list job").await;
+    stage.redis.command(NO_TEXT).await;
     let (code, answer) = stage.ask(&["auth", "doctor", "--repair"]);
-    let found = [("gone", "ends"), ("good", "missing"), ("list", "other-type")];
+    let found = [("gone", "ends"), ("good", "missing"), ("list", "other-type"), (r"\xff\xfe", "no-text")];
     let found: Vec<_> =
         found.iter().map(|(machine, problem)| json!({ "serial_no": machine, "problem": problem })).collect();
-    assert_eq!((code, &answer["data"]["findings"], &answer["data"]["no_repair"]), (1, &json!(found), &json!(1)));
+    assert_eq!((code, &answer["data"]["findings"], &answer["data"]["no_repair"]), (1, &json!(found), &json!(2)));
     assert_eq!(stage.redis.ask::<i64>("TTL machine_auth:gone").await, Ok(-1));
     assert_eq!(stage.redis.ask::<i64>("LLEN machine_auth:list").await, Ok(1));
+    let there = r"EVAL return(redis.call('EXISTS','machine_auth:\255\254')) 0";
+    assert_eq!(stage.redis.ask::<i64>(there).await, Ok(1));
+    let shown = stage.run(&["auth", "doctor"]).stdout;
+    assert!(String::from_utf8_lossy(&shown).contains(r"machine_auth:\xff\xfe: the key's name is not UTF-8"));
 }
 
 async fn keys_are_converted_between_the_formats(mut stage: Stage) {
@@ -124,10 +132,11 @@ async fn keys_are_converted_between_the_formats(mut stage: Stage) {
     stage.redis.command(&format!("SET machine_auth:M-002 {}", hash.to_uppercase())).await;
     stage.redis.command("EXPIRE machine_auth:M-002 500").await;
     stage.redis.command("SET machine_auth:M-003 secret").await;
+    stage.redis.command(NO_TEXT).await;
     let mut stage = stage.with("[machines]\nauth_format = \"hash\"");
     assert_eq!(stage.ask(&["auth", "doctor"]).1["data"]["findings"][0]["problem"], "other-format");
     let (code, answer) = stage.ask(&["auth", "convert"]);
-    assert_eq!((code, &answer["data"]), (1, &json!({ "converted": 2, "unchanged": 0, "left": 1 })));
+    assert_eq!((code, &answer["data"]), (1, &json!({ "converted": 2, "unchanged": 0, "left": 2 })));
     // What EMQX's own authenticator asks for.
     for machine in ["M-001", "M-002"] {
         let fields: Vec<Option<String>> =
