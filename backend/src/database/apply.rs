@@ -205,7 +205,8 @@ impl Work<'_> {
         // A collation may take two serial numbers for one.
         match new.iter().find(|serial_no| !known.contains_key(**serial_no)) {
             Some(lost) => Err(Fault::Refused(format!(
-                "the machine `{lost}` gets no row: another has a name that the database takes for the same"
+                "the machine `{lost}` gets no row: another has a name that the database takes for the same; a binary collation that heeds blanks at the \
+                 end (utf8mb4_nopad_bin on MariaDB, utf8mb4_0900_bin on MySQL 8) tells them apart"
             ))),
             None => Ok(()),
         }

@@ -39,7 +39,7 @@ pub enum TokenError {
     /// The database takes two names for one; the broker does not.
     #[error(
         "the database takes `{asked}` for the machine `{found}`, and the broker does not: ask for `{found}`, or give the column \
-         the collation utf8mb4_bin"
+         a binary collation that heeds blanks at the end (utf8mb4_nopad_bin on MariaDB, utf8mb4_0900_bin on MySQL 8)"
     )]
     Other {
         /// As it was asked for.
