@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::handler::Handler;
 use axum::http::{StatusCode, header};
@@ -169,19 +169,30 @@ struct Wanted {
     expires_in: Option<f64>,
 }
 
+/// What a path names.
+fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Refused> {
+    path.map(|Path(name)| name).map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+}
+
 fn no_payload() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).expect("invariant: it is JSON")
 }
 
 async fn send_command(
     State(desk): State<Desk>,
-    Path(serial_no): Path<String>,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    serial_no: Result<Path<String>, PathRejection>,
+    body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Refused> {
-    let Json(wanted) = wanted.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
+    let serial_no = named(serial_no)?;
+    let Json(body) = body.map_err(|rejection| refused(rejection.status(), rejection.body_text()))?;
+    let wrong = |what: String| refused(StatusCode::UNPROCESSABLE_ENTITY, what);
+    // A derived struct would take an array for its fields in order.
+    if !body.get().starts_with('{') {
+        return Err(wrong("the body must be an object with `command`".to_owned()));
+    }
+    let wanted: Wanted = serde_json::from_str(body.get()).map_err(|error| wrong(error.to_string()))?;
     let expires_in = wanted.expires_in.map(Duration::try_from_secs_f64).transpose();
-    let expires_in = expires_in
-        .map_err(|_| refused(StatusCode::UNPROCESSABLE_ENTITY, "`expires_in` must be a number of seconds"))?;
+    let expires_in = expires_in.map_err(|_| wrong("`expires_in` must be a number of seconds".to_owned()))?;
     desk.commander.expect_machine(&serial_no).await?;
     let payload = wanted.payload.get();
     let id = desk.commander.send_command(&serial_no, &wanted.command, payload, expires_in).await?;
@@ -189,26 +200,34 @@ async fn send_command(
     Ok((StatusCode::ACCEPTED, location, Json(json!({ "message_id": id, "state": "queued" }))).into_response())
 }
 
-async fn find_command(State(desk): State<Desk>, Path(message_id): Path<String>) -> Result<Response, Refused> {
-    match desk.commander.find(&message_id).await {
+async fn find_command(
+    State(desk): State<Desk>,
+    message_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refused> {
+    match desk.commander.find(&named(message_id)?).await {
         Ok(Some(command)) => Ok(Json(command).into_response()),
         Ok(None) => Err(refused(StatusCode::NOT_FOUND, "there is no command of this id")),
         Err(fault) => Err(refused(StatusCode::SERVICE_UNAVAILABLE, fault)),
     }
 }
 
-async fn issue(State(desk): State<Desk>, Path(serial_no): Path<String>) -> Result<Response, Refused> {
+async fn issue(State(desk): State<Desk>, serial_no: Result<Path<String>, PathRejection>) -> Result<Response, Refused> {
+    let serial_no = named(serial_no)?;
     let token = desk.machines.issue(&serial_no).await?;
     Ok((StatusCode::CREATED, once(), Json(shown(&serial_no, token.reveal()))).into_response())
 }
 
-async fn rotate(State(desk): State<Desk>, Path(serial_no): Path<String>) -> Result<Response, Refused> {
+async fn rotate(State(desk): State<Desk>, serial_no: Result<Path<String>, PathRejection>) -> Result<Response, Refused> {
+    let serial_no = named(serial_no)?;
     let token = desk.machines.rotate(&serial_no).await?;
     Ok((once(), Json(shown(&serial_no, token.reveal()))).into_response())
 }
 
-async fn revoke(State(desk): State<Desk>, Path(serial_no): Path<String>) -> Result<StatusCode, Refused> {
-    desk.machines.revoke(&serial_no).await?;
+async fn revoke(
+    State(desk): State<Desk>,
+    serial_no: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    desk.machines.revoke(&named(serial_no)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -40,6 +40,9 @@ async fn what_is_wrong_is_answered_with_what_is_allowed() {
         (path, r#"{"command":"x","expires_in":-1}"#, 422, "`expires_in` must be a number"),
         (path, r#"{"command":"x","expires_in":0}"#, 422, "`expires_in` must be more than nothing"),
         (path, r#"{"command":"x","payload":"\ud800"}"#, 422, "`payload` is not JSON"),
+        (path, r#"["x",{},5]"#, 422, "the body must be an object"),
+        ("/api/machines/%FF/commands", r#"{"command":"x"}"#, 400, "UTF-8"),
+        ("/api/machines/%FF/token", "", 400, "UTF-8"),
         ("/api/machines/M-404/commands", r#"{"command":"x"}"#, 404, "no machine has the serial number `M-404`"),
         ("/api/machines/a%2Fb/token", "{}", 422, "`serial_no` holds /"),
         ("/api/machines/%23/token", "{}", 422, "`serial_no` holds #"),
@@ -54,6 +57,12 @@ async fn what_is_wrong_is_answered_with_what_is_allowed() {
         assert_eq!(backend.ask("GET", path, token, "").await.0, 405);
     }
     assert_eq!(backend.ask("GET", "/api/commands/x", Some(TOKEN), "").await.0, 404);
+    for (method, path) in
+        [("GET", "/api/commands/%FF"), ("PUT", "/api/machines/%FF/token"), ("DELETE", "/api/machines/%FF/token")]
+    {
+        let (status, answer) = backend.ask(method, path, Some(TOKEN), "").await;
+        assert!(status == 400 && answer["error"].as_str().is_some_and(|error| error.contains("UTF-8")), "{answer}");
+    }
     assert_eq!(stage.count("machine_commands").await, 0);
 }
 
