@@ -13,7 +13,7 @@ use super::stock::{Discrepancy, Slot, Taken, Wanted};
 /// How far a gateway's clock may be ahead of this one's.
 const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 /// The levels of errors, as the contract has them.
-const LEVELS: [&str; 4] = ["info", "warning", "error", "critical"];
+pub const LEVELS: [&str; 4] = ["info", "warning", "error", "critical"];
 
 /// What becomes of a `type` that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

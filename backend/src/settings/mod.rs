@@ -343,6 +343,16 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_is_no_word_of_the_contract_is_told_of_and_kept() {
+        let read = read_with("[listener]\nalert_levels = [\"critcal\", \"error\"]").expect("good");
+        assert!(read.settings.listener.rules.alert_levels.contains("critcal"));
+        assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
+        assert!(
+            read.warnings[0].starts_with("listener.alert_levels: `critcal` is none of info, warning, error, critical")
+        );
+    }
+
+    #[test]
     fn who_is_reached_by_others_is_told_so() {
         let warnings = read_with("[api]\nlisten = \"0.0.0.0:9091\"").expect("good").warnings;
         assert!(warnings.iter().any(|warning| warning.contains("api.listen")), "{warnings:?}");

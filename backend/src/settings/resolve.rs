@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::job::Types;
 use crate::domain::names::Names;
-use crate::domain::plan::{Rules, UnknownMachine, UnknownType};
+use crate::domain::plan::{LEVELS, Rules, UnknownMachine, UnknownType};
 use crate::domain::time::Zone;
 use crate::machines::token;
 
@@ -165,6 +165,13 @@ impl Resolver<'_> {
                     .to_owned(),
             );
         }
+        let alert_levels = set(written.alert_levels, &["warning", "error", "critical"]);
+        for level in alert_levels.iter().filter(|level| !LEVELS.contains(&level.as_str())) {
+            self.warnings.push(format!(
+                "listener.alert_levels: `{level}` is none of {}: people are told of it only where a machine sends that word",
+                LEVELS.join(", ")
+            ));
+        }
         let unknown_types = [("dead-letter", UnknownType::DeadLetter), ("create", UnknownType::Create)];
         let unknown_machines = [("create", UnknownMachine::Create), ("dead-letter", UnknownMachine::DeadLetter)];
         Listener {
@@ -175,7 +182,7 @@ impl Resolver<'_> {
             rules: Rules {
                 unknown_types: self.one_of("listener.unknown_types", written.unknown_types, &unknown_types),
                 unknown_machines: self.one_of("listener.unknown_machines", written.unknown_machines, &unknown_machines),
-                alert_levels: set(written.alert_levels, &["warning", "error", "critical"]),
+                alert_levels,
                 keeps_stock: set(written.keeps_stock, &[]),
             },
             shutdown_timeout: self.duration(
