@@ -261,7 +261,11 @@ fn read_result(text: &str) -> Result<Job, JobError> {
 }
 
 fn time(name: &'static str, text: &str) -> Result<Timestamp, JobError> {
-    text.parse().map_err(|_| field(name, &format!("`{text}`"), "a time such as 2026-04-14T09:00:00+08:00"))
+    // No clock says an earlier one that was ever set, and a column that is a TIMESTAMP holds none.
+    text.parse()
+        .ok()
+        .filter(|time: &Timestamp| *time >= Timestamp::UNIX_EPOCH)
+        .ok_or_else(|| field(name, &format!("`{text}`"), "a time such as 2026-04-14T09:00:00+08:00, not before 1970"))
 }
 
 fn object<'a, T: Deserialize<'a>>(payload: &'a str) -> Result<T, JobError> {
@@ -492,6 +496,9 @@ mod tests {
         refused(r#"{"type":"heartbeat"}"#, "missing field `serial_no`");
         refused(&envelope("heartbeat", "{}").replace("M-001", ""), "`serial_no` is refused: serial_no is empty");
         refused(&envelope("heartbeat", "{}").replace("2026", "year"), "`received_at` is `year-04-14");
+        for year in ["0000", "1969", "-000001"] {
+            refused(&envelope("heartbeat", "{}").replace("2026", year), "+08:00, not before 1970");
+        }
         refused(&envelope("heartbeat", "[]"), "payload: it is no object");
         refused(&envelope("heartbeat", r#"{"temperature":"hot"}"#), "`temperature` is \"hot\"; it must be a number");
         refused(&envelope("heartbeat", r#"{"current_page":9223372036854775808}"#), "an integer from 0");
