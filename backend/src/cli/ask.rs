@@ -17,6 +17,10 @@ use crate::service::{Clients, ServiceError};
 use crate::settings::Settings;
 
 const CHECK: &str = "sluicegate-backend check --connect";
+const MIGRATE: &str = "sluicegate-backend database migrate";
+const REDIS: &str = "[redis] and queues.incoming in the settings, and whether Redis runs there";
+const DATABASE: &str = "database.url in the settings, and whether the database runs there";
+const SERVERS: &str = "redis.url and database.url in the settings";
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
@@ -69,7 +73,7 @@ impl From<TokenError> for Failure {
             }
             TokenError::Redis(ref fault) => {
                 let code = if matches!(fault, RedisFault::Refused { .. }) { Code::Refused } else { Code::NotReachable };
-                Self::new(code, error.to_string(), "sluicegate-backend auth doctor")
+                Self::new(code, error.to_string(), CHECK)
             }
         }
     }
@@ -102,14 +106,16 @@ pub(super) async fn check(
 ) -> Result<Code, Failure> {
     let mut text = warnings.iter().fold(String::new(), |text, warning| format!("{text}warning: {warning}\n"));
     if connect {
-        let clients = Clients::new(settings)?;
+        // Whoever asked this is told of the settings: the failure's own next step is what was just done.
+        let clients = Clients::new(settings).map_err(|error| Failure::from(error).then(SERVERS))?;
         let mut keeper = Keeper::new(
             clients.redis.clone(),
             ListKeys::new(format!("{}{}", settings.redis.key_prefix, settings.queues.incoming)),
         );
-        let (waiting, _) = keeper.waiting().await?;
+        let (waiting, _) = keeper.waiting().await.map_err(|fault| Failure::from(fault).then(REDIS))?;
         text.push_str(&format!("Redis answers: {waiting} jobs wait\n"));
-        clients.database.look().await?;
+        clients.database.answer().await.map_err(|fault| Failure::from(fault).then(DATABASE))?;
+        clients.database.look().await.map_err(|fault| Failure::from(fault).then(MIGRATE))?;
         text.push_str("the database answers, and its tables are as the settings say\n");
     }
     text.push_str("the settings are good\n");

@@ -37,6 +37,11 @@ impl Failure {
     pub(super) fn many(code: Code, messages: Vec<String>, next: impl Into<String>) -> Self {
         Self { code, messages, next: next.into() }
     }
+
+    /// The same, with another next step.
+    pub(super) fn then(self, next: impl Into<String>) -> Self {
+        Self { next: next.into(), ..self }
+    }
 }
 
 pub(super) struct Output {

@@ -84,6 +84,25 @@ async fn what_does_not_fit_is_said_with_what_to_do() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_done_next_is_never_what_was_just_done() {
+    let mut stage = Stage::sqlite().await;
+    let next = |stage: &Stage, arguments: &[&str]| {
+        let (code, answer) = stage.ask(arguments);
+        assert_ne!(code, 0, "{answer}");
+        answer["errors"][0]["hint"].as_str().expect("a hint").to_owned()
+    };
+    assert_eq!(next(&stage, &["check", "--connect"]), "sluicegate-backend database migrate", "there are no tables");
+    stage.database().await;
+    assert_eq!(stage.ask(&["check", "--connect"]).0, 0);
+    stage.redis.kill();
+    assert_eq!(next(&stage, &["auth", "doctor"]), "sluicegate-backend check --connect");
+    assert!(next(&stage, &["check", "--connect"]).starts_with("[redis] and queues.incoming"));
+    stage.redis.restart().await;
+    let stage = stage.with("[database]\nurl = \"sqlite:nowhere/backend.db\"");
+    assert!(next(&stage, &["check", "--connect"]).starts_with("database.url in the settings"));
+}
+
 /// Whatever an older process of the name, or this one before a fault, has on its way to Redis moves nothing once the lease has another number.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_moved_under_an_older_number_of_the_lease() {
