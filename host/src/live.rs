@@ -1,4 +1,4 @@
-//! One snapshot of settings, routes and chains, swapped whole: a message keeps the one that it began with.
+//! One snapshot of settings, routes and chains, swapped whole: a message keeps the one that its first attempt began with.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -156,6 +156,12 @@ impl Live {
             self.older().map(|route| route.name.clone()).filter(|name| !named(name)).collect();
         leaving.dedup();
         leaving
+    }
+
+    /// Whether this one has the settings and routes of another, and only builds may be others.
+    #[must_use]
+    pub fn has_routes_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.settings, &other.settings) && Arc::ptr_eq(&self.routes, &other.routes)
     }
 
     /// The next one: a plugin's new build takes the place of the old one in every chain at once; as a canary it was before, it is none any

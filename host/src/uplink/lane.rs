@@ -41,7 +41,7 @@ pub struct Work {
     pub number: u64,
     /// What settles it.
     pub open: Open,
-    /// The snapshot that it is handled with.
+    /// The snapshot that it is handled with; while it waits behind others of its machine, one with newer builds takes its place.
     pub live: Arc<Live>,
     /// What is to be done with it.
     pub what: What,
@@ -211,17 +211,31 @@ impl Machines {
 
     fn on_work(&mut self, mut work: Work) {
         work.number = self.tools.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        // A replayed letter may have waited longer than a reload took: an older snapshot says nothing of what is warm.
-        if self.snapshot < work.live.number {
-            self.snapshot = work.live.number;
-            self.tools.pool.retain(|generation| work.live.serves(generation));
-        }
+        self.keep_warm(&work.live);
         match line(&work) {
             None => {
                 self.under_way.push(work::refuse(self.tools.clone(), work).map(|ended| (None, ended)).boxed_local())
             }
             Some(line) if work.no_room || self.parking.holds(&line) => self.park(work, line, 0),
             Some(line) => self.enter(machine(&line), Task::Fresh(Box::new(work))),
+        }
+    }
+
+    /// Only instances of builds that serve in the newest snapshot. A replayed letter may have waited longer than a reload took: an older one says
+    /// nothing of what is warm.
+    fn keep_warm(&mut self, live: &Live) {
+        if self.snapshot < live.number {
+            self.snapshot = live.number;
+            self.tools.pool.retain(|generation| live.serves(generation));
+        }
+    }
+
+    /// A message that has waited is handled by the builds of now: those of its arrival may have been rolled back since.
+    fn renew(&mut self, work: &mut Work) {
+        let current = self.tools.current.load_full();
+        if work.live.number < current.number && current.has_routes_of(&work.live) {
+            self.keep_warm(&current);
+            work.live = current;
         }
     }
 
@@ -240,9 +254,12 @@ impl Machines {
         while let Some(task) = next {
             match task {
                 Task::Fresh(work) if self.stale(&work) => work.open.give_back(),
-                Task::Fresh(work) => match line(&work) {
+                Task::Fresh(mut work) => match line(&work) {
                     Some(line) if self.parking.precedes(&line, work.number) => self.park(*work, line, 0),
-                    _ => return self.start(machine, work::handle(self.tools.clone(), work)),
+                    _ => {
+                        self.renew(&mut work);
+                        return self.start(machine, work::handle(self.tools.clone(), work));
+                    }
                 },
                 // What is parked stays so while the gateway ends.
                 Task::Turn(_) if self.closing => {}

@@ -95,6 +95,15 @@ impl Guest {
     /// Never: it is WebAssembly.
     #[must_use]
     pub fn echo_after(millis: u32) -> Vec<u8> {
+        Self::echo().after(millis)
+    }
+
+    /// A handler that sleeps so many milliseconds in each call before what it does.
+    ///
+    /// # Panics
+    /// Never: it is WebAssembly.
+    #[must_use]
+    pub fn after(self, millis: u32) -> Vec<u8> {
         const WASI: &str = "
             package wasi:io@0.2.3 { interface poll { resource pollable { block: func(); } } }
             package wasi:clocks@0.2.3 {
@@ -104,13 +113,12 @@ impl Guest {
             (import "wasi:clocks/monotonic-clock@0.2.3" "subscribe-duration" (func $after (param i64) (result i32)))
             (import "wasi:io/poll@0.2.3" "[method]pollable.block" (func $block (param i32)))
             (import "wasi:io/poll@0.2.3" "[resource-drop]pollable" (func $drop (param i32)))"#;
-        let echo = Self::echo();
         let sleep = format!(
             "(local.set $at (call $after (i64.const {}))) (call $block (local.get $at)) (call $drop (local.get $at))",
             u64::from(millis) * 1_000_000
         );
         // Room for a large message.
-        let guest = Self { imports: IMPORTS.to_owned(), pages: 64, body: format!("{sleep} {}", echo.body), ..echo };
+        let guest = Self { imports: IMPORTS.to_owned(), pages: 64, body: format!("{sleep} {}", self.body), ..self };
         guest.handler_importing("import wasi:io/poll@0.2.3; import wasi:clocks/monotonic-clock@0.2.3;", WASI)
     }
 

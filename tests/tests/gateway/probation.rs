@@ -26,11 +26,11 @@ async fn publish(machine: &Machine, seqs: std::ops::Range<u64>) {
 }
 
 /// Refuses everything; it has no samples that would tell.
-fn refusing() -> Vec<u8> {
+fn refusing() -> Guest {
     let reject = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0))
         (i32.store (i32.const 1032) (i32.const 512)) (i32.store (i32.const 1036) (i32.const 7)) (i32.const 1024)";
     let data = r#"(data (i32.const 512) "refused")"#.to_owned();
-    Guest { extra: data, ..Guest::doing(reject) }.handler()
+    Guest { extra: data, ..Guest::doing(reject) }
 }
 
 /// The second build is live, and judged.
@@ -49,7 +49,7 @@ async fn with_a_refusing_build(broker: &Broker, redis: &RedisServer) -> (Gateway
     publish(&machine, 0..50).await;
     redis.list_of(JOBS, 50).await;
     let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
-    gateway.install("obedient", &refusing());
+    gateway.install("obedient", &refusing().handler());
     is_on_probation(&gateway).await;
     (gateway, machine, good)
 }
@@ -82,7 +82,7 @@ async fn a_build_that_fails_at_the_last_real_messages_is_never_live_and_the_diff
     let machine = Machine::connect(broker.port, "M-1", None).await;
     publish(&machine, 0..50).await;
     redis.list_of(JOBS, 50).await;
-    gateway.install("obedient", &refusing());
+    gateway.install("obedient", &refusing().handler());
     let refusal = refusal(&gateway).await;
     assert_eq!(refusal["step"], "rehearsed");
     let reason = refusal["reason"].as_str().expect("a reason");
@@ -156,6 +156,31 @@ async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing()
         jobs.iter().filter_map(|job| job.split_once(r#"{"seq":"#)?.1.split_once('}')).map(|(seq, _)| seq).collect();
     assert_eq!(seqs, (0..30).map(|seq| seq.to_string()).collect::<Vec<_>>());
     assert_eq!(redis.list(DEAD).await.len(), 0);
+}
+
+/// Messages of one machine wait for each other: those that have not begun when the build before is back are its.
+#[tokio::test]
+async fn what_waits_when_a_build_is_rolled_back_is_handled_by_the_build_before() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let rules = format!("{PATIENT}rehearse = {{ messages = 0 }}\nprobation = {{ min_calls = 5 }}\n");
+    let gateway = start(&broker, &redis, &rules).await;
+    let machine = Machine::connect(broker.port, "M-1", None).await;
+    publish(&machine, 0..10).await;
+    redis.list_of(JOBS, 10).await;
+    gateway.install("obedient", &refusing().after(SLEEP));
+    is_on_probation(&gateway).await;
+    publish(&machine, 10..200).await;
+    let dead = eventually("all are in one of the lists", async || {
+        let (jobs, dead) = (redis.list(JOBS).await.len(), redis.list(DEAD).await.len());
+        (jobs + dead == 200).then_some(dead)
+    })
+    .await;
+    // All of them take it 38 s.
+    assert!((5..100).contains(&dead), "{dead}");
+    let jobs = redis.list(JOBS).await;
+    let last =
+        jobs.iter().skip(10).map(|job| job.split_once(r#"{"seq":"#).expect("it").1.split_once('}').expect("it").0);
+    assert_eq!(last.collect::<Vec<_>>(), (10 + dead..200).map(|seq| seq.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
