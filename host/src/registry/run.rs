@@ -389,7 +389,7 @@ impl Registry {
         let most = if refusal.problem.may_pass() { TRIES } else { 1 };
         watched.refused = file.map(|file| Tried { seen: Seen::of(file), tries, most });
         let name = &watched.wanted.name;
-        let remaining = if watched.live.is_some() { "the live build goes on" } else { "the plugin is missing" };
+        let remaining = if watched.live.is_some() { "the live build goes on" } else { "no build of it is live yet" };
         tracing::error!(
             plugin = name,
             digest = digest.map(tracing::field::display),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluicegate_core::fault::Fault;
 use sluicegate_core::message::{GuestCommand, Job, Message};
 use sluicegate_core::settings::Rehearse;
 use sluicegate_core::tried::Tried;
@@ -14,7 +15,7 @@ use super::text;
 use crate::live::{Live, swapped};
 use crate::recent::Recent;
 use crate::sandbox::{Generation, Pool};
-use crate::uplink::chain::{self, Made};
+use crate::uplink::chain::{self, Made, Reason};
 
 /// How long all messages together may take: beyond it what was seen so far decides.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -86,32 +87,51 @@ pub async fn inputs(live: &Live, recent: &Recent, plugin: &str, most: usize) -> 
 }
 
 /// Gives one message or command to two chains; of a command, each is its validator alone. The first one first, then the other, on instances
-/// that are warm after the first message. What the second one alone fails at it is given once more.
+/// that are warm after the first message. What the second one alone has no time for it is given once more.
 pub async fn both(
     gathered: &mut Gathered,
     pool: &Pool,
     (before, now): (&[Arc<Generation>], &[Arc<Generation>]),
     tried: &Tried,
 ) {
-    let before = made(pool, before, tried).await;
+    let (before, _) = made(pool, before, tried).await;
     let well = !before.failed;
     gathered.began(&tried.about(), tried.payload(), before);
-    let mut side = made(pool, now, tried).await;
-    if side.failed && well {
-        // A call that had no time on a busy machine has it the next time; what fails by itself does so again.
-        side = made(pool, now, tried).await;
+    let (mut side, chance) = made(pool, now, tried).await;
+    if chance == Chance::Perhaps && well {
+        (side, _) = made(pool, now, tried).await;
     }
     gathered.ended(side);
 }
 
-async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> Side {
+/// Whether a failure may be the machine's, which is busy, and not the build's. A trap is the build's, although the next instance may do better.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chance {
+    No,
+    Perhaps,
+}
+
+impl Chance {
+    fn of(reason: &Reason) -> Self {
+        match reason {
+            Reason::Fault(Fault::TimedOut(_) | Fault::State(_)) => Self::Perhaps,
+            _ => Self::No,
+        }
+    }
+}
+
+async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> (Side, Chance) {
     let began = Instant::now();
-    let (failed, lines) = match (tried, chain) {
+    let made = match (tried, chain) {
         (Tried::Message(message), _) => handled(pool, chain, message).await,
         (Tried::Command(command), [validator, ..]) => validated(pool, validator, command).await,
-        (Tried::Command(_), []) => (false, Vec::new()),
+        (Tried::Command(_), []) => Ok(Vec::new()),
     };
-    Side { failed, took: began.elapsed(), lines }
+    let took = began.elapsed();
+    match made {
+        Ok(lines) => (Side { failed: false, took, lines }, Chance::No),
+        Err(reason) => (Side { failed: true, took, lines: vec![text::failed(&reason)] }, Chance::of(&reason)),
+    }
 }
 
 async fn run(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Made {
@@ -119,21 +139,21 @@ async fn run(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Made 
     chain::run(pool, chain, message.clone(), &Cell::new(false), &mut ()).await
 }
 
-async fn handled(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> (bool, Vec<String>) {
+async fn handled(pool: &Pool, chain: &[Arc<Generation>], message: &Message) -> Result<Vec<String>, Reason> {
     match run(pool, chain, message).await {
         Made::Outputs { jobs, publications } => {
             let published = publications.iter().map(|(_, one)| text::publication(&one.topic, &one.payload, one.retain));
             let pushed = jobs.iter().map(|job| text::job(&job.payload, job.idempotency_key.as_deref()));
-            (false, text::or_dropped(published.chain(pushed)))
+            Ok(text::or_dropped(published.chain(pushed)))
         }
-        Made::Failed(failed) => (true, vec![text::failed(&failed.reason)]),
+        Made::Failed(failed) => Err(failed.reason),
     }
 }
 
-async fn validated(pool: &Pool, validator: &Arc<Generation>, command: &GuestCommand) -> (bool, Vec<String>) {
+async fn validated(pool: &Pool, validator: &Arc<Generation>, command: &GuestCommand) -> Result<Vec<String>, Reason> {
     match pool.validate(validator, command).await {
-        Ok(Ok(payload)) => (false, vec![text::payload(&payload)]),
-        Ok(Err(failure)) => (true, vec![text::failed(&failure.into())]),
-        Err(fault) => (true, vec![text::failed(&fault.into())]),
+        Ok(Ok(payload)) => Ok(vec![text::payload(&payload)]),
+        Ok(Err(failure)) => Err(failure.into()),
+        Err(fault) => Err(fault.into()),
     }
 }

@@ -132,7 +132,8 @@ impl<'a> Surface<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Problem> {
         let wrong = |error: wasmparser::BinaryReaderError| {
             // The parser's message may go on with a dump of bytes, and may quote the file.
-            let message = error.message().lines().next().unwrap_or_default().trim_end_matches(':');
+            let message = error.message().lines().next().unwrap_or_default();
+            let message = message.split(" - expected=[").next().unwrap_or_default().trim_end_matches(':');
             Problem::NotComponent(quoted(message))
         };
         let mut surface = Self::default();

@@ -81,10 +81,15 @@ struct Loader {
     remembered: HashMap<String, Remembered>,
 }
 
-/// Whether what is loaded of a plugin is what these settings need, too. Which machines a canary serves is no part of a build.
+/// Whether what is loaded of a plugin is what these settings need, too.
 fn suits(before: &Wanted, wanted: &Wanted) -> bool {
+    is_said_alike(before, wanted) && before.trust == wanted.trust
+}
+
+/// Whether its section says the same. Which machines a canary serves is no part of a build.
+fn is_said_alike(before: &Wanted, wanted: &Wanted) -> bool {
     let plugin = Plugin { canary: wanted.plugin.canary.clone(), ..before.plugin.clone() };
-    (&plugin, before.world, &before.trust) == (&wanted.plugin, wanted.world, &wanted.trust)
+    (&plugin, before.world) == (&wanted.plugin, wanted.world)
 }
 
 impl Ordering {
@@ -230,7 +235,8 @@ impl Registry {
             let live = self.builds(place).live.as_ref().map(|live| live.digest);
             if source == Source::Fallback && live.is_some_and(|live| live != file.digest) {
                 self.changed(place, What::Rollback, Some(file.digest), Who::Settings, Step::Fallback, None);
-                self.builds(place).fell_back(true);
+                // The settings keep it from being tried again, as long as they do.
+                self.builds(place).fell_back(false);
                 self.note(place, Some("what was live is revoked"));
             }
             if source == Source::File {
@@ -305,15 +311,23 @@ impl Loader {
                 let seen = Seen::of(&file);
                 let file = Arc::new(file);
                 let remembered = self.remembered.get(&wanted.name);
-                if let Some(remembered) = remembered.filter(|one| one.is_of(asked, &seen) && one.stands()) {
-                    return Err(Denied { refusal: remembered.refusal.clone(), seen: Some(seen) });
-                }
-                match self.make(&wanted, &file, live != Some(file.digest)).await {
-                    Ok(loaded) => return Ok((file, Source::File, loaded)),
-                    Err(refusal) => Denied { refusal, seen: Some(seen) },
-                }
+                let refusal = match remembered.filter(|one| one.is_of(asked, &seen) && one.stands()) {
+                    Some(remembered) => remembered.refusal.clone(),
+                    None => match self.make(&wanted, &file, live != Some(file.digest)).await {
+                        Ok(loaded) => return Ok((file, Source::File, loaded)),
+                        Err(refusal) => refusal,
+                    },
+                };
+                Denied { refusal, seen: Some(seen) }
             }
         };
+        // Only `[trust]` is another, and what lies in this file is refused: that keeps no revocation from the other plugins.
+        let stays_said = stays.as_ref().filter(|_| known.is_some_and(|known| is_said_alike(&known.wanted, asked)));
+        if let Some(stays) = stays_said
+            && let Ok(loaded) = self.make(&wanted, stays, false).await
+        {
+            return Ok((stays.clone(), Source::Fallback, loaded));
+        }
         self.instead(&wanted, known, stays).await.ok_or(denied)
     }
 

@@ -15,7 +15,7 @@ fn refused(component: &[u8], step: Step, part: &str) {
 #[test]
 fn what_is_no_component() {
     refused(b"", Step::Verified, "not a WebAssembly component: ");
-    refused(b"#!/bin/sh\n", Step::Verified, "not a WebAssembly component: ");
+    refused(b"#!/bin/sh\n", Step::Verified, "not a WebAssembly component: magic header not detected: bad magic number");
     refused(&[0; 4096], Step::Verified, "not a WebAssembly component: ");
     refused(&wat::parse_str("(module)").expect("a module"), Step::Verified, "a core WebAssembly module");
     let whole = Guest::echo().handler();
