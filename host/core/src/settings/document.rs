@@ -49,7 +49,7 @@ pub fn document() -> String {
             row(&mut page, key);
         }
         if section == "plugins.*" {
-            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans; they apply live. Whatever changes in a\nplugin's section, but for `canary`, makes a new build of it go through all steps: where one refuses it the whole edit is refused. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
+            page.push_str("\n`[plugins.NAME.settings]` holds what the plugin reads with `setting`: texts, numbers and booleans; they apply live. Whatever changes in a\nplugin's section, but for `canary`, makes a new build of it go through all steps: where one refuses it the whole edit is refused. The same file with other\nsettings is not tried on the last real messages: what it does otherwise then is what somebody wants. `sluicegate config show` hides those that\n`${…}` gave a part of.\n");
         }
     }
     page
