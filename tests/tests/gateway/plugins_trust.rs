@@ -161,7 +161,8 @@ async fn what_lies_in_another_plugins_place_keeps_no_revocation_off() {
     gateway.install("heartbeat", &another_build("heartbeat", 1));
     let revoked = is_live(&gateway, 2).await["live"]["digest"].clone();
     gateway.install("error", b"garbage");
-    eventually("it is refused", async || gateway.plugin("error").await?["last_refusal"].is_object().then_some(())).await;
+    eventually("it is refused", async || gateway.plugin("error").await?["last_refusal"].is_object().then_some(()))
+        .await;
     let served = gateway.plugin("error").await.expect("JSON")["live"]["digest"].clone();
     fs::write(gateway.path("sluicegate.toml"), revoking(&broker, &redis, &[&revoked])).expect("written");
     assert_eq!(is_live(&gateway, 3).await["live"]["digest"], before);
