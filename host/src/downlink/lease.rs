@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sluicegate_core::lease::{Answer, Lease, RENEW, Standing, Tenure};
+use sluicegate_core::lease::{Answer, LIFE, Lease, RENEW, Standing, Tenure};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How long giving the lease back may take.
 const RELEASE: Duration = Duration::from_secs(1);
 const SUPERSEDED: &str = "another process has this instance's name";
+/// Raised while no command may be sent for want of a lease.
+const NOT_RENEWED: &str = "the lease of this instance is not renewed";
 
 /// The lease as this process sees it. The lock is held for a look only.
 #[derive(Debug, Default)]
@@ -93,6 +95,7 @@ impl Held {
 pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: CancellationToken) {
     let keeping = async {
         let (mut said, mut superseded) = (false, false);
+        let mut answered = clock::uptime();
         loop {
             let asked = clock::uptime();
             let answer = if superseded {
@@ -106,8 +109,10 @@ pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: C
             };
             let delay = match answer {
                 Ok(answer) => {
+                    answered = clock::uptime();
                     if std::mem::take(&mut said) {
                         tracing::info!("the lease of this instance is renewed again");
+                        board.alarm(NOT_RENEWED, None);
                     }
                     if let Some(answer) = answer {
                         tell(answer, superseded, &board);
@@ -121,6 +126,9 @@ pub async fn run(mut leases: Leases, held: Arc<Held>, board: Arc<Board>, last: C
                 Err(fault) => {
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!(%fault, "the lease of this instance is not renewed; trying again");
+                    }
+                    if clock::uptime() - answered > LIFE {
+                        board.alarm(NOT_RENEWED, Some(&format!("no command is taken or sent: {NOT_RENEWED}: {fault}")));
                     }
                     AGAIN
                 }

@@ -62,15 +62,12 @@ impl Leases {
         let keys = [lease.as_str(), &starts, &self.keys.instances];
         let (life, name) = (life_in_millis().to_string(), &self.instance);
         if let Some(number) = self.number {
-            let answer =
-                self.renew.run::<i64>(self.line.get().await?, &keys, &[&number.to_string(), &life, name]).await;
+            let answer = self.renew.run::<i64>(self.line.get().await?, &keys[..2], &[&number.to_string(), &life]).await;
             return Ok(match self.line.heard(&lease, answer)? {
                 0 => Answer::Superseded,
-                number if number < 0 => {
-                    self.number = Some(number.unsigned_abs());
-                    Answer::Lapsed
-                }
-                _ => Answer::Held,
+                1 => Answer::Held,
+                _ if self.succeed().await? => Answer::Lapsed,
+                _ => Answer::Superseded,
             });
         }
         let number = self.start.run(self.line.get().await?, &keys, &[&life, name]).await;
@@ -78,15 +75,15 @@ impl Leases {
         Ok(Answer::Held)
     }
 
-    /// Takes the lease again after a newer process of the same name has had it, where that one has it no more. True: this one has it.
+    /// Takes the lease again after it ran out, or a newer process of the same name has had it, where nobody has it any more. True: this one has it.
     ///
     /// # Errors
     /// [`RedisFault::Unavailable`].
     pub async fn succeed(&mut self) -> Result<bool, RedisFault> {
         let (lease, starts) = self.keys_of(&self.instance);
         let keys = [lease.as_str(), &starts, &self.keys.instances];
-        let (life, name) = (life_in_millis().to_string(), &self.instance);
-        let number = self.succeed.run::<u64>(self.line.get().await?, &keys, &[&life, name]).await;
+        let (life, before) = (life_in_millis().to_string(), self.number.unwrap_or_default().to_string());
+        let number = self.succeed.run::<u64>(self.line.get().await?, &keys, &[&life, &self.instance, &before]).await;
         let number = self.line.heard(&lease, number)?;
         if number > 0 {
             self.number = Some(number);

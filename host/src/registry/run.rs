@@ -389,7 +389,10 @@ impl Registry {
         let most = if refusal.problem.may_pass() { TRIES } else { 1 };
         watched.refused = file.map(|file| Tried { seen: Seen::of(file), tries, most });
         let name = &watched.wanted.name;
-        let remaining = if watched.live.is_some() { "the live build goes on" } else { "no build of it is live yet" };
+        let remaining = match watched.live {
+            Some(_) => "the live build goes on",
+            None => "no build of it is live yet, and the gateway connects to nothing until one is",
+        };
         tracing::error!(
             plugin = name,
             digest = digest.map(tracing::field::display),

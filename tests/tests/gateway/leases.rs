@@ -247,6 +247,32 @@ async fn of_two_with_one_name_the_newer_has_the_commands_and_the_older_says_so()
     older.ready().await;
 }
 
+/// What was asked while it hung it does when it wakes: that must not look like another process's.
+#[tokio::test]
+async fn a_redis_that_hung_longer_than_a_lease_lives_leaves_no_newer_process() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    let gateway = Gateway::start(broker.port, redis.port).await;
+    let mut machines = Machine::connect(broker.port, "machines", Some("machine/#")).await;
+    redis.freeze();
+    gateway.says("no command is taken or sent: the lease of this instance is not renewed: ").await;
+    redis.thaw();
+    redis.push(COMMANDS, &[command(1)]).await;
+    assert_eq!(machines.next().await.1, command(1));
+    gateway.ready().await;
+    assert!(!gateway.log().contains("newer process"), "{}", gateway.log());
+}
+
+/// It lets nobody in without a password, and is connected to: no message comes that would show it.
+#[tokio::test]
+async fn a_lease_that_redis_refuses_is_said() {
+    let (broker, redis) = (Broker::start().await, RedisServer::start().await);
+    redis.command("CONFIG SET requirepass secret").await;
+    let mut gateway = Gateway::with(&settings(broker.port, redis.port, "one", "one"));
+    gateway.spawn().await;
+    gateway.says("no command is taken or sent: the lease of this instance is not renewed: ").await;
+    gateway.says("NOAUTH").await;
+}
+
 #[tokio::test]
 async fn thousands_of_commands_wait_for_the_broker_and_arrive_once_in_each_machines_order() {
     let (mut broker, redis) = (Broker::lasting().await, RedisServer::start().await);
