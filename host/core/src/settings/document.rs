@@ -20,7 +20,7 @@ The file is read again when it changes (an atomic rename, a switched symlink and
 `sluicegate config reload`, and every 30 seconds, since a file that `${file:…}` names may hold something else by then; of the environment a
 process sees what it was started with. A change applies as a whole or not at all. The column *applies* says how:
 
-- *live*: at once; messages that are under way keep what they began with.
+- *live*: at once; messages that had arrived by then keep the settings of their arrival.
 - *reconnect*: the gateway makes another connection to the broker, once what came on the old one is acknowledged.
 - *restart*: refused while the gateway runs, and so is all else that the edit changes.
 

@@ -60,6 +60,8 @@ pub(super) fn masked(text: &str) -> String {
             Some(colon) => format!("{}:***{}", &text[..start + 3 + colon], &text[end..]),
             None => text.to_owned(),
         },
+        // Misspelt: what stands before the host may be a password.
+        (None, Some(end)) => format!("***{}", &text[end..]),
         _ => text.to_owned(),
     }
 }
@@ -151,6 +153,7 @@ mod tests {
         assert_eq!((username.as_deref(), password), (Some("app"), Some(Secret("p@ss".to_owned()))));
         assert_eq!(masked("redis://:secret@h:1/2"), "redis://:***@h:1/2");
         assert_eq!(masked("redis://h:1/2"), "redis://h:1/2");
+        assert_eq!(masked("mqtt//user:secret@h:1"), "***@h:1");
         assert!(redis("redis://:top@h:x").expect_err("refused").contains("port"));
         assert!(!redis("redis://:top@h:x").expect_err("refused").contains("top"));
         assert!(!redis("redis://app:top").expect_err("refused").contains("top"));
