@@ -120,6 +120,21 @@ impl Database {
         session.commit().await
     }
 
+    /// The most bytes of a statement (`max_allowed_packet`); none: it closes no connection over one.
+    ///
+    /// # Errors
+    /// [`Fault`]: it does not answer.
+    pub async fn largest_statement(&self) -> Result<Option<u64>, Fault> {
+        if self.dialect() == Dialect::Sqlite {
+            return Ok(None);
+        }
+        let mut session = self.read().await?;
+        let sql = "SELECT CAST(@@max_allowed_packet AS SIGNED)".to_owned();
+        let rows = session.rows(&Statement { sql, values: Vec::new() }).await?;
+        session.commit().await?;
+        Ok(rows.first().map(|row| row.must_int(0)).transpose()?.and_then(|most| u64::try_from(most).ok()))
+    }
+
     /// What is done within the time that a transaction may take.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ const CONFLICTS: u32 = 3;
 const CUTS: u32 = 3;
 /// How long a job waits between two attempts: others of its batch wait as long.
 const BETWEEN: Duration = Duration::from_millis(50);
+/// What a statement has beside the jobs, at the most: rows of a few columns.
+const AROUND: u64 = 64 << 10;
 /// The most bytes of a reason.
 const MAX_REASON: usize = 2_000;
 
@@ -76,8 +78,8 @@ impl Part<'_> {
                     tokio::time::sleep(patience.bad(&why)).await;
                 }
                 Err(Failed::Fault(Fault::Cut(why))) => {
-                    let database = &self.parts.database;
-                    cuts = if database.within(database.answer()).await.is_ok() { cuts + 1 } else { 0 };
+                    // A server that ends, or something on the way to it, cuts as well: that is no job's fault.
+                    cuts = if self.may_be_too_large(range.clone()).await { cuts + 1 } else { 0 };
                     let alone = range.len() == 1;
                     if cuts < CUTS || alone && cuts < self.parts.attempts {
                         left.push(range);
@@ -120,6 +122,14 @@ impl Part<'_> {
 
     fn patience(&self) -> Patience<'_> {
         Patience::with_list(&self.parts.board, "writing jobs to the database", &self.parts.list)
+    }
+
+    /// Whether the database answers, and these jobs are as large as to have been closed the connection over.
+    async fn may_be_too_large(&self, range: Range<usize>) -> bool {
+        let database = &self.parts.database;
+        let jobs: usize = self.entries[range].iter().map(|entry| entry.raw.len()).sum();
+        let statement = u64::try_from(jobs).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(AROUND);
+        matches!(database.within(database.largest_statement()).await, Ok(Some(most)) if statement > most)
     }
 
     /// Why a job over which the connection is closed is given up.

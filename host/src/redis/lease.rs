@@ -66,7 +66,7 @@ impl Leases {
             return Ok(match self.line.heard(&lease, answer)? {
                 0 => Answer::Superseded,
                 1 => Answer::Held,
-                _ if self.succeed().await? => Answer::Lapsed,
+                _ if self.take_again(number).await? => Answer::Lapsed,
                 _ => Answer::Superseded,
             });
         }
@@ -75,14 +75,20 @@ impl Leases {
         Ok(Answer::Held)
     }
 
-    /// Takes the lease again after it ran out, or a newer process of the same name has had it, where nobody has it any more. True: this one has it.
+    /// Takes the lease again after a newer process of the same name has had it, where nobody has it any more. True: this one has it.
     ///
     /// # Errors
     /// [`RedisFault::Unavailable`].
     pub async fn succeed(&mut self) -> Result<bool, RedisFault> {
+        // Where Redis lost its data, the number above its own may be the newer one's.
+        self.take_again(0).await
+    }
+
+    /// Takes the lease again, under a number above this one.
+    async fn take_again(&mut self, before: u64) -> Result<bool, RedisFault> {
         let (lease, starts) = self.keys_of(&self.instance);
         let keys = [lease.as_str(), &starts, &self.keys.instances];
-        let (life, before) = (life_in_millis().to_string(), self.number.unwrap_or_default().to_string());
+        let (life, before) = (life_in_millis().to_string(), before.to_string());
         let number = self.succeed.run::<u64>(self.line.get().await?, &keys, &[&life, &self.instance, &before]).await;
         let number = self.line.heard(&lease, number)?;
         if number > 0 {

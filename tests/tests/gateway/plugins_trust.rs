@@ -197,10 +197,15 @@ async fn revoked_gives_way(file: Option<&[u8]>) {
     let rolled_back = |change: &&Value| change["what"] == "rollback";
     let last = history["changes"].as_array().and_then(|changes| changes.iter().find(rolled_back)).expect("one");
     assert_eq!((&last["who"], &last["to"]), (&"settings".into(), &before), "{history}");
-    // Allowed again, it is what lies in the file.
     if file.is_none() {
+        // The plugin's section may be edited, although its file holds what is revoked.
+        let path = "path = \"plugins/heartbeat.wasm\"\n";
+        let edited = settings(&[&live]).replace(path, &format!("{path}limits.outputs = 7\n"));
+        fs::write(gateway.path("sluicegate.toml"), edited).expect("written");
+        assert_eq!(is_live(&gateway, 4).await["live"]["digest"], before);
+        // Allowed again, it is what lies in the file.
         fs::write(gateway.path("sluicegate.toml"), settings(&[])).expect("written");
-        assert_eq!(is_live(&gateway, 4).await["live"]["digest"], live);
+        assert_eq!(is_live(&gateway, 5).await["live"]["digest"], live);
         return;
     }
     // Nothing is kept behind that one: what would leave the plugin without a build is refused.

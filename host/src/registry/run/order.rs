@@ -295,9 +295,13 @@ impl Loader {
             Some(live) => self.kept(&wanted.name, live.digest).await,
             None => None,
         };
-        let read = read(&wanted).await;
+        let read = read(&wanted).await.map(Arc::new);
+        let revoked = match &read {
+            Ok(file) => is_revoked(&wanted, file).await,
+            Err(_) => false,
+        };
         let mut kept_refused = None;
-        if let Some(stays) = stays.as_ref().filter(|stays| keeps(&wanted, known, stays, &read)) {
+        if let Some(stays) = stays.as_ref().filter(|stays| keeps(&wanted, known, stays, &read, revoked)) {
             match self.make(&wanted, stays, false).await {
                 Ok(loaded) => return Ok((stays.clone(), Source::Fallback, loaded)),
                 Err(refusal) => kept_refused = Some(refusal),
@@ -309,7 +313,6 @@ impl Loader {
             // What would have been a canary beside it may be what these settings want.
             (_, Ok(file)) => {
                 let seen = Seen::of(&file);
-                let file = Arc::new(file);
                 let remembered = self.remembered.get(&wanted.name);
                 let refusal = match remembered.filter(|one| one.is_of(asked, &seen) && one.stands()) {
                     Some(remembered) => remembered.refusal.clone(),
@@ -323,10 +326,16 @@ impl Loader {
         };
         // Only `[trust]` is another, and what lies in this file is refused: that keeps no revocation from the other plugins.
         let stays_said = stays.as_ref().filter(|_| known.is_some_and(|known| is_said_alike(&known.wanted, asked)));
-        if let Some(stays) = stays_said
-            && let Ok(loaded) = self.make(&wanted, stays, false).await
-        {
-            return Ok((stays.clone(), Source::Fallback, loaded));
+        if let Some(stays) = stays_said.filter(|_| denied.refusal.problem != Problem::GivenUp) {
+            match self.make(&wanted, stays, false).await {
+                Ok(loaded) => {
+                    let (plugin, refusal) = (&wanted.name, &denied.refusal);
+                    tracing::warn!(plugin, %refusal, "the file's build is refused by the new settings; the live build stays");
+                    return Ok((stays.clone(), Source::Fallback, loaded));
+                }
+                Err(refusal) if refusal.problem == Problem::GivenUp => return Err(Denied { refusal, seen: None }),
+                Err(_) => {}
+            }
         }
         self.instead(&wanted, known, stays).await.ok_or(denied)
     }
@@ -340,9 +349,7 @@ impl Loader {
         stays: Option<Arc<File>>,
     ) -> Option<(Arc<File>, Source, Loaded)> {
         let before = known?.builds.fallback.as_ref()?.digest;
-        let (signed, stays) = (wanted.clone(), stays?);
-        let signer = blocking(move || load::signer(&signed, &stays)).await?;
-        if !signer.is_err_and(|refusal| refusal.problem.is_revoked()) {
+        if !is_revoked(wanted, &stays?).await {
             return None;
         }
         let file = self.kept(&wanted.name, before).await?;
@@ -362,14 +369,27 @@ impl Loader {
     }
 }
 
-/// Whether what is live stays so by the new settings, and not what lies in the plugin's file: that is gone, or was rolled back, or is to be
-/// a canary first.
-fn keeps(wanted: &Wanted, known: Option<&Known>, live: &File, read: &Result<File, Refusal>) -> bool {
+/// Whether a build is one of `[trust] revoked`.
+async fn is_revoked(wanted: &Wanted, file: &Arc<File>) -> bool {
+    let (wanted, file) = (wanted.clone(), file.clone());
+    let signer = blocking(move || load::signer(&wanted, &file)).await;
+    signer.is_some_and(|signer| signer.is_err_and(|refusal| refusal.problem.is_revoked()))
+}
+
+/// Whether what is live stays so by the new settings, and not what lies in the plugin's file: that is gone, or was rolled back, or is
+/// revoked, or is to be a canary first.
+fn keeps(
+    wanted: &Wanted,
+    known: Option<&Known>,
+    live: &File,
+    read: &Result<Arc<File>, Refusal>,
+    revoked: bool,
+) -> bool {
     match read {
         Ok(file) => {
             let other = file.digest != live.digest;
             let rejected = known.is_some_and(|known| known.builds.is_rejected(file.identity()));
-            rejected || other && wanted.plugin.canary.is_some()
+            rejected || other && (revoked || wanted.plugin.canary.is_some())
         }
         Err(refusal) => refusal.problem.is_absence(),
     }
