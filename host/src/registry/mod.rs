@@ -18,6 +18,7 @@ mod tests;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use sluicegate_core::lifecycle::Identity;
 use sluicegate_core::settings::Settings;
 use sluicegate_core::tried::Tried;
 use sluicegate_core::trust::{KeyId, Trust};
@@ -108,6 +109,13 @@ pub struct Wanted {
     pub world: Option<World>,
     /// What the live build calls itself: a build of another plugin does not take its place.
     pub before: Option<String>,
+}
+
+impl Wanted {
+    /// Whether the settings revoke a build of it.
+    fn revokes(&self, build: Identity) -> bool {
+        self.trust.as_ref().is_some_and(|trust| trust.revokes(build))
+    }
 }
 
 /// Every plugin that the settings name.

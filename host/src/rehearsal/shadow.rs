@@ -97,30 +97,20 @@ pub async fn both(
     let (before, _) = made(pool, before, tried).await;
     let well = !before.failed;
     gathered.began(&tried.about(), tried.payload(), before);
-    let (mut side, chance) = made(pool, now, tried).await;
-    if chance == Chance::Perhaps && well {
+    let (mut side, was_busy) = made(pool, now, tried).await;
+    if was_busy && well {
         (side, _) = made(pool, now, tried).await;
     }
     gathered.ended(side);
 }
 
 /// Whether a failure may be the machine's, which is busy, and not the build's. A trap is the build's, although the next instance may do better.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Chance {
-    No,
-    Perhaps,
+fn may_be_busy(reason: &Reason) -> bool {
+    reason.is_nobodys() || matches!(reason, Reason::Fault(Fault::TimedOut(_)))
 }
 
-impl Chance {
-    fn of(reason: &Reason) -> Self {
-        match reason {
-            Reason::Fault(Fault::TimedOut(_) | Fault::State(_)) => Self::Perhaps,
-            _ => Self::No,
-        }
-    }
-}
-
-async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> (Side, Chance) {
+/// What a chain made of it, and whether it failed only since the machine may be busy.
+async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> (Side, bool) {
     let began = Instant::now();
     let made = match (tried, chain) {
         (Tried::Message(message), _) => handled(pool, chain, message).await,
@@ -129,8 +119,8 @@ async fn made(pool: &Pool, chain: &[Arc<Generation>], tried: &Tried) -> (Side, C
     };
     let took = began.elapsed();
     match made {
-        Ok(lines) => (Side { failed: false, took, lines }, Chance::No),
-        Err(reason) => (Side { failed: true, took, lines: vec![text::failed(&reason)] }, Chance::of(&reason)),
+        Ok(lines) => (Side { failed: false, took, lines }, false),
+        Err(reason) => (Side { failed: true, took, lines: vec![text::failed(&reason)] }, may_be_busy(&reason)),
     }
 }
 

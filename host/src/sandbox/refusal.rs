@@ -36,12 +36,6 @@ impl Problem {
         )
     }
 
-    /// Whether the settings say that nobody is to run it.
-    #[must_use]
-    pub fn is_revoked(&self) -> bool {
-        matches!(self, Self::Untrusted(Distrust::Revoked(_) | Distrust::FileRevoked { .. }))
-    }
-
     /// Whether there is no file at all.
     #[must_use]
     pub fn is_absence(&self) -> bool {

@@ -44,12 +44,29 @@ async fn is_on_probation(gateway: &Gateway) {
 
 /// Handled 50 messages, and has a build on probation that refuses everything; the digest of the one before.
 async fn with_a_refusing_build(broker: &Broker, redis: &RedisServer) -> (Gateway, Machine, Value) {
-    let gateway = start(broker, redis, "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n").await;
+    let rules = "rehearse = { messages = 0 }\nprobation = { min_calls = 40 }\n";
+    with_a_build(broker, redis, rules, 50, &refusing().handler()).await
+}
+
+/// The same after 10 messages, with a build that is slow and is judged by 5 calls.
+async fn with_a_slow_build(broker: &Broker, redis: &RedisServer, build: &[u8]) -> (Gateway, Machine, Value) {
+    let rules = format!("{PATIENT}rehearse = {{ messages = 0 }}\nprobation = {{ min_calls = 5 }}\n");
+    with_a_build(broker, redis, &rules, 10, build).await
+}
+
+async fn with_a_build(
+    broker: &Broker,
+    redis: &RedisServer,
+    rules: &str,
+    messages: u64,
+    build: &[u8],
+) -> (Gateway, Machine, Value) {
+    let gateway = start(broker, redis, rules).await;
     let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..50).await;
-    redis.list_of(JOBS, 50).await;
+    publish(&machine, 0..messages).await;
+    redis.list_of(JOBS, usize::try_from(messages).expect("few")).await;
     let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
-    gateway.install("obedient", &refusing().handler());
+    gateway.install("obedient", build);
     is_on_probation(&gateway).await;
     (gateway, machine, good)
 }
@@ -133,14 +150,7 @@ async fn a_build_that_is_slow_on_the_last_real_messages_is_never_live() {
 #[tokio::test]
 async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let rules = format!("{PATIENT}rehearse = {{ messages = 0 }}\nprobation = {{ min_calls = 5 }}\n");
-    let gateway = start(&broker, &redis, &rules).await;
-    let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..10).await;
-    redis.list_of(JOBS, 10).await;
-    let good = gateway.plugin("obedient").await.expect("it")["live"]["digest"].clone();
-    gateway.install("obedient", &Guest::echo_after(SLEEP));
-    is_on_probation(&gateway).await;
+    let (gateway, machine, good) = with_a_slow_build(&broker, &redis, &Guest::echo_after(SLEEP)).await;
     publish(&machine, 10..20).await;
     eventually("the build before is live again", async || {
         (gateway.plugin("obedient").await?["live"]["digest"] == good).then_some(())
@@ -162,13 +172,7 @@ async fn a_build_that_is_slow_once_it_is_live_is_rolled_back_and_loses_nothing()
 #[tokio::test]
 async fn what_waits_when_a_build_is_rolled_back_is_handled_by_the_build_before() {
     let (broker, redis) = (Broker::start().await, RedisServer::start().await);
-    let rules = format!("{PATIENT}rehearse = {{ messages = 0 }}\nprobation = {{ min_calls = 5 }}\n");
-    let gateway = start(&broker, &redis, &rules).await;
-    let machine = Machine::connect(broker.port, "M-1", None).await;
-    publish(&machine, 0..10).await;
-    redis.list_of(JOBS, 10).await;
-    gateway.install("obedient", &refusing().after(SLEEP));
-    is_on_probation(&gateway).await;
+    let (_gateway, machine, _) = with_a_slow_build(&broker, &redis, &refusing().after(SLEEP)).await;
     publish(&machine, 10..200).await;
     let dead = eventually("all are in one of the lists", async || {
         let (jobs, dead) = (redis.list(JOBS).await.len(), redis.list(DEAD).await.len());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sluicegate_core::digest::Digest;
-use sluicegate_core::lifecycle::{Build, Step};
+use sluicegate_core::lifecycle::Step;
 
 use super::{Registry, blocking};
 use crate::registry::folder::{Folder, FolderError};
@@ -166,11 +166,10 @@ impl Registry {
     pub(super) fn show(&mut self, index: usize) {
         let builds = self.builds(index).clone();
         // One that is revoked stays on the disk, and nobody can go back to it while it is.
-        let trust = self.plugins[index].wanted.trust.as_ref();
-        let is_revoked = |build: &Build| trust.is_some_and(|trust| trust.revokes(build.identity()));
+        let wanted = &self.plugins[index].wanted;
         let fallback = builds
             .fallback
-            .filter(|build| !is_revoked(build))
+            .filter(|build| !wanted.revokes(build.identity()))
             .map(|build| Kept { version: build.version, digest: build.digest.to_string() });
         let rejected = builds.rejected.iter().map(Digest::to_string).collect();
         self.board.plugin_builds(&self.plugins[index].wanted.name, fallback, rejected);

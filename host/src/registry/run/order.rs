@@ -296,12 +296,8 @@ impl Loader {
             None => None,
         };
         let read = read(&wanted).await.map(Arc::new);
-        let revoked = match &read {
-            Ok(file) => is_revoked(&wanted, file).await,
-            Err(_) => false,
-        };
         let mut kept_refused = None;
-        if let Some(stays) = stays.as_ref().filter(|stays| keeps(&wanted, known, stays, &read, revoked)) {
+        if let Some(stays) = stays.as_ref().filter(|stays| keeps(&wanted, known, stays, &read)) {
             match self.make(&wanted, stays, false).await {
                 Ok(loaded) => return Ok((stays.clone(), Source::Fallback, loaded)),
                 Err(refusal) => kept_refused = Some(refusal),
@@ -349,7 +345,7 @@ impl Loader {
         stays: Option<Arc<File>>,
     ) -> Option<(Arc<File>, Source, Loaded)> {
         let before = known?.builds.fallback.as_ref()?.digest;
-        if !is_revoked(wanted, &stays?).await {
+        if !wanted.revokes(stays?.identity()) {
             return None;
         }
         let file = self.kept(&wanted.name, before).await?;
@@ -369,27 +365,14 @@ impl Loader {
     }
 }
 
-/// Whether a build is one of `[trust] revoked`.
-async fn is_revoked(wanted: &Wanted, file: &Arc<File>) -> bool {
-    let (wanted, file) = (wanted.clone(), file.clone());
-    let signer = blocking(move || load::signer(&wanted, &file)).await;
-    signer.is_some_and(|signer| signer.is_err_and(|refusal| refusal.problem.is_revoked()))
-}
-
 /// Whether what is live stays so by the new settings, and not what lies in the plugin's file: that is gone, or was rolled back, or is
 /// revoked, or is to be a canary first.
-fn keeps(
-    wanted: &Wanted,
-    known: Option<&Known>,
-    live: &File,
-    read: &Result<Arc<File>, Refusal>,
-    revoked: bool,
-) -> bool {
+fn keeps(wanted: &Wanted, known: Option<&Known>, live: &File, read: &Result<Arc<File>, Refusal>) -> bool {
     match read {
         Ok(file) => {
             let other = file.digest != live.digest;
             let rejected = known.is_some_and(|known| known.builds.is_rejected(file.identity()));
-            rejected || other && (revoked || wanted.plugin.canary.is_some())
+            rejected || other && (wanted.revokes(file.identity()) || wanted.plugin.canary.is_some())
         }
         Err(refusal) => refusal.problem.is_absence(),
     }
