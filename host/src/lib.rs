@@ -10,6 +10,7 @@ pub mod downlink;
 pub mod embedded;
 pub mod gateway;
 pub mod live;
+mod lock;
 pub mod mqtt;
 pub mod recent;
 pub mod redis;

@@ -11,6 +11,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     test::prepare(root, For::Release)?;
     let mut tests = test::cargo(root);
     tests.env("HOSTILE_ALL", "1");
-    tests.args(["test", "--release", "--workspace", "--test", "hostile", "--", "--nocapture"]);
+    // One after another: what is measured has the machine to itself.
+    tests.args(["test", "--release", "--workspace", "--test", "hostile", "--", "--nocapture", "--test-threads=1"]);
     shell::run(&mut tests)
 }

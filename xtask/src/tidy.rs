@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 const MAX_LINES: usize = 600;
 
 /// What each module of the host may import of the others: core ← edges ← live ← stages ← gateway ← cli.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
+    ("lock", &[]),
     ("telemetry", &[]),
     ("thread", &[]),
     ("tls", &[]),
@@ -18,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("mqtt", &["telemetry"]),
     ("redis", &["telemetry"]),
     ("sandbox", &["telemetry"]),
-    ("spool", &["telemetry", "thread"]),
+    ("spool", &["lock", "telemetry", "thread"]),
     ("embedded", &["telemetry"]),
     ("settings", &["telemetry", "watch"]),
     ("live", &["sandbox", "telemetry"]),
@@ -26,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("uplink", &["live", "mqtt", "recent", "redis", "sandbox", "spool", "telemetry", "thread"]),
     ("rehearsal", &["live", "recent", "sandbox", "uplink"]),
     ("downlink", &["live", "mqtt", "recent", "redis", "sandbox", "telemetry", "thread"]),
-    ("registry", &["sandbox", "telemetry", "watch", "whole"]),
+    ("registry", &["lock", "sandbox", "telemetry", "watch", "whole"]),
     ("dead_letters", &["live", "redis", "telemetry", "uplink"]),
     ("access", &["redis", "telemetry", "thread"]),
     ("admin", &["dead_letters", "registry", "settings", "telemetry"]),

@@ -18,6 +18,7 @@ use sluicegate_core::lifecycle::Builds;
 
 use super::history::Change;
 use super::load::{self, File};
+use crate::lock::Lock;
 use crate::whole::{self, Links};
 
 /// How the index is written; another one is another program's.
@@ -98,7 +99,7 @@ impl Index {
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
-    lock: Arc<Mutex<Option<SystemFile>>>,
+    lock: Arc<Mutex<Option<Lock>>>,
 }
 
 impl Folder {
@@ -203,7 +204,7 @@ impl Folder {
     }
 
     /// Taken by the first write, kept until the end.
-    fn lock(&self, held: &mut Option<SystemFile>) -> Result<(), FolderError> {
+    fn lock(&self, held: &mut Option<Lock>) -> Result<(), FolderError> {
         let cannot = |path: &Path| {
             let path = path.to_owned();
             move |source| FolderError::System { what: "use", path, source }
@@ -221,11 +222,11 @@ impl Folder {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(&path).map_err(cannot(&path))?;
-        match file.try_lock() {
-            Ok(()) => *held = Some(file),
-            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(self.path.clone())),
-            Err(TryLockError::Error(source)) => return Err(cannot(&path)(source)),
-        }
+        let lock = Lock::take(file).map_err(|error| match error {
+            TryLockError::WouldBlock => FolderError::InUse(self.path.clone()),
+            TryLockError::Error(source) => cannot(&path)(source),
+        })?;
+        *held = Some(lock);
         Ok(())
     }
 

@@ -22,9 +22,9 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use crate::telemetry::usage::Usage;
 
 /// How often a running guest is made to yield, so that a spinning one does not hold its lane for the others.
-pub(super) const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Ticks for which the clock goes on while no call is under way, so that messages a moment apart do not each wake it.
-const IDLE: u32 = 50;
+const IDLE: u32 = 100;
 /// The largest memory that one instance may be given; the settings' `limits.memory` stays within it.
 const MAX_MEMORY: usize = 256 << 20;
 /// Instances at once, over all plugins and lanes: twice what the settings may ask for, since those of a build that is replaced go only once what
@@ -190,7 +190,7 @@ pub(super) fn config(allocation: Allocation) -> Config {
 }
 
 /// Ticks the engine's epoch, on a thread of its own: it must tick while every other thread runs guests. While no call is under way it sleeps, so
-/// that a gateway without messages does not wake the processor five hundred times a second.
+/// that a gateway without messages does not wake the processor a thousand times a second.
 ///
 /// Invariant: every call into a guest holds a [`Ticking`].
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use sluicegate_core::spooled::{Body, Line, Record};
 
 use super::SpoolError;
 use super::segment::{self, Segment, file_size, framed};
+use crate::lock::Lock;
 
 /// The largest file, unless a record alone is larger.
 const SEGMENT: u64 = 8 << 20;
@@ -87,7 +88,7 @@ pub(super) struct Store {
     folder: PathBuf,
     /// Open all the time: to sync names must not take a file descriptor that there may not be.
     names: File,
-    _lock: File,
+    _lock: Lock,
     max_size: u64,
     segment_size: u64,
     /// By number; the last one is written to, once something was.
@@ -512,15 +513,14 @@ fn seconds(millis: i64) -> u32 {
     u32::try_from(millis / 1_000).unwrap_or(0)
 }
 
-fn lock(folder: &Path) -> Result<File, SpoolError> {
+fn lock(folder: &Path) -> Result<Lock, SpoolError> {
     let unusable = |source| SpoolError::Unusable { folder: folder.to_owned(), source };
     let path = folder.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(source)) => Err(unusable(source)),
-    }
+    Lock::take(file).map_err(|error| match error {
+        TryLockError::WouldBlock => SpoolError::InUse(folder.to_owned()),
+        TryLockError::Error(source) => unusable(source),
+    })
 }
 
 /// Whether a gateway could use this folder, as far as can be told without touching it: one may be using it now.

@@ -192,6 +192,8 @@ impl Machines {
         let mut taken = Vec::with_capacity(TAKE);
         while !(self.closing && self.under_way.is_empty() && self.writing.is_none()) {
             let event = tokio::select! {
+                // What is taken last comes right after a guest that ran for a whole tick, and is handled before that one goes on.
+                biased;
                 Some((machine, ended)) = self.under_way.next() => Event::Ended(machine, ended),
                 Some(line) = self.due.next() => Event::Due(line),
                 Some(written) = written(&mut self.writing) => Event::Written(written),

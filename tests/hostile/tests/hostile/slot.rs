@@ -11,6 +11,8 @@ use sluicegate_hostile::case::{Case, End, Kept, Must};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 const DEAD: &str = "mqtt_dead_letters";
+/// Where files wait for their turn, beside the plugins' folder.
+const STAGED: &str = "staged";
 
 /// The place of a plugin that means harm. Plugin, route and queue have one name.
 pub(crate) struct Slot<'a> {
@@ -32,6 +34,26 @@ impl<'a> Slot<'a> {
     pub(crate) async fn new(name: &'a str, gateway: &'a Gateway, broker: &Broker, redis: &RedisServer) -> Self {
         let machine = Machine::connect(broker.port, name, None).await;
         Self { name, gateway, machine, redis: redis.connect().await, builds: 0 }
+    }
+
+    /// Makes the files of cases beforehand, so that nobody waits for a processor that makes them. What is no file, or changes all the time, is made
+    /// in its turn: links lead elsewhere from here.
+    pub(crate) fn stage(&self, cases: &[Case]) {
+        fs::create_dir(self.gateway.path(STAGED)).expect("a folder");
+        for case in cases {
+            let path = self.staged(case);
+            let changes = case.make(&path).is_some();
+            let kind = path.symlink_metadata().expect("it was made").file_type();
+            if kind.is_dir() {
+                fs::remove_dir(&path).expect("removed");
+            } else if changes || !kind.is_file() {
+                fs::remove_file(&path).expect("removed");
+            }
+        }
+    }
+
+    fn staged(&self, case: &Case) -> PathBuf {
+        self.gateway.path(STAGED).join(&case.name)
     }
 
     fn path(&self) -> PathBuf {
@@ -95,7 +117,13 @@ impl<'a> Slot<'a> {
             });
             put.await.expect("a good build goes live");
         }
-        let put = self.put(case, |path| case.make(path)).await;
+        let staged = self.staged(case);
+        // It is gone where this is another try.
+        let put = self.put(case, |path| match fs::rename(staged, path) {
+            Ok(()) => None,
+            Err(_) => case.make(path),
+        });
+        let put = put.await;
         let mut ends = Vec::new();
         for call in 0..must.calls() {
             ends.push(self.call(case, call).await);

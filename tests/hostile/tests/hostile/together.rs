@@ -72,12 +72,7 @@ async fn run() {
     gateway.without_override(true);
     gateway.install(HOSTILE, &slot::good(0));
     gateway.run().await;
-    let neighbours = Neighbours::begin(&broker, &redis).await;
     let all = std::env::var_os("HOSTILE_ALL").is_some();
-    let quiet = if all { LONG_QUIET } else { QUIET };
-    eventually("the neighbours were measured by themselves", async || (neighbours.now() > quiet).then_some(())).await;
-
-    let (mark, before) = (neighbours.now(), gateway.memory("VmRSS:"));
     let mut cases = corpus::all();
     if !all {
         // `exact` has each of them; an ordinary run has not the time for all of them here.
@@ -91,6 +86,12 @@ async fn run() {
         Must::Live(_) => 3,
     });
     let mut slot = Slot::new(HOSTILE, &gateway, &broker, &redis).await;
+    slot.stage(&cases);
+    let neighbours = Neighbours::begin(&broker, &redis).await;
+    let quiet = if all { LONG_QUIET } else { QUIET };
+    eventually("the neighbours were measured by themselves", async || (neighbours.now() > quiet).then_some(())).await;
+
+    let (mark, before) = (neighbours.now(), gateway.memory("VmRSS:"));
     let mut ended = Vec::new();
     for case in &cases {
         let began = neighbours.now();
