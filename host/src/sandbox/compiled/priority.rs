@@ -52,8 +52,7 @@ fn times(process: Pid, thread: Pid) -> Option<[Duration; 2]> {
 
 fn threads(process: Pid) -> io::Result<Vec<Pid>> {
     let entries = fs::read_dir(format!("/proc/{}/task", process.as_raw_pid()))?;
-    let id =
-        |entry: io::Result<fs::DirEntry>| Some(entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?);
+    let id = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw);
     Ok(entries.filter_map(id).collect())
 }
 
