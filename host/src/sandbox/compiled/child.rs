@@ -25,7 +25,7 @@ pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 
 /// Threads that compile, each a function at a time, where there are as many cores: a swap is live the sooner. More would take all cores of a small
 /// machine as long as it has the priority of any other work.
-pub(super) const THREADS: usize = 2;
+const THREADS: usize = 2;
 /// Of each of them: as much as the first one has.
 const STACK: usize = 8 << 20;
 
