@@ -85,6 +85,8 @@ async fn run(mut taken: mpsc::Receiver<Taken>, tools: Tools) {
     let mut open = true;
     loop {
         let event = tokio::select! {
+            // As in a lane of messages: what is taken comes right after a validator that ran for a whole tick, before that one goes on.
+            biased;
             Some(target) = under_way.next() => Event::Done(target),
             next = taken.recv(), if open => next.map_or(Event::NoMore, |taken| Event::Came(Box::new(taken))),
             else => return,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 use sluicegate_guests::section;
@@ -53,7 +54,7 @@ async fn held(gateway: u32) -> u32 {
     child
 }
 
-/// The process that compiles for this gateway, once it has its limits.
+/// The process that compiles for this gateway, once it has its limits and gave way.
 async fn compiling(gateway: u32) -> u32 {
     eventually("a process compiles", async || {
         let tasks = fs::read_dir(format!("/proc/{gateway}/task")).ok()?;
@@ -65,7 +66,8 @@ async fn compiling(gateway: u32) -> u32 {
         let threads = fs::read_dir(format!("/proc/{child}/task")).ok()?;
         let nice: Vec<i32> = threads.flatten().filter_map(|thread| nice_of(&thread.path())).collect();
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(2);
-        (nice == vec![10; threads]).then_some(child)
+        let is_low = nice == vec![10; threads] && session(child)? == child && is_low_as_a_whole(child);
+        is_low.then_some(child)
     })
     .await
 }
@@ -74,6 +76,17 @@ async fn compiling(gateway: u32) -> u32 {
 fn hurry(child: u32) {
     let mut renice = Command::new("renice");
     let _ = renice.args(["-n", "-10", "-g", &child.to_string()]).output().expect("renice");
+    let _ = fs::write(format!("/proc/{child}/autogroup"), "-10");
+}
+
+/// Whether its session, which nothing else is in, has a low priority as well, where the kernel gives sessions any.
+fn is_low_as_a_whole(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/autogroup"))
+        .map_or(true, |group| group.trim_end().ends_with(" nice 10"))
+}
+
+fn session(process: u32) -> Option<u32> {
+    stat(Path::new(&format!("/proc/{process}")), 4)
 }
 
 fn nice(process: u32) -> Option<i32> {
@@ -81,9 +94,13 @@ fn nice(process: u32) -> Option<i32> {
 }
 
 fn nice_of(task: &Path) -> Option<i32> {
+    stat(task, 17)
+}
+
+/// A field of `stat` (proc(5)), counted from the name, which may hold anything: the state is the first behind it.
+fn stat<T: FromStr>(task: &Path, field: usize) -> Option<T> {
     let stat = fs::read_to_string(task.join("stat")).ok()?;
-    // Behind the name, which may hold anything: state is the first, nice the 17th.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field - 1)?.parse().ok()
 }
 
 async fn refused(gateway: &Gateway, part: &str) {

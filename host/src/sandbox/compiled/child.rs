@@ -13,6 +13,7 @@ use wasmtime::Engine;
 use super::super::engine::{self, Allocation};
 use super::super::generation::one_line;
 use super::super::inspect::MAX_FILE_BYTES;
+use super::priority;
 
 /// The engine refuses the file; standard error says why.
 pub(super) const REFUSED: u8 = 3;
@@ -28,6 +29,8 @@ pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 const THREADS: usize = 2;
 /// Of each of them: as much as the first one has.
 const STACK: usize = 8 << 20;
+/// Of the thread that looks after the priority.
+const SMALL_STACK: usize = 128 << 10;
 
 /// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
 #[must_use]
@@ -35,8 +38,8 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
     // Now or never: the limits forbid another thread.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS.min(cores)).stack_size(STACK);
-    let threads = threads.use_current_thread().build_global();
-    if let Err(error) = threads.map_err(io::Error::other).and_then(|()| confine(parent, memory, seconds)) {
+    let threads = threads.use_current_thread().build_global().map_err(io::Error::other);
+    if let Err(error) = threads.and_then(|()| watch_priority()).and_then(|()| confine(parent, memory, seconds)) {
         eprintln!("{error}");
         return NOT_BEGUN.into();
     }
@@ -58,6 +61,12 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
             NOT_BEGUN.into()
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it ends with the process, and nothing waits for it")]
+fn watch_priority() -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("priority".to_owned()).stack_size(SMALL_STACK);
+    thread.spawn(priority::give_way_in_time).map(drop)
 }
 
 fn compile() -> io::Result<wasmtime::Result<Vec<u8>>> {

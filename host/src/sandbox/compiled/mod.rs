@@ -5,6 +5,7 @@
 //!
 //! - [`parent`]: starts the process that compiles, and judges how it ended.
 //! - [`child`]: that process: its limits first, then the file.
+//! - [`priority`]: what that process has of the processors, beside messages.
 //! - [`cache`]: what was compiled before.
 //! - [`turns`]: whose file is compiled next.
 //! - [`precompiled`]: code that is run as it is read: the only `unsafe` of the project.
@@ -13,6 +14,7 @@ pub mod cache;
 pub mod child;
 mod parent;
 mod precompiled;
+mod priority;
 #[cfg(test)]
 mod tests;
 mod turns;

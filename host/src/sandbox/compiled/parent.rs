@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpriority_pgrp, pidfd_open, setpriority_pgrp};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sluicegate_core::settings::{ByteSize, CompileLimits};
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +23,6 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 const PATIENCE: u32 = 10;
 /// It has at least so long: a machine may be busy for a while.
 const LEAST_PATIENCE: Duration = Duration::from_secs(60);
-/// For so long it has the priority of any other thread, which is enough for a usual plugin: at a low one a swap took seconds under full load.
-const HEAD_START: Duration = Duration::from_secs(1);
-/// From then on messages go before it; at 19 a build waits for a minute under full load, at 10 each of its threads has about a tenth of what a
-/// message's thread has. The kernel takes the disk's priority from this number, too.
-const NICE: i32 = 10;
 /// How often it is looked whether somebody still wants it.
 const LOOK: Duration = Duration::from_millis(50);
 /// What is read of what it says.
@@ -68,7 +63,7 @@ fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io:
         .args([u64::from(std::process::id()), limits.memory.0, limits.time.as_secs().max(1)].map(|it| it.to_string()))
         .env_clear()
         .current_dir("/")
-        // Of its own, so that its priority can be lowered.
+        // Of its own, so that its priority can be lowered, and no signal for the gateway's group ends it.
         .process_group(0)
         .stdin(input)
         .stdout(output.try_clone()?)
@@ -104,16 +99,10 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
     let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
     let end = pidfd_open(pid, PidfdFlags::empty())?;
     let began = Instant::now();
-    let (mut until, mut low) = (began + HEAD_START.min(limit), false);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() && low || given_up.is_cancelled() {
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() || given_up.is_cancelled() {
             return Ok(None);
-        }
-        if left.is_zero() {
-            lower(pid);
-            (until, low) = (began + limit, true);
-            continue;
         }
         let left = left.min(LOOK);
         let left =
@@ -123,19 +112,6 @@ fn wait(mut child: Reaped, limit: Duration, given_up: &CancellationToken) -> io:
             Ok(_) => return child.0.wait().map(Some),
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-/// Gives its group a low priority: each thread has one of its own, and this reaches them all. Where the gateway has a lower one they keep that, which
-/// nobody but root may raise.
-fn lower(group: Pid) {
-    let lowered = getpriority_pgrp(Some(group)).and_then(|nice| match nice < NICE {
-        true => setpriority_pgrp(Some(group), NICE),
-        false => Ok(()),
-    });
-    if let Err(error) = lowered {
-        // It costs the traffic some time, and the build nothing.
-        tracing::warn!(%error, "the process that compiles keeps its priority");
     }
 }
 
@@ -166,8 +142,6 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::getpriority_process;
-
     use super::*;
 
     #[test]
@@ -175,24 +149,5 @@ mod tests {
         let patience =
             |seconds| patience(CompileLimits { time: Duration::from_secs(seconds), ..CompileLimits::default() });
         assert_eq!((patience(1), patience(120)), (Duration::from_secs(60), Duration::from_secs(1_200)));
-    }
-
-    #[test]
-    fn a_priority_is_lowered_and_never_raised() {
-        let own = getpriority_process(None).expect("its own");
-        for nice in ["0", "15"] {
-            let child = Command::new("nice").args(["-n", nice, "sleep", "60"]).process_group(0).spawn().expect("nice");
-            let child = Reaped(child);
-            let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).expect("a process");
-            let began = Instant::now();
-            let wanted = (own + nice.parse::<i32>().expect("a number")).min(19);
-            // It is `nice` first, which then becomes the other.
-            while getpriority_process(Some(pid)) != Ok(wanted) {
-                assert!(began.elapsed() < Duration::from_secs(60), "it never got its priority");
-                std::thread::yield_now();
-            }
-            lower(pid);
-            assert_eq!(getpriority_process(Some(pid)), Ok(wanted.max(NICE)));
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluicegate::sandbox::Step;
@@ -11,6 +12,8 @@ use sluicegate_hostile::case::{Case, End, Kept, Must};
 use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 const DEAD: &str = "mqtt_dead_letters";
+/// How often what stays in its place is called.
+const EVERY: Duration = Duration::from_millis(50);
 /// Where files wait for their turn, beside the plugins' folder.
 const STAGED: &str = "staged";
 
@@ -21,6 +24,8 @@ pub(crate) struct Slot<'a> {
     machine: Machine,
     redis: redis::aio::MultiplexedConnection,
     builds: u32,
+    /// How long a case is in its place at least, called all the time.
+    stay: Duration,
 }
 
 /// A plugin that does nothing wrong; each number is another build of it.
@@ -31,9 +36,15 @@ pub(crate) fn good(build: u32) -> Vec<u8> {
 }
 
 impl<'a> Slot<'a> {
-    pub(crate) async fn new(name: &'a str, gateway: &'a Gateway, broker: &Broker, redis: &RedisServer) -> Self {
+    pub(crate) async fn new(
+        name: &'a str,
+        gateway: &'a Gateway,
+        broker: &Broker,
+        redis: &RedisServer,
+        stay: Duration,
+    ) -> Self {
         let machine = Machine::connect(broker.port, name, None).await;
-        Self { name, gateway, machine, redis: redis.connect().await, builds: 0 }
+        Self { name, gateway, machine, redis: redis.connect().await, builds: 0, stay }
     }
 
     /// Makes the files of cases beforehand, so that nobody waits for a processor that makes them. What is no file, or changes all the time, is made
@@ -117,7 +128,7 @@ impl<'a> Slot<'a> {
             });
             put.await.expect("a good build goes live");
         }
-        let staged = self.staged(case);
+        let (staged, began) = (self.staged(case), Instant::now());
         // It is gone where this is another try.
         let put = self.put(case, |path| match fs::rename(staged, path) {
             Ok(()) => None,
@@ -127,6 +138,11 @@ impl<'a> Slot<'a> {
         let mut ends = Vec::new();
         for call in 0..must.calls() {
             ends.push(self.call(case, call).await);
+        }
+        let mut calls = tokio::time::interval(EVERY);
+        while began.elapsed() < self.stay {
+            calls.tick().await;
+            ends.push(self.call(case, ends.len()).await);
         }
         match put {
             Ok(()) => Must::Live(ends),

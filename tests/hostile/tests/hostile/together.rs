@@ -1,4 +1,5 @@
 //! Cases in one gateway (all of them with `cargo xtask hostile`, else every third), one after another in one plugin's place, beside traffic that behaves.
+//! Where their p99 is compared each is there for a second (or `HOSTILE_STAY` milliseconds), and called all the time; else only until it is judged.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::slot::{self, Slot};
 const QUIET: Duration = Duration::from_secs(4);
 /// The same where their p99 is compared: they send a hundred messages a second, and of 400 it is the fourth worst.
 const LONG_QUIET: Duration = Duration::from_secs(20);
-/// What a machine of two cores adds on which everything runs, the machines too.
-const JITTER: Duration = Duration::from_millis(5);
+/// How long each case is there then.
+const STAY: Duration = Duration::from_secs(1);
 /// What no case may hold up a neighbour's message for.
 const LONGEST: Duration = Duration::from_secs(1);
 /// The plugin that means harm, its route and its queue.
@@ -58,6 +59,10 @@ fn must(case: &Case) -> &Must {
     case.in_gateway.as_ref().unwrap_or(&case.must)
 }
 
+fn stay() -> Duration {
+    std::env::var("HOSTILE_STAY").map_or(STAY, |ms| Duration::from_millis(ms.parse().expect("milliseconds")))
+}
+
 #[test]
 fn the_whole_corpus_harms_no_neighbour() {
     let _alone = crate::alone();
@@ -85,7 +90,8 @@ async fn run() {
         Must::Either(..) => 2,
         Must::Live(_) => 3,
     });
-    let mut slot = Slot::new(HOSTILE, &gateway, &broker, &redis).await;
+    let stay = if all { stay() } else { Duration::ZERO };
+    let mut slot = Slot::new(HOSTILE, &gateway, &broker, &redis, stay).await;
     slot.stage(&cases);
     let neighbours = Neighbours::begin(&broker, &redis).await;
     let quiet = if all { LONG_QUIET } else { QUIET };
@@ -114,7 +120,7 @@ async fn run() {
     let took = end - mark;
     let mib = |bytes: u64| bytes >> 20;
     println!("neighbours by themselves: {quiet}");
-    println!("beside {} hostile cases in {took:.1?}: {beside}", cases.len());
+    println!("beside {} hostile cases in {took:.1?}, {stay:?} of each at least: {beside}", cases.len());
     println!("p99 beside / by themselves: {:.2}", beside.p99.as_secs_f64() / quiet.p99.as_secs_f64());
     println!(
         "memory: {} MiB before, {} MiB at most; allowed {} MiB more: {} of limits, {} of margin",
@@ -134,6 +140,8 @@ async fn run() {
     // Beside other tests it would say more of them than of the gateway.
     if all {
         assert!(beside.longest <= LONGEST, "{beside}");
-        assert!(beside.p99 <= quiet.p99 * 2 + JITTER, "{beside}; by themselves {quiet}");
+        if !stay.is_zero() {
+            assert!(beside.p99 <= quiet.p99 * 2, "{beside}; by themselves {quiet}");
+        }
     }
 }
