@@ -31,15 +31,18 @@ const THREADS: usize = 2;
 const STACK: usize = 8 << 20;
 /// Of the thread that looks after the priority.
 const SMALL_STACK: usize = 128 << 10;
+/// Address space that the C library reserves for what this thread allocates, and its stack: they are nothing of what compiling may have.
+const RESERVED: u64 = (64 << 20) + SMALL_STACK as u64;
 
 /// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
 #[must_use]
 pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
     // Now or never: the limits forbid another thread.
+    look_after_priority();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS.min(cores)).stack_size(STACK);
     let threads = threads.use_current_thread().build_global().map_err(io::Error::other);
-    if let Err(error) = threads.and_then(|()| watch_priority()).and_then(|()| confine(parent, memory, seconds)) {
+    if let Err(error) = threads.and_then(|()| confine(parent, memory, seconds)) {
         eprintln!("{error}");
         return NOT_BEGUN.into();
     }
@@ -64,9 +67,12 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
 }
 
 #[expect(clippy::disallowed_methods, reason = "it ends with the process, and nothing waits for it")]
-fn watch_priority() -> io::Result<()> {
+fn look_after_priority() {
     let thread = std::thread::Builder::new().name("priority".to_owned()).stack_size(SMALL_STACK);
-    thread.spawn(priority::give_way_in_time).map(drop)
+    if thread.spawn(priority::give_way_in_time).is_err() {
+        // Where there is no thread for it, it has none of the others' time either.
+        priority::give_way();
+    }
 }
 
 fn compile() -> io::Result<wasmtime::Result<Vec<u8>>> {
@@ -83,7 +89,7 @@ fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
         return Err(io::Error::other("the process that started this one is gone"));
     }
     let limits = [
-        (Resource::As, memory, memory),
+        (Resource::As, memory.saturating_add(RESERVED), memory.saturating_add(RESERVED)),
         // The signal of the first one tells what happened; the second is in case it is not enough.
         (Resource::Cpu, seconds, seconds + 1),
         (Resource::Fsize, MAX_ARTEFACT_BYTES, MAX_ARTEFACT_BYTES),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -63,8 +63,6 @@ fn run(bytes: &[u8], limits: CompileLimits, given_up: &CancellationToken) -> io:
         .args([u64::from(std::process::id()), limits.memory.0, limits.time.as_secs().max(1)].map(|it| it.to_string()))
         .env_clear()
         .current_dir("/")
-        // Of its own, so that its priority can be lowered, and no signal for the gateway's group ends it.
-        .process_group(0)
         .stdin(input)
         .stdout(output.try_clone()?)
         .stderr(words.try_clone()?)
@@ -135,6 +133,10 @@ fn judge(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(), P
         (_, Some(Signal::KILL)) => {
             Err(Problem::Host("the system killed the compiling process; the machine may be out of memory".to_owned()))
         }
+        // Until it gives way it gets what is meant for all of the gateway's group: it says nothing of the file.
+        (_, Some(signal @ (Signal::HUP | Signal::INT | Signal::QUIT | Signal::TERM))) => {
+            Err(Problem::Host(format!("the compiling process was ended by the signal {}", signal.as_raw())))
+        }
         _ if words.is_empty() => Err(Problem::Compiler(status.to_string())),
         _ => Err(Problem::Compiler(format!("{status}: {words}"))),
     }
@@ -149,5 +151,16 @@ mod tests {
         let patience =
             |seconds| patience(CompileLimits { time: Duration::from_secs(seconds), ..CompileLimits::default() });
         assert_eq!((patience(1), patience(120)), (Duration::from_secs(60), Duration::from_secs(1_200)));
+    }
+
+    #[test]
+    fn what_ends_the_gateways_group_says_nothing_of_a_file() {
+        let judged = |signal: Signal| {
+            judge(ExitStatus::from_raw(signal.as_raw()), "", CompileLimits::default()).expect_err("it ended")
+        };
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
+            assert!(judged(signal).may_pass(), "{signal:?}");
+        }
+        assert!(!judged(Signal::SEGV).may_pass());
     }
 }

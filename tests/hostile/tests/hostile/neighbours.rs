@@ -67,7 +67,12 @@ impl Neighbours {
 
     /// A moment, to tell what was sent before it from what was sent after.
     pub(crate) fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.at(Instant::now())
+    }
+
+    /// The same of any moment since they began.
+    pub(crate) fn at(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.began)
     }
 
     /// How many reached the back end so far.
@@ -98,9 +103,10 @@ impl Neighbours {
 }
 
 impl Traffic {
-    /// What was sent in this stretch of time.
-    pub(crate) fn sent_in(&self, time: Range<Duration>) -> Latency {
-        let mut all: Vec<Duration> = self.0.iter().filter(|one| time.contains(&one.sent)).map(|one| one.took).collect();
+    /// What was sent in these stretches of time.
+    pub(crate) fn sent_in(&self, times: &[Range<Duration>]) -> Latency {
+        let within = |one: &&Arrived| times.iter().any(|time| time.contains(&one.sent));
+        let mut all: Vec<Duration> = self.0.iter().filter(within).map(|one| one.took).collect();
         all.sort_unstable();
         let at = |share: usize| all.get(all.len().saturating_sub(1) * share / 100).copied().unwrap_or_default();
         Latency { messages: all.len(), median: at(50), p99: at(99), longest: at(100) }

@@ -26,6 +26,8 @@ pub(crate) struct Slot<'a> {
     builds: u32,
     /// How long a case is in its place at least, called all the time.
     stay: Duration,
+    /// When the last one was loaded and judged.
+    judged: Instant,
 }
 
 /// A plugin that does nothing wrong; each number is another build of it.
@@ -44,7 +46,7 @@ impl<'a> Slot<'a> {
         stay: Duration,
     ) -> Self {
         let machine = Machine::connect(broker.port, name, None).await;
-        Self { name, gateway, machine, redis: redis.connect().await, builds: 0, stay }
+        Self { name, gateway, machine, redis: redis.connect().await, builds: 0, stay, judged: Instant::now() }
     }
 
     /// Makes the files of cases beforehand, so that nobody waits for a processor that makes them. What is no file, or changes all the time, is made
@@ -105,6 +107,11 @@ impl<'a> Slot<'a> {
         .await
     }
 
+    /// When the last case was loaded and judged; what comes after it is its stay.
+    pub(crate) fn judged(&self) -> Instant {
+        self.judged
+    }
+
     /// What became of a case.
     pub(crate) async fn outcome(&mut self, case: &Case, must: &Must) -> Must {
         let mut tries = 1;
@@ -139,6 +146,7 @@ impl<'a> Slot<'a> {
         for call in 0..must.calls() {
             ends.push(self.call(case, call).await);
         }
+        self.judged = Instant::now();
         let mut calls = tokio::time::interval(EVERY);
         while began.elapsed() < self.stay {
             calls.tick().await;
@@ -146,6 +154,8 @@ impl<'a> Slot<'a> {
         }
         match put {
             Ok(()) => Must::Live(ends),
+            // Another try tells whether the machine was busy.
+            Err(_) if alone::is_late(&Must::Live(ends.clone())) => Must::Live(ends),
             Err((step, reason)) => {
                 assert!(
                     ends.iter().all(|end| *end == End::AsItCame),

@@ -1,5 +1,6 @@
 //! Cases in one gateway (all of them with `cargo xtask hostile`, else every third), one after another in one plugin's place, beside traffic that behaves.
-//! Where their p99 is compared each is there for a second (or `HOSTILE_STAY` milliseconds), and called all the time; else only until it is judged.
+//! Where their p99 is compared each is there for a second (or `HOSTILE_STAY` milliseconds), and called all the time; else, and with `HOSTILE_STAY=0`, only
+//! until it is judged, and nothing is compared.
 
 use std::time::Duration;
 
@@ -98,10 +99,11 @@ async fn run() {
     eventually("the neighbours were measured by themselves", async || (neighbours.now() > quiet).then_some(())).await;
 
     let (mark, before) = (neighbours.now(), gateway.memory("VmRSS:"));
-    let mut ended = Vec::new();
+    let (mut ended, mut loading) = (Vec::new(), Vec::new());
     for case in &cases {
         let began = neighbours.now();
         let is = slot.outcome(case, must(case)).await;
+        loading.push(began..neighbours.at(slot.judged()));
         ended.push((case, is, began..neighbours.now()));
     }
     let most = gateway.memory("VmHWM:");
@@ -111,16 +113,21 @@ async fn run() {
         .into_iter()
         .map(|(case, is, time)| {
             let must = must(case);
-            let note = format!("{:.0?}, of a neighbour {:.0?}", time.end - time.start, traffic.sent_in(time).longest);
+            let note = format!(
+                "{:.0?}, of a neighbour {:.0?}",
+                time.end - time.start,
+                traffic.sent_in(std::slice::from_ref(&time)).longest
+            );
             Row { case, must, good: alone::is_so(must, &is), is, note }
         })
         .collect();
     println!("{}", table::show(&rows));
-    let (quiet, beside) = (traffic.sent_in(Duration::ZERO..mark), traffic.sent_in(mark..end));
+    let (quiet, beside) = (traffic.sent_in(&[Duration::ZERO..mark]), traffic.sent_in(&[mark..end]));
     let took = end - mark;
     let mib = |bytes: u64| bytes >> 20;
     println!("neighbours by themselves: {quiet}");
     println!("beside {} hostile cases in {took:.1?}, {stay:?} of each at least: {beside}", cases.len());
+    println!("of these while a case was loaded and judged: {}", traffic.sent_in(&loading));
     println!("p99 beside / by themselves: {:.2}", beside.p99.as_secs_f64() / quiet.p99.as_secs_f64());
     println!(
         "memory: {} MiB before, {} MiB at most; allowed {} MiB more: {} of limits, {} of margin",
