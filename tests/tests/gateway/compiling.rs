@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use serde_json::{Value, json};
@@ -278,6 +278,23 @@ async fn the_compiling_process_has_nothing_of_the_gateways_and_ends_with_it() {
         fs::read(format!("/proc/{child}/cmdline")).map_or(true, |line| line.is_empty()).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_process_that_somebody_ends_says_nothing_of_the_file() {
+    let gateway = Gateway::with(&Gateway::settings(1, 1, ""));
+    fs::write(gateway.path("bombs.wasm"), bombs()).expect("written");
+    let command = Command::new(binary())
+        .args(["--config", "sluicegate.toml", "plugin", "compile", "bombs.wasm"])
+        .current_dir(gateway.path(""))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let child = compiling(command.id()).await;
+    assert!(Command::new("kill").arg(child.to_string()).status().expect("kill").success());
+    let output = command.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("ended by the signal 15") && said.contains("next: try it again"), "{said}");
 }
 
 #[tokio::test]

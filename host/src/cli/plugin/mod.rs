@@ -138,6 +138,9 @@ pub(super) fn next(refusal: &Refusal) -> &'static str {
     if matches!(refusal.problem, Problem::CompileTime { .. } | Problem::CompileMemory { .. }) {
         return "raise that limit where the plugin is worth it; `sluicegate plugin compile FILE` tries it beforehand";
     }
+    if matches!(refusal.problem, Problem::Host(_) | Problem::CompileWait { .. }) {
+        return "try it again once this machine is well: it says nothing of the plugin, and a gateway tries again by itself";
+    }
     if matches!(refusal.problem, Problem::Untrusted(_)) {
         return "sluicegate plugin verify FILE (whose a build is, and whether it is taken)";
     }
