@@ -12,6 +12,9 @@ use sluicegate_tests::{Broker, Gateway, Machine, RedisServer, eventually};
 
 use super::plugins_lifecycle::kept;
 
+/// What the files of bombs have at least, in bytes, and usual builds have not.
+const LARGE: u64 = 300 << 10;
+
 /// The heartbeat's build with a module more, which nobody uses and which takes a compiler long: the more rounds, the longer.
 fn bomb(rounds: u32) -> Vec<u8> {
     let module = sluicegate_guests::hard_to_compile(rounds);
@@ -62,6 +65,11 @@ async fn compiling(gateway: u32) -> u32 {
             fs::read_to_string(task.path().join("children")).ok().filter(|children| !children.is_empty())
         })?;
         let child: u32 = children.split_whitespace().next()?.parse().ok()?;
+        // A usual build's is soon gone: one of this size is meant.
+        let file = fs::metadata(format!("/proc/{child}/fd/0")).ok()?;
+        if file.len() < LARGE {
+            return None;
+        }
         // Every thread of it has a priority of its own.
         let threads = fs::read_dir(format!("/proc/{child}/task")).ok()?;
         let nice: Vec<i32> = threads.flatten().filter_map(|thread| nice_of(&thread.path())).collect();

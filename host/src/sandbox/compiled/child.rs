@@ -70,7 +70,7 @@ pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
 fn look_after_priority() {
     let thread = std::thread::Builder::new().name("priority".to_owned()).stack_size(SMALL_STACK);
     if thread.spawn(priority::give_way_in_time).is_err() {
-        // Where there is no thread for it, it has none of the others' time either.
+        // Nobody looks then: it gives way at once.
         priority::give_way();
     }
 }
@@ -88,8 +88,9 @@ fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
     if process::getppid().map(Pid::as_raw_pid) != i32::try_from(parent).ok() {
         return Err(io::Error::other("the process that started this one is gone"));
     }
+    let memory = memory.saturating_add(RESERVED);
     let limits = [
-        (Resource::As, memory.saturating_add(RESERVED), memory.saturating_add(RESERVED)),
+        (Resource::As, memory, memory),
         // The signal of the first one tells what happened; the second is in case it is not enough.
         (Resource::Cpu, seconds, seconds + 1),
         (Resource::Fsize, MAX_ARTEFACT_BYTES, MAX_ARTEFACT_BYTES),

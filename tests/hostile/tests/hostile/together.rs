@@ -1,6 +1,5 @@
 //! Cases in one gateway (all of them with `cargo xtask hostile`, else every third), one after another in one plugin's place, beside traffic that behaves.
-//! Where their p99 is compared each is there for a second (or `HOSTILE_STAY` milliseconds), and called all the time; else, and with `HOSTILE_STAY=0`, only
-//! until it is judged, and nothing is compared.
+//! Where their p99 is compared each is there for a second (or `HOSTILE_STAY` milliseconds), and called all the time; else only until it is judged.
 
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use crate::slot::{self, Slot};
 const QUIET: Duration = Duration::from_secs(4);
 /// The same where their p99 is compared: they send a hundred messages a second, and of 400 it is the fourth worst.
 const LONG_QUIET: Duration = Duration::from_secs(20);
-/// How long each case is there then.
+/// What a machine of two cores adds on which everything runs, the machines too, while one case after another is loaded.
+const JITTER: Duration = Duration::from_millis(5);
+/// How long each case is there where their p99 is compared.
 const STAY: Duration = Duration::from_secs(1);
 /// What no case may hold up a neighbour's message for.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -127,7 +128,8 @@ async fn run() {
     let mib = |bytes: u64| bytes >> 20;
     println!("neighbours by themselves: {quiet}");
     println!("beside {} hostile cases in {took:.1?}, {stay:?} of each at least: {beside}", cases.len());
-    println!("of these while a case was loaded and judged: {}", traffic.sent_in(&loading));
+    let loading = traffic.sent_in(&loading);
+    println!("of these while a case was loaded and judged: {loading}");
     println!("p99 beside / by themselves: {:.2}", beside.p99.as_secs_f64() / quiet.p99.as_secs_f64());
     println!(
         "memory: {} MiB before, {} MiB at most; allowed {} MiB more: {} of limits, {} of margin",
@@ -147,6 +149,8 @@ async fn run() {
     // Beside other tests it would say more of them than of the gateway.
     if all {
         assert!(beside.longest <= LONGEST, "{beside}");
+        assert!(loading.p99 <= quiet.p99 * 2 + JITTER, "{loading}; by themselves {quiet}");
+        // Without a stay there is nothing else.
         if !stay.is_zero() {
             assert!(beside.p99 <= quiet.p99 * 2, "{beside}; by themselves {quiet}");
         }
