@@ -153,6 +153,8 @@ impl Outcome {
         let tenth = (memory.len() / 10).max(1);
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
         let (first, last) = (mean(&memory[..tenth]), mean(&memory[memory.len() - tenth..]));
+        let tenths: Vec<_> =
+            memory.chunks(memory.len().div_ceil(10)).map(|part| format!("{:.1}", mean(part))).collect();
         let calm = f64::midpoint(self.before.rate(), self.after.rate());
         let rows = [
             ("swaps that went live".to_owned(), self.swaps.len().to_string()),
@@ -175,6 +177,7 @@ impl Outcome {
             stretch("after", &self.after),
             ("throughput during / calm".to_owned(), format!("{:.3}", self.during.rate() / calm)),
             ("memory, first tenth / last tenth of the swaps".to_owned(), format!("{first:.1} / {last:.1} MiB")),
+            ("memory, each tenth of the swaps".to_owned(), format!("{} MiB", tenths.join(" "))),
         ];
         // Of this machine as much as of the gateway: said, and no failure.
         let aims = [
