@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::sandbox::compiled::child;
+use crate::sandbox::compiled::{child, launcher};
 use crate::telemetry::log::{self, Format};
 use client::Client;
 use dead_letters::DeadLettersCommand;
@@ -119,7 +119,13 @@ enum Command {
         memory: u64,
         /// Seconds of the processor.
         seconds: u64,
+        /// It has a low priority already.
+        #[arg(long)]
+        gave_way: bool,
     },
+    /// Starts what compiles, at a low priority: what the gateway asks for it.
+    #[command(hide = true)]
+    InternalLaunch,
     /// Prints completions for a shell.
     Completions {
         /// Which.
@@ -155,8 +161,12 @@ pub fn main() -> ExitCode {
         Err(error) => return unread(&error),
     };
     // Before anything else is done: its first acts are its limits.
-    if let Command::InternalCompile { parent, memory, seconds } = arguments.command {
-        return child::main(parent, memory, seconds);
+    match arguments.command {
+        Command::InternalCompile { parent, memory, seconds, gave_way } => {
+            return child::main(parent, memory, seconds, gave_way);
+        }
+        Command::InternalLaunch => return launcher::main(),
+        _ => {}
     }
     let output = Output::new(arguments.json);
     let result = log::init(arguments.log_level.as_deref(), arguments.log_format)
@@ -194,7 +204,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Code, Failure> {
         }
         Command::Health { live: true, address } => check::live(Client::find(config, *address)?, output),
         Command::Health { live: false, address } => check::health(Client::find(config, *address)?, output),
-        Command::InternalCompile { .. } => unreachable!("`main` did it"),
+        Command::InternalCompile { .. } | Command::InternalLaunch => unreachable!("`main` did it"),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "sluicegate", &mut script);

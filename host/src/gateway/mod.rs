@@ -272,7 +272,7 @@ impl Gateway {
         signals: &mut Signals,
     ) -> Result<(), GatewayError> {
         let embedded = self.start_embedded(&settings).await?;
-        let sandbox = Sandbox::new(Compiler::Process(settings.gateway.compile), cache(&settings))?;
+        let sandbox = Sandbox::new(Compiler::Beside(settings.gateway.compile), cache(&settings))?;
         let sandbox = sandbox.keeping_state_in(self.start_state(&settings, embedded)?);
         let rules = Arc::new(ArcSwap::from_pointee(Rules::new(&settings)));
         // Before plugins are loaded: machines may log in, and the broker keeps what they send.

@@ -25,7 +25,8 @@ pub(super) const NO_ROOM: u8 = 5;
 pub(super) const MAX_ARTEFACT_BYTES: u64 = 128 << 20;
 
 /// Threads that compile, each a function at a time, where there are as many cores: a swap is live the sooner. More would take all cores of a small
-/// machine as long as it has the priority of any other work.
+/// machine as long as it has the priority of any other work. One that gave way leaves a core to messages: whatever the priority, two threads on two
+/// cores were measured to take the p99 of a message's way to twice and more, and one to nothing that can be seen (docs/performance).
 const THREADS: usize = 2;
 /// Of each of them: as much as the first one has.
 const STACK: usize = 8 << 20;
@@ -34,14 +35,19 @@ const SMALL_STACK: usize = 128 << 10;
 /// Address space that the C library reserves for what this thread allocates, and its stack: they are nothing of what compiling may have.
 const RESERVED: u64 = (64 << 20) + SMALL_STACK as u64;
 
-/// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor.
+/// Compiles standard input to standard output. `parent` is the process that started this one; `seconds` are of the processor. One that `gave_way` began
+/// at a low priority.
 #[must_use]
-pub fn main(parent: u32, memory: u64, seconds: u64) -> ExitCode {
-    // Now or never: the limits forbid another thread.
-    look_after_priority();
+pub fn main(parent: u32, memory: u64, seconds: u64, gave_way: bool) -> ExitCode {
+    if !gave_way {
+        // Now or never: the limits forbid another thread.
+        look_after_priority();
+    }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(THREADS.min(cores)).stack_size(STACK);
+    let cores = if gave_way { cores.saturating_sub(1) } else { cores };
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(cores.clamp(1, THREADS)).stack_size(STACK);
     let threads = threads.use_current_thread().build_global().map_err(io::Error::other);
+    let memory = if gave_way { memory } else { memory.saturating_add(RESERVED) };
     if let Err(error) = threads.and_then(|()| confine(parent, memory, seconds)) {
         eprintln!("{error}");
         return NOT_BEGUN.into();
@@ -88,7 +94,6 @@ fn confine(parent: u32, memory: u64, seconds: u64) -> io::Result<()> {
     if process::getppid().map(Pid::as_raw_pid) != i32::try_from(parent).ok() {
         return Err(io::Error::other("the process that started this one is gone"));
     }
-    let memory = memory.saturating_add(RESERVED);
     let limits = [
         (Resource::As, memory, memory),
         // The signal of the first one tells what happened; the second is in case it is not enough.

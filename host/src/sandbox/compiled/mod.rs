@@ -3,18 +3,24 @@
 //! The engine's authors promise nothing of a compiler's time and memory: one function may take minutes and gigabytes. So it never runs in the
 //! gateway.
 //!
-//! - [`parent`]: starts the process that compiles, and judges how it ended.
+//! - [`parent`]: has the process that compiles started, and judges how it ended.
+//! - [`beside`]: the same beside messages, which it gives way to.
+//! - [`launcher`]: the process that starts it then.
+//! - [`process`]: what a process that compiles is given.
 //! - [`child`]: that process: its limits first, then the file.
 //! - [`priority`]: what that process has of the processors, beside messages.
 //! - [`cache`]: what was compiled before.
 //! - [`turns`]: whose file is compiled next.
 //! - [`precompiled`]: code that is run as it is read: the only `unsafe` of the project.
 
+mod beside;
 pub mod cache;
 pub mod child;
+pub mod launcher;
 mod parent;
 mod precompiled;
 mod priority;
+mod process;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -26,6 +32,7 @@ use wasmtime::component::Component;
 
 use super::generation::one_line;
 use super::refusal::{Problem, Refusal, Step};
+use beside::Beside;
 use cache::Cache;
 use precompiled::Artefact;
 use turns::Turns;
@@ -36,6 +43,8 @@ pub use turns::{Claim, Urgency};
 pub enum Compiler {
     /// In a process of this program, with limits: for every file that is a stranger's.
     Process(CompileLimits),
+    /// The same, by a gateway: the process gives way to messages from its first moment, as long as the machine has time to spare.
+    Beside(CompileLimits),
     /// In this process, without limits: for tests, which are another program than the one that can compile.
     Here,
 }
@@ -52,6 +61,8 @@ pub enum Origin {
 /// Compiles, one file at a time.
 pub(super) struct Compiled {
     compiler: Compiler,
+    /// None, where nothing gives way.
+    beside: Option<Beside>,
     cache: Option<Cache>,
     /// Two at once would need twice the memory, and four threads.
     turns: Turns,
@@ -59,7 +70,11 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn new(compiler: Compiler, cache: Option<Cache>) -> Self {
-        Self { compiler, cache, turns: Turns::default() }
+        let beside = match compiler {
+            Compiler::Beside(_) => Beside::start(),
+            Compiler::Process(_) | Compiler::Here => None,
+        };
+        Self { compiler, beside, cache, turns: Turns::default() }
     }
 
     /// The code of a file whose digest this is, unless it is given up. It takes as long as compiling takes, this one and the one before.
@@ -110,7 +125,9 @@ impl Compiled {
 
     fn compile(&self, engine: &Engine, bytes: &[u8], claim: &Claim) -> Result<Artefact, Problem> {
         match self.compiler {
-            Compiler::Process(limits) => parent::compile(bytes, limits, &claim.given_up),
+            Compiler::Process(limits) | Compiler::Beside(limits) => {
+                parent::compile(bytes, limits, &claim.given_up, self.beside.as_ref())
+            }
             Compiler::Here => Artefact::compile(engine, bytes).map_err(|error| Problem::Engine(one_line(&error))),
         }
     }

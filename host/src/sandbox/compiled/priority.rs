@@ -1,23 +1,20 @@
 //! What priority the process that compiles has, beside messages.
 //!
-//! It is that of any other work at first: on a machine without time to spare a swap takes seconds at a low one. As soon as it shows that there is
-//! time to spare it gives way, which costs the swap nothing there; and it gives way after a second in any case.
+//! A low one, as long as the machine has time to spare: that costs the swap nothing there. Where it has none a swap would take seconds at a low one,
+//! and the process has that of any other work for its first second, which is enough for a usual plugin.
 //!
 //! Nice values of its threads are not enough: where they take both of two cores, a thread that wakes up for a message was measured to wait for
 //! milliseconds, whatever they are (docs/performance). Linux weighs sessions against one another first (sched(7), "The autogroup feature"), and
 //! within a session of its own, at a low priority as a whole, what compiles is hardly noticed. Where control groups share the processors out, as
 //! in a container and under some service managers, there are only the threads' values.
 
-use std::io;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::time::Duration;
+use std::{fs, io, thread};
 
-use rustix::process::{getpriority_process, setpriority_pgrp, setsid};
+use rustix::process::{Pid, getpriority_process, setpriority_pgrp, setsid};
 
-/// For so long it has the priority of any other work at the most, which is enough for a usual plugin.
-const HEAD_START: Duration = Duration::from_secs(1);
-/// How often it is looked whether the machine has time to spare.
-const LOOK: Duration = Duration::from_millis(20);
+/// For so long a process has the priority of any other work at the most. One that gave way before has so long to show that it gets enough.
+pub(super) const HEAD_START: Duration = Duration::from_secs(1);
 /// At 19 a build waits for a minute under full load, at 10 it has about a tenth of what messages have. The kernel takes the disk's priority from
 /// this number, too.
 const NICE: i32 = 10;
@@ -25,18 +22,12 @@ const NICE: i32 = 10;
 const AUTOGROUP: &str = "/proc/self/autogroup";
 /// The kernel takes one of them in 100 ms from all who are not root.
 const AGAIN: Duration = Duration::from_millis(110);
-/// What it must have had of the processors before it says anything of the machine: of less, luck is most.
-const LEAST_HAD: Duration = Duration::from_millis(50);
-/// The machine has time to spare where the process waited for less than a quarter of what it had: all that others do on its cores makes it wait, and
-/// under full load it waits for longer than it has.
-const SPARE: u32 = 4;
+/// However many wait for their turn.
+const TRIES: u32 = 10;
 
 /// Waits until this process is to give way, and has it do so.
 pub(super) fn give_way_in_time() {
-    let began = Instant::now();
-    while began.elapsed() < HEAD_START && !has_time_to_spare() {
-        thread::sleep(LOOK);
-    }
+    thread::sleep(HEAD_START);
     give_way();
 }
 
@@ -44,7 +35,7 @@ pub(super) fn give_way_in_time() {
 pub(super) fn give_way() {
     // There is no such file where the kernel gives sessions nothing.
     let gateways = fs::read_to_string(AUTOGROUP);
-    // It leads no group, so nothing forbids it. Its group is this process alone from now on, and a signal to the gateway's does not reach it.
+    // It leads no group, so nothing forbids it. A signal to the gateway's group does not reach it from now on.
     if setsid().is_ok() {
         let _ = lower_threads();
         let _ = gateways.and_then(|gateways| lower_session(lowered(nice_of_session(&gateways))));
@@ -57,10 +48,10 @@ fn lower_threads() -> rustix::io::Result<()> {
 }
 
 fn lower_session(nice: i32) -> io::Result<()> {
+    let mut tries = 0..TRIES;
     loop {
         match fs::write(AUTOGROUP, nice.to_string()) {
-            // However many wait for their turn, this process ends with its file.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(AGAIN),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries.next().is_some() => thread::sleep(AGAIN),
             written => return written,
         }
     }
@@ -76,40 +67,21 @@ fn lowered(nice: i32) -> i32 {
     nice.max(NICE)
 }
 
-/// Whether this process had the processors nearly whenever it wanted them; no, where the kernel does not tell.
-fn has_time_to_spare() -> bool {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else { return false };
-    let (mut had, mut waited) = (Duration::ZERO, Duration::ZERO);
-    for thread in threads {
-        let text = thread.and_then(|thread| fs::read_to_string(thread.path().join("schedstat")));
-        let Some((of_thread, for_it)) = text.ok().as_deref().and_then(times) else { return false };
-        had += of_thread;
-        waited += for_it;
-    }
-    is_spare(had, waited)
+/// What all threads of a process had of the processors; none, where the kernel does not tell, or the process is gone.
+pub(super) fn had(process: Pid) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
+    texts.map(|text| time(&text)).reduce(|all, one| Some(all? + one?))?
 }
 
-/// What a thread had of the processors, and for how long it waited for one: the first two numbers, in nanoseconds, of `schedstat` (Linux,
-/// Documentation/scheduler/sched-stats.rst).
-fn times(schedstat: &str) -> Option<(Duration, Duration)> {
-    let mut numbers = schedstat.split_whitespace().map_while(|number| number.parse().ok().map(Duration::from_nanos));
-    Some((numbers.next()?, numbers.next()?))
-}
-
-fn is_spare(had: Duration, waited: Duration) -> bool {
-    had >= LEAST_HAD && waited * SPARE < had
+/// What a thread had of the processors: the first number, in nanoseconds, of `schedstat` (Linux, Documentation/scheduler/sched-stats.rst).
+fn time(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn there_is_time_to_spare_where_a_process_waits_for_less_than_a_quarter_of_what_it_had() {
-        let ms = Duration::from_millis;
-        assert!(is_spare(ms(50), ms(0)) && is_spare(ms(100), ms(24)));
-        assert!(!is_spare(ms(49), ms(0)) && !is_spare(ms(100), ms(25)) && !is_spare(ms(0), ms(0)));
-    }
 
     #[test]
     fn a_priority_is_lowered_and_never_raised() {
@@ -121,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_what_a_thread_had_and_waited_for() {
-        assert_eq!(times("2500000 1000000 7\n"), Some((Duration::from_micros(2_500), Duration::from_millis(1))));
-        for text in ["", "1", "1 x 2", "-1 2 3"] {
-            assert_eq!(times(text), None, "{text}");
+    fn the_kernel_tells_what_a_process_had() {
+        assert_eq!(time("2500000 1000000 7\n"), Some(Duration::from_micros(2_500)));
+        for text in ["", "x", "-1 2 3"] {
+            assert_eq!(time(text), None, "{text}");
         }
-        let own = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
-        assert!(times(&own).is_some(), "{own}");
+        let own = had(rustix::process::getpid()).expect("Linux tells");
+        assert!(!own.is_zero());
     }
 }

@@ -1,0 +1,217 @@
+//! Compiling beside messages: by a process that gave way before it began, as long as the machine has time to spare for it.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+
+use super::launcher::{Answer, Launcher, Started};
+use super::parent::{Ended, Work, wait};
+use super::priority;
+use super::process::Files;
+
+/// How often it is looked whether the process gets enough: as long as it waits, so does the swap.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a launcher may take to start a process, and how long one must have been there before what it had says anything.
+const SOON: Duration = Duration::from_millis(20);
+/// For so long after one got too little none is tried.
+const STARVED: Duration = Duration::from_secs(10);
+/// How long a launcher may take to tell of an end.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What has builds compiled beside messages.
+pub(super) struct Beside(Mutex<Place>);
+
+/// A launcher's.
+#[derive(Default)]
+struct Place {
+    /// None while it is in use, and after it failed.
+    launcher: Option<Launcher>,
+    /// It gave way.
+    ready: bool,
+    /// When a process got too little.
+    starved: Option<Instant>,
+}
+
+/// How it went with a process.
+enum Went {
+    Ended(ExitStatus),
+    Starved,
+    GivenUp,
+    TooLate,
+}
+
+impl Beside {
+    /// Starts a launcher, so that it is there before it is needed. None: the kernel does not tell what a process had, so nobody would notice where it
+    /// gets too little.
+    pub(super) fn start() -> Option<Self> {
+        priority::had(rustix::process::getpid()).filter(|had| !had.is_zero())?;
+        let mut place = Place::default();
+        place.start();
+        Some(Self(Mutex::new(place)))
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compiles; none: this is no time for it.
+    pub(super) fn run(&self, work: &Work<'_>) -> io::Result<Option<Ended>> {
+        // Files are compiled one at a time: nobody else looks for it meanwhile.
+        let taken = self.place().take(Instant::now());
+        let Some(launcher) = taken else { return Ok(None) };
+        let files = Files::new(work.bytes)?;
+        let mut process = None;
+        let went = follow(&launcher, &files, work, &mut process);
+        let stays = match &went {
+            Err(_) => false,
+            Ok(Went::Ended(_)) => true,
+            Ok(Went::Starved | Went::GivenUp | Went::TooLate) => end(&launcher, process.as_ref()).is_ok(),
+        };
+        if stays {
+            self.place().launcher = Some(launcher);
+        } else {
+            drop(launcher);
+            process.inspect(bury);
+        }
+        match went {
+            Ok(Went::Ended(status)) => Ok(Some(Ended::Status(status, files))),
+            // It had its time: another process would take as long again.
+            Err(error) if work.began.elapsed() > priority::HEAD_START => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a build is compiled at the priority of messages");
+                Ok(None)
+            }
+            Ok(Went::Starved) => {
+                tracing::debug!("the machine has no time to spare: a build is compiled at the priority of messages");
+                self.place().starved = Some(Instant::now());
+                Ok(None)
+            }
+            Ok(Went::GivenUp) => Ok(Some(Ended::GivenUp)),
+            Ok(Went::TooLate) => Ok(Some(Ended::TooLate)),
+        }
+    }
+}
+
+impl Place {
+    /// A launcher that may be asked now. Where there is none one is started for the next time.
+    fn take(&mut self, now: Instant) -> Option<Launcher> {
+        if self.launcher.is_none() {
+            self.start();
+        }
+        if !self.ready {
+            // It tells nothing else at first; where it is gone, asking it will show that.
+            self.ready = self.launcher.as_ref().is_some_and(|launcher| {
+                wait(&[launcher], Duration::ZERO).unwrap_or(false) && matches!(launcher.answer(), Ok(Answer::Ready))
+            });
+        }
+        if self.ready && !self.is_starved(now) { self.launcher.take() } else { None }
+    }
+
+    fn is_starved(&self, now: Instant) -> bool {
+        self.starved.is_some_and(|then| now.saturating_duration_since(then) < STARVED)
+    }
+
+    fn start(&mut self) {
+        let launcher = Launcher::start();
+        self.ready = false;
+        self.launcher = launcher
+            .inspect_err(|error| tracing::warn!(%error, "builds are compiled at the priority of messages"))
+            .ok();
+    }
+}
+
+/// Asks for a process, and stays with it until it has ended, or is to end.
+fn follow(launcher: &Launcher, files: &Files, work: &Work<'_>, process: &mut Option<Started>) -> io::Result<Went> {
+    launcher.ask(work.limits.into(), files)?;
+    let mut began = Instant::now();
+    loop {
+        let early = began.elapsed() < priority::HEAD_START;
+        let look = if early { LOOK } else { super::parent::LOOK };
+        let told = match process {
+            Some(process) => wait(&[launcher, &process.end], look)?,
+            None => wait(&[launcher], look)?,
+        };
+        if told {
+            // Where it is the process that has ended, the launcher tells how.
+            if !wait(&[launcher], ANSWER)? {
+                return Err(io::Error::other("what starts the compiling process does not answer"));
+            }
+            match launcher.answer()? {
+                Answer::Started(started) => *process = Some(started),
+                Answer::Ended(status) => return Ok(Went::Ended(status)),
+                Answer::Ready => return Err(io::Error::other("what starts the compiling process is another one")),
+            }
+            began = Instant::now();
+            continue;
+        }
+        if work.given_up.is_cancelled() {
+            return Ok(Went::GivenUp);
+        }
+        if work.is_late() {
+            return Ok(Went::TooLate);
+        }
+        let starved = match process {
+            Some(process) => early && gets_too_little(priority::had(process.number), began.elapsed()),
+            None => began.elapsed() >= SOON,
+        };
+        if starved {
+            return Ok(Went::Starved);
+        }
+    }
+}
+
+/// Whether a process that has been there for so long, and always had something to do, got less than half of one core. Where it is not told, it has just
+/// ended.
+fn gets_too_little(had: Option<Duration>, there: Duration) -> bool {
+    there >= SOON && had.is_some_and(|had| had < there / 2)
+}
+
+/// Ends what the launcher started, which is ready for the next then. It is not, where it cannot say so.
+fn end(launcher: &Launcher, process: Option<&Started>) -> io::Result<()> {
+    let unanswered = || io::Error::other("it does not answer");
+    let process = process.ok_or_else(unanswered)?;
+    // It may have ended in this moment.
+    let _ = pidfd_send_signal(&process.end, Signal::KILL);
+    if !wait(&[launcher], ANSWER)? {
+        return Err(unanswered());
+    }
+    match launcher.answer()? {
+        Answer::Ended(_) => Ok(()),
+        Answer::Started(_) | Answer::Ready => Err(unanswered()),
+    }
+}
+
+/// Ends what a launcher left that is gone.
+fn bury(process: &Started) {
+    // It may have ended, and somebody else may have waited for it: where the gateway is the first process of a container, nobody else does.
+    let _ = pidfd_send_signal(&process.end, Signal::KILL);
+    let _ = wait(&[&process.end], ANSWER);
+    let _ = waitpid(Some(process.number), WaitOptions::NOHANG);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_gets_too_little_where_it_had_less_than_half_of_a_core() {
+        let ms = Duration::from_millis;
+        for (had, there, little) in
+            [(0, 19, false), (9, 20, true), (10, 20, false), (300, 601, true), (900, 601, false)]
+        {
+            assert_eq!(gets_too_little(Some(ms(had)), ms(there)), little, "{had} of {there}");
+        }
+        assert!(!gets_too_little(None, ms(20)));
+    }
+
+    #[test]
+    fn after_one_that_got_too_little_none_is_tried_for_ten_seconds() {
+        let then = Instant::now();
+        let place = Place { starved: Some(then), ..Place::default() };
+        assert!(place.is_starved(then) && place.is_starved(then + STARVED - LOOK));
+        assert!(!place.is_starved(then + STARVED) && !Place::default().is_starved(then));
+    }
+}
