@@ -308,6 +308,12 @@ impl Gateway {
         fs::read_to_string(self.log_path(self.starts)).unwrap_or_default()
     }
 
+    /// How much it has logged, in bytes: to see that it said something without asking it.
+    #[must_use]
+    pub fn log_length(&self) -> u64 {
+        fs::metadata(self.log_path(self.starts)).map_or(0, |file| file.len())
+    }
+
     /// Puts a component into its plugins, by an atomic rename.
     ///
     /// # Panics

@@ -16,8 +16,9 @@ use super::process::Files;
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a launcher may take to start a process, and how long one must have been there before what it had says anything.
 const SOON: Duration = Duration::from_millis(20);
-/// For so long after one got too little none is tried.
-const STARVED: Duration = Duration::from_secs(10);
+/// For so long after one got too little none is tried; twice as long each time that the next one gets too little, too.
+const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(160);
 /// How long a launcher may take to tell of an end.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -31,8 +32,8 @@ struct Place {
     launcher: Option<Launcher>,
     /// It gave way.
     ready: bool,
-    /// When a process got too little.
-    starved: Option<Instant>,
+    /// When a process got too little, and for how long none is tried since.
+    starved: Option<(Instant, Duration)>,
 }
 
 /// How it went with a process.
@@ -77,7 +78,10 @@ impl Beside {
             process.inspect(bury);
         }
         match went {
-            Ok(Went::Ended(status)) => Ok(Some(Ended::Status(status, files))),
+            Ok(Went::Ended(status)) => {
+                self.place().starved = None;
+                Ok(Some(Ended::Status(status, files)))
+            }
             // It had its time: another process would take as long again.
             Err(error) if work.began.elapsed() > priority::HEAD_START => Err(error),
             Err(error) => {
@@ -86,7 +90,7 @@ impl Beside {
             }
             Ok(Went::Starved) => {
                 tracing::debug!("the machine has no time to spare: a build is compiled at the priority of messages");
-                self.place().starved = Some(Instant::now());
+                self.place().starve(Instant::now());
                 Ok(None)
             }
             Ok(Went::GivenUp) => Ok(Some(Ended::GivenUp)),
@@ -111,7 +115,12 @@ impl Place {
     }
 
     fn is_starved(&self, now: Instant) -> bool {
-        self.starved.is_some_and(|then| now.saturating_duration_since(then) < STARVED)
+        self.starved.is_some_and(|(then, pause)| now.saturating_duration_since(then) < pause)
+    }
+
+    fn starve(&mut self, now: Instant) {
+        let pause = self.starved.map_or(PAUSE, |(_, pause)| (2 * pause).min(LONGEST_PAUSE));
+        self.starved = Some((now, pause));
     }
 
     fn start(&mut self) {
@@ -163,10 +172,10 @@ fn follow(launcher: &Launcher, files: &Files, work: &Work<'_>, process: &mut Opt
     }
 }
 
-/// Whether a process that has been there for so long, and always had something to do, got less than half of one core. Where it is not told, it has just
-/// ended.
+/// Whether a process that has been there for so long, and always had something to do, got less than two thirds of one core. Where it is not told, it has
+/// just ended.
 fn gets_too_little(had: Option<Duration>, there: Duration) -> bool {
-    there >= SOON && had.is_some_and(|had| had < there / 2)
+    there >= SOON && had.is_some_and(|had| had * 3 < there * 2)
 }
 
 /// Ends what the launcher started, which is ready for the next then. It is not, where it cannot say so.
@@ -197,10 +206,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_gets_too_little_where_it_had_less_than_half_of_a_core() {
+    fn a_process_gets_too_little_where_it_had_less_than_two_thirds_of_a_core() {
         let ms = Duration::from_millis;
         for (had, there, little) in
-            [(0, 19, false), (9, 20, true), (10, 20, false), (300, 601, true), (900, 601, false)]
+            [(0, 19, false), (19, 30, true), (20, 30, false), (400, 601, true), (900, 601, false)]
         {
             assert_eq!(gets_too_little(Some(ms(had)), ms(there)), little, "{had} of {there}");
         }
@@ -208,10 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn after_one_that_got_too_little_none_is_tried_for_ten_seconds() {
-        let then = Instant::now();
-        let place = Place { starved: Some(then), ..Place::default() };
-        assert!(place.is_starved(then) && place.is_starved(then + STARVED - LOOK));
-        assert!(!place.is_starved(then + STARVED) && !Place::default().is_starved(then));
+    fn after_one_that_got_too_little_none_is_tried_for_a_while_and_longer_each_time() {
+        let mut place = Place::default();
+        let mut now = Instant::now();
+        assert!(!place.is_starved(now));
+        for seconds in [10, 20, 40, 80, 160, 160] {
+            place.starve(now);
+            now += Duration::from_secs(seconds);
+            assert!(place.is_starved(now - LOOK) && !place.is_starved(now), "{seconds}");
+        }
     }
 }
