@@ -54,6 +54,14 @@ impl Beside {
         Some(Self(Mutex::new(place)))
     }
 
+    /// Starts another launcher where the one before failed, so that it is there before it is needed.
+    pub(super) fn renew(&self) {
+        let mut place = self.place();
+        if place.launcher.is_none() {
+            place.start();
+        }
+    }
+
     fn place(&self) -> MutexGuard<'_, Place> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,11 +108,8 @@ impl Beside {
 }
 
 impl Place {
-    /// A launcher that may be asked now. Where there is none one is started for the next time.
+    /// A launcher that may be asked now.
     fn take(&mut self, now: Instant) -> Option<Launcher> {
-        if self.launcher.is_none() {
-            self.start();
-        }
         if !self.ready {
             // It tells nothing else at first; where it is gone, asking it will show that.
             self.ready = self.launcher.as_ref().is_some_and(|launcher| {
@@ -203,6 +208,11 @@ fn bury(process: &Started) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use sluicegate_core::settings::CompileLimits;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     #[test]
@@ -214,6 +224,33 @@ mod tests {
             assert_eq!(gets_too_little(Some(ms(had)), ms(there)), little, "{had} of {there}");
         }
         assert!(!gets_too_little(None, ms(20)));
+    }
+
+    /// What becomes of a build whose launcher is stopped once it started this process.
+    fn stopped(process: &str) -> (io::Result<Option<Ended>>, Place) {
+        let mut command = Command::new(process);
+        command.arg("60");
+        let (launcher, _its) = Launcher::stopped(command);
+        let beside = Beside(Mutex::new(Place { launcher: Some(launcher), ready: true, starved: None }));
+        let given_up = CancellationToken::new();
+        let work = Work {
+            bytes: b"a component",
+            limits: CompileLimits::default(),
+            given_up: &given_up,
+            began: Instant::now(),
+        };
+        (beside.run(&work), beside.0.into_inner().expect("a place"))
+    }
+
+    #[test]
+    fn a_launcher_that_is_stopped_in_the_middle_is_waited_for_for_a_second() {
+        // It never has anything to do.
+        let (ended, place) = stopped("sleep");
+        assert!(matches!(ended, Ok(None)) && place.launcher.is_none() && place.is_starved(Instant::now()));
+        // It has ended, and nobody tells how.
+        let (ended, place) = stopped("true");
+        let error = ended.err().expect("it had its time").to_string();
+        assert!(error.contains("does not answer") && place.launcher.is_none() && place.starved.is_none(), "{error}");
     }
 
     #[test]

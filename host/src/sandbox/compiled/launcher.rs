@@ -92,6 +92,20 @@ impl Launcher {
     }
 }
 
+#[cfg(test)]
+impl Launcher {
+    /// One that started this process, and is stopped from then on; with its side of the socket.
+    pub(super) fn stopped(mut process: Command) -> (Self, OwnedFd) {
+        let (socket, its) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("two sockets");
+        let process = Reaped(process.spawn().expect("it starts"));
+        let number = i32::try_from(process.0.id()).expect("a number");
+        let end = pidfd_open(Pid::from_raw(number).expect("a process"), PidfdFlags::empty()).expect("a pidfd");
+        tell(its.as_fd(), &answer(STARTED, number), &[end.as_fd()]).expect("told");
+        (Self { socket, _process: process }, its)
+    }
+}
+
 impl AsFd for Launcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -71,11 +71,14 @@ fn run(work: &Work<'_>, beside: Option<&Beside>) -> io::Result<Ended> {
     if work.given_up.is_cancelled() {
         return Ok(Ended::GivenUp);
     }
-    if let Some(beside) = beside
-        && let Some(ended) = beside.run(work)?
-    {
-        return Ok(ended);
-    }
+    let Some(beside) = beside else { return by_itself(work) };
+    let ended = beside.run(work).and_then(|ended| ended.map_or_else(|| by_itself(work), Ok));
+    beside.renew();
+    ended
+}
+
+/// In a process that the gateway itself starts.
+fn by_itself(work: &Work<'_>) -> io::Result<Ended> {
     let files = Files::new(work.bytes)?;
     let [input, output, words] = files.each().map(|file| file.try_clone_to_owned());
     let mut child = Reaped(command(work.limits.into()).stdin(input?).stdout(output?).stderr(words?).spawn()?);
