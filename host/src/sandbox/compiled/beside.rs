@@ -32,6 +32,8 @@ struct Place {
     launcher: Option<Launcher>,
     /// It gave way.
     ready: bool,
+    /// What was ended and is not gone yet.
+    dying: Vec<Dying>,
     /// When a process got too little, and for how long none is tried since.
     starved: Option<(Instant, Duration)>,
 }
@@ -57,6 +59,7 @@ impl Beside {
     /// Starts another launcher where the one before failed, so that it is there before it is needed.
     pub(super) fn renew(&self) {
         let mut place = self.place();
+        place.dying.retain_mut(|dying| !dying.has_ended());
         if place.launcher.is_none() {
             place.start();
         }
@@ -75,15 +78,16 @@ impl Beside {
         let mut process = None;
         let went = follow(&launcher, &files, work, &mut process);
         let stays = match &went {
-            Err(_) => false,
+            // Where it gets too little the launcher does, too: its answer would take long.
+            Err(_) | Ok(Went::Starved) => false,
             Ok(Went::Ended(_)) => true,
-            Ok(Went::Starved | Went::GivenUp | Went::TooLate) => end(&launcher, process.as_ref()).is_ok(),
+            Ok(Went::GivenUp | Went::TooLate) => end(&launcher, process.as_ref()).is_ok(),
         };
         if stays {
             self.place().launcher = Some(launcher);
         } else {
-            drop(launcher);
-            process.inspect(bury);
+            let dying = Dying::begin(launcher, process);
+            self.place().dying.push(dying);
         }
         match went {
             Ok(Went::Ended(status)) => {
@@ -110,11 +114,13 @@ impl Beside {
 impl Place {
     /// A launcher that may be asked now.
     fn take(&mut self, now: Instant) -> Option<Launcher> {
-        if !self.ready {
-            // It tells nothing else at first; where it is gone, asking it will show that.
-            self.ready = self.launcher.as_ref().is_some_and(|launcher| {
-                wait(&[launcher], Duration::ZERO).unwrap_or(false) && matches!(launcher.answer(), Ok(Answer::Ready))
-            });
+        if !self.ready
+            && let Some(launcher) = self.launcher.take_if(|one| wait(&[&*one], Duration::ZERO).unwrap_or(true))
+            // It tells nothing else at first; where it is gone, the next one will tell it.
+            && matches!(launcher.answer(), Ok(Answer::Ready))
+        {
+            self.launcher = Some(launcher);
+            self.ready = true;
         }
         if self.ready && !self.is_starved(now) { self.launcher.take() } else { None }
     }
@@ -198,12 +204,32 @@ fn end(launcher: &Launcher, process: Option<&Started>) -> io::Result<()> {
     }
 }
 
-/// Ends what a launcher left that is gone.
-fn bury(process: &Started) {
-    // It may have ended, and somebody else may have waited for it: where the gateway is the first process of a container, nobody else does.
-    let _ = pidfd_send_signal(&process.end, Signal::KILL);
-    let _ = wait(&[&process.end], ANSWER);
-    let _ = waitpid(Some(process.number), WaitOptions::NOHANG);
+/// A launcher that is ended, and what it started. Nobody waits for them: what gets too little of the processors takes long to end, too.
+struct Dying {
+    launcher: Launcher,
+    process: Option<Started>,
+}
+
+impl Dying {
+    fn begin(mut launcher: Launcher, process: Option<Started>) -> Self {
+        // They may have ended already.
+        launcher.kill();
+        if let Some(process) = &process {
+            let _ = pidfd_send_signal(&process.end, Signal::KILL);
+        }
+        Self { launcher, process }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        if !self.launcher.is_gone() {
+            return false;
+        }
+        let Some(process) = &self.process else { return true };
+        let ended = wait(&[&process.end], Duration::ZERO).unwrap_or(true);
+        // Where the gateway is the first process of a container, what lost its parent is its own.
+        let _ = waitpid(Some(process.number), WaitOptions::NOHANG);
+        ended
+    }
 }
 
 #[cfg(test)]
@@ -231,7 +257,7 @@ mod tests {
         let mut command = Command::new(process);
         command.arg("60");
         let (launcher, _its) = Launcher::stopped(command);
-        let beside = Beside(Mutex::new(Place { launcher: Some(launcher), ready: true, starved: None }));
+        let beside = Beside(Mutex::new(Place { launcher: Some(launcher), ready: true, ..Place::default() }));
         let given_up = CancellationToken::new();
         let work = Work {
             bytes: b"a component",

@@ -35,7 +35,7 @@ const ENDED: u8 = 3;
 /// The gateway's hold of a launcher, which ends with it.
 pub(super) struct Launcher {
     socket: OwnedFd,
-    _process: Reaped,
+    process: Reaped,
 }
 
 /// What a launcher tells.
@@ -66,7 +66,18 @@ impl Launcher {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { socket, _process: Reaped(process) })
+        Ok(Self { socket, process: Reaped(process) })
+    }
+
+    /// Ends it.
+    pub(super) fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.process.0.kill();
+    }
+
+    /// Whether it has ended, and nothing is left of it.
+    pub(super) fn is_gone(&mut self) -> bool {
+        !matches!(self.process.0.try_wait(), Ok(None))
     }
 
     /// Asks for a process. Until it has ended nothing else may be asked.
@@ -102,7 +113,7 @@ impl Launcher {
         let number = i32::try_from(process.0.id()).expect("a number");
         let end = pidfd_open(Pid::from_raw(number).expect("a process"), PidfdFlags::empty()).expect("a pidfd");
         tell(its.as_fd(), &answer(STARTED, number), &[end.as_fd()]).expect("told");
-        (Self { socket, _process: process }, its)
+        (Self { socket, process }, its)
     }
 }
 
