@@ -92,6 +92,12 @@ fn gave_way(process: u32, starter: u32) -> Option<bool> {
     // Every thread of it has a priority of its own.
     let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let nice: Vec<i32> = threads.flatten().filter_map(|thread| nice_of(&thread.path())).collect();
+    // Taken upon itself before it reads: from then on it ends with what started it, stopped or not.
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    let limited = limits.lines().any(|line| line.starts_with("Max cpu time") && !line.contains("unlimited  "));
+    if !limited {
+        return None;
+    }
     Some(
         !nice.is_empty()
             && nice.iter().all(|nice| *nice == 10)
