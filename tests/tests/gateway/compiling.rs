@@ -128,6 +128,14 @@ fn is_low_as_a_whole(process: u32) -> bool {
         .map_or(true, |group| group.trim_end().ends_with(" nice 10"))
 }
 
+async fn gone(process: u32) {
+    eventually("it went with the gateway", async || {
+        // A zombie has no command line.
+        fs::read(format!("/proc/{process}/cmdline")).map_or(true, |line| line.is_empty()).then_some(())
+    })
+    .await;
+}
+
 fn session(process: u32) -> Option<u32> {
     stat(Path::new(&format!("/proc/{process}")), 4)
 }
@@ -317,11 +325,7 @@ async fn the_compiling_process_has_nothing_of_the_gateways_and_ends_with_it() {
     assert_eq!(limit("Max cpu time"), "120");
     assert_eq!(limit("Max core file size"), "0");
     gateway.kill();
-    eventually("it went with the gateway", async || {
-        // A zombie has no command line.
-        fs::read(format!("/proc/{child}/cmdline")).map_or(true, |line| line.is_empty()).then_some(())
-    })
-    .await;
+    gone(child).await;
 }
 
 /// What starts compiling processes for this gateway, once it gave way and waits to be asked.
@@ -362,11 +366,7 @@ async fn whatever_becomes_of_what_starts_them_builds_go_live_and_it_ends_with_th
     }
     let launcher = launcher(gateway.process()).await;
     gateway.kill();
-    eventually("it went with the gateway", async || {
-        // A zombie has no command line.
-        fs::read(format!("/proc/{launcher}/cmdline")).map_or(true, |line| line.is_empty()).then_some(())
-    })
-    .await;
+    gone(launcher).await;
 }
 
 #[tokio::test]

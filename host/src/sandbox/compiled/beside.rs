@@ -1,11 +1,12 @@
 //! Compiling beside messages: by a process that gave way before it began, as long as the machine has time to spare for it.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::launcher::{Answer, Launcher, Started};
 use super::parent::{Ended, Work, wait};
@@ -226,8 +227,8 @@ impl Dying {
         }
         let Some(process) = &self.process else { return true };
         let ended = wait(&[&process.end], Duration::ZERO).unwrap_or(true);
-        // Where the gateway is the first process of a container, what lost its parent is its own.
-        let _ = waitpid(Some(process.number), WaitOptions::NOHANG);
+        // Where the gateway is the first process of a container, what lost its parent is its own. By the pidfd: its number may be another's by now.
+        let _ = waitid(WaitId::PidFd(process.end.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         ended
     }
 }

@@ -19,7 +19,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
 use super::priority;
 use super::process::{Files, Reaped, THIS_PROGRAM, Task, command};
@@ -110,9 +110,8 @@ impl Launcher {
         let (socket, its) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("two sockets");
         let process = Reaped(process.spawn().expect("it starts"));
-        let number = i32::try_from(process.0.id()).expect("a number");
-        let end = pidfd_open(Pid::from_raw(number).expect("a process"), PidfdFlags::empty()).expect("a pidfd");
-        tell(its.as_fd(), &answer(STARTED, number), &[end.as_fd()]).expect("told");
+        let (number, end) = process.number_and_end().expect("a process");
+        tell(its.as_fd(), &answer(STARTED, number.as_raw_pid()), &[end.as_fd()]).expect("told");
         (Self { socket, process }, its)
     }
 }
@@ -139,10 +138,8 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
     while let Some((task, [input, output, words])) = question(socket)? {
         let child = command(task).arg("--gave-way").stdin(input).stdout(output).stderr(words).spawn()?;
         let mut child = Reaped(child);
-        let number = i32::try_from(child.0.id()).map_err(io::Error::other)?;
-        let pid = Pid::from_raw(number).ok_or_else(|| io::Error::other("no process"))?;
-        let end = pidfd_open(pid, PidfdFlags::empty())?;
-        tell(socket, &answer(STARTED, number), &[end.as_fd()])?;
+        let (number, end) = child.number_and_end()?;
+        tell(socket, &answer(STARTED, number.as_raw_pid()), &[end.as_fd()])?;
         let mut either = [PollFd::new(&end, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
         retry_on_intr(|| poll(&mut either, None))?;
         // Nothing is asked while a process runs: what comes from the gateway is its end.

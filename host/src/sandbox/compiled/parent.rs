@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::Signal;
 use sluicegate_core::settings::{ByteSize, CompileLimits};
 use tokio_util::sync::CancellationToken;
 
@@ -82,8 +82,7 @@ fn by_itself(work: &Work<'_>) -> io::Result<Ended> {
     let files = Files::new(work.bytes)?;
     let [input, output, words] = files.each().map(|file| file.try_clone_to_owned());
     let mut child = Reaped(command(work.limits.into()).stdin(input?).stdout(output?).stderr(words?).spawn()?);
-    let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
-    let end = pidfd_open(pid, PidfdFlags::empty())?;
+    let (_, end) = child.number_and_end()?;
     while !wait(&[&end], LOOK)? {
         if work.given_up.is_cancelled() {
             return Ok(Ended::GivenUp);

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, Command};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sluicegate_core::settings::CompileLimits;
 
 /// This program, as it runs: a path may lead to another one by now, since packages are upgraded while gateways run.
@@ -71,6 +72,15 @@ impl Files {
 
 /// A process that does not outlive what waits for it.
 pub(super) struct Reaped(pub(super) Child);
+
+impl Reaped {
+    /// Its number, and its pidfd, which can be read once it has ended.
+    pub(super) fn number_and_end(&self) -> io::Result<(Pid, OwnedFd)> {
+        let number = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let number = number.ok_or_else(|| io::Error::other("no process"))?;
+        Ok((number, pidfd_open(number, PidfdFlags::empty())?))
+    }
+}
 
 impl Drop for Reaped {
     fn drop(&mut self) {
